@@ -1,0 +1,131 @@
+"""Audio bytes to segments of exactly 384,000 samples, and waveforms back to WAV bytes."""
+
+import io
+import math
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from handlers.encodec_network import SAMPLE_RATE
+from handlers.errors import InvalidRequest
+from handlers.pipeline import SEGMENT_SAMPLES
+
+ACCEPTED_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")
+UNKNOWN_SIZE = 0xFFFFFFFF  # what a WAV written to a pipe claims
+OGG_PAGE_HEADER = 27
+
+
+def read_start_time(text: bytes, field: str) -> float:
+    """Seconds from the form field `field`.
+
+    Raises:
+        InvalidRequest: `invalid_time`, unless it is a finite number of 0 or more.
+    """
+    shown = text.decode(errors="replace")
+    try:
+        seconds = float(shown)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise InvalidRequest(
+            "invalid_time",
+            f"{field} is {shown[:40]!r}; it has to be a number of seconds, 0 or more",
+        )
+    return seconds
+
+
+def read_segment(data: bytes, field: str, start: float, start_field: str) -> NDArray[np.float32]:
+    """The 16 s of a track that begin `start` seconds in: [384000], mono, within [-1, 1].
+
+    Channels are averaged; what the track lacks at its end is silence.
+
+    Args:
+        data: a whole WAV, FLAC or OGG file at 24 kHz.
+        field, start_field: the form fields of the file and of `start`, for the errors.
+
+    Raises:
+        InvalidRequest: `empty_file`, `not_audio`, `unsupported_format`, `wrong_sample_rate`,
+            `truncated_file`, `empty_audio`, `window_past_end` or `not_finite`.
+    """
+    if not data:
+        raise InvalidRequest("empty_file", f"{field} is an empty file; send {_wanted()}")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _check_header(file, data, field, start, start_field)
+            offset = round(start * SAMPLE_RATE)
+            length = min(file.frames - offset, SEGMENT_SAMPLES)
+            file.seek(offset)
+            frames = file.read(length, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        if _looks_truncated(data) or data.startswith(b"fLaC"):
+            raise _truncated(field) from error
+        raise InvalidRequest(
+            "not_audio", f"{field} is not audio that can be read here; send {_wanted()}"
+        ) from error
+    if len(frames) < length:
+        raise _truncated(field)
+    if not np.isfinite(frames).all():
+        raise InvalidRequest(
+            "not_finite", f"{field} holds samples that are NaN or infinite; send finite samples"
+        )
+    segment = np.zeros(SEGMENT_SAMPLES, dtype=np.float32)
+    segment[:length] = frames.clip(-1, 1).mean(axis=1)
+    return segment
+
+
+def write_wav(waveform: NDArray[np.float32]) -> bytes:
+    """The waveform [S], within [-1, 1], as a mono 24 kHz PCM_16 WAV file."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _check_header(
+    file: soundfile.SoundFile, data: bytes, field: str, start: float, start_field: str
+) -> None:
+    if file.format not in ACCEPTED_FORMATS:
+        raise InvalidRequest(
+            "unsupported_format", f"{field} is a file of format {file.format}; send {_wanted()}"
+        )
+    if file.samplerate != SAMPLE_RATE:
+        raise InvalidRequest(
+            "wrong_sample_rate",
+            f"{field} has a sample rate of {file.samplerate} Hz; send {_wanted()}",
+        )
+    if _looks_truncated(data):
+        raise _truncated(field)
+    if file.frames == 0:
+        raise InvalidRequest("empty_audio", f"{field} has no samples; send at least one")
+    if round(start * SAMPLE_RATE) >= file.frames:
+        raise InvalidRequest(
+            "window_past_end",
+            f"{start_field} is {start:g} s, but {field} is only {file.frames / SAMPLE_RATE:g} s "
+            "long; start before its end",
+        )
+
+
+def _looks_truncated(data: bytes) -> bool:
+    """Whether a WAV or OGG file claims more bytes than there are (soundfile reads on silently)."""
+    if data[:4] == b"RIFF":
+        claimed = int.from_bytes(data[4:8], "little")
+        return claimed != UNKNOWN_SIZE and claimed + 8 > len(data)
+    if data[:4] == b"OggS":
+        page = data.rfind(b"OggS")
+        header = data[page : page + OGG_PAGE_HEADER]
+        if len(header) < OGG_PAGE_HEADER:
+            return True
+        body = page + OGG_PAGE_HEADER
+        segments = data[body : body + header[-1]]
+        return len(segments) < header[-1] or body + len(segments) + sum(segments) > len(data)
+    return False
+
+
+def _truncated(field: str) -> InvalidRequest:
+    return InvalidRequest(
+        "truncated_file", f"{field} is cut short: it ends before its audio does; send it whole"
+    )
+
+
+def _wanted() -> str:
+    return f"a WAV, FLAC or OGG file at {SAMPLE_RATE} Hz"

@@ -1,0 +1,52 @@
+"""One request's form fields to the two segments of a job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers.audio import read_segment, read_start_time
+from handlers.errors import InvalidRequest
+
+TRACK_FIELDS = ("track1", "track2")
+START_FIELDS = ("start_time_1", "start_time_2")
+FIELDS = TRACK_FIELDS + START_FIELDS
+
+
+def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The segments of both tracks: [2, 1, 384000].
+
+    Args:
+        fields: `track1` and `track2` (audio files), optionally `start_time_1` and `start_time_2`
+            (seconds, default 0), as the server hands them over.
+
+    Raises:
+        InvalidRequest: the request lacks a field, has one that is not known, or one at fault.
+    """
+    for field in TRACK_FIELDS:
+        if field not in fields:
+            raise InvalidRequest(
+                "missing_field",
+                f"{field} is missing; send track1 and track2 as files of a multipart form",
+            )
+    for field in fields:
+        if field not in FIELDS:
+            raise InvalidRequest(
+                "unknown_field", f"{field!r} is not a field; the fields are {', '.join(FIELDS)}"
+            )
+    segments = [
+        read_segment(
+            _bytes(fields[track]),
+            track,
+            read_start_time(_bytes(fields.get(start, b"0")), start),
+            start,
+        )
+        for track, start in zip(TRACK_FIELDS, START_FIELDS, strict=True)
+    ]
+    return np.stack(segments)[:, None]
+
+
+def _bytes(value: Any) -> bytes:
+    """A field as it was sent; the server has already decoded those that claim to be text or JSON."""
+    return bytes(value) if isinstance(value, bytes | bytearray) else str(value).encode()

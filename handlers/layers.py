@@ -1,0 +1,39 @@
+"""Layers that the cascade and its agents share."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+MAX_FRAMES = 2000
+
+
+def rms(v: Tensor) -> Tensor:
+    """Root mean square of each item: [B, D, T] -> [B, 1, 1]."""
+    return torch.sqrt(v.square().mean(dim=(1, 2), keepdim=True) + 1e-8)
+
+
+class SinusoidalEncoding(nn.Module):
+    """Adds a fixed table of sines (even channels) and cosines (odd channels) to [B, T, d]."""
+
+    pe: Tensor
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        position = torch.arange(MAX_FRAMES, dtype=torch.float32)[:, None]
+        rate = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))
+        table = torch.zeros(1, MAX_FRAMES, d_model)
+        table[0, :, 0::2] = torch.sin(position * rate)
+        table[0, :, 1::2] = torch.cos(position * rate[: d_model // 2])
+        self.register_buffer("pe", table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pe[:, : x.shape[1]]
+
+
+def transformer_encoder(d_model: int, nhead: int, num_layers: int) -> nn.TransformerEncoder:
+    """Post-norm transformer encoder over [B, T, d_model], feed-forward of 4 d_model, exact GELU."""
+    layer = nn.TransformerEncoderLayer(
+        d_model, nhead, dim_feedforward=4 * d_model, activation="gelu", batch_first=True
+    )
+    return nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)

@@ -1,0 +1,132 @@
+"""TorchServe glue: requests to jobs, waveforms to answers, one error per item, metrics.
+
+Everything that knows TorchServe inside a worker is in this module, which may define one class only
+(TorchServe takes the class it finds). Custom metrics reach Prometheus only when the server's
+metrics.yaml declares them; a server that does not know one ignores it.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ts.metrics.metric_cache_errors import MetricsCacheKeyError
+from ts.metrics.metric_type_enum import MetricTypes
+
+from handlers.archive import load_archive
+from handlers.audio import write_wav
+from handlers.device import choose_device, describe
+from handlers.errors import CheckpointError, InvalidRequest
+from handlers.job_request import read_job
+from handlers.memory import keep_activations_in_heap
+from handlers.pipeline import SEGMENT_SAMPLES, Pipeline
+
+log = logging.getLogger(__name__)
+
+WORKER_LABELS = ["model_version", "device"]
+INFO_LABELS = [*WORKER_LABELS, "codec", "checkpoint"]
+# Metric name: (type, unit, labels). A label's value may hold neither ':' nor ','.
+METRICS = {
+    "musiclab_model_info": (MetricTypes.GAUGE, "count", INFO_LABELS),
+    "musiclab_batch_size": (MetricTypes.HISTOGRAM, "count", WORKER_LABELS),
+    "musiclab_request_decode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
+    "musiclab_encode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
+    "musiclab_cascade_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
+    "musiclab_decode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
+}
+
+
+class MusicLabHandler:
+    """One worker: two tracks a request in, sixteen seconds of new music out."""
+
+    pipeline: Pipeline
+    labels: list[str]
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive onto the worker's device and generate once, so that READY means ready.
+
+        Raises:
+            MusicLabError: the device or the archive is not what it should be.
+        """
+        keep_activations_in_heap()
+        properties = context.system_properties
+        asked = context.model_yaml_config.get("deviceType")
+        device = choose_device(asked, properties.get("gpu_id"))
+        self.pipeline, manifest = load_archive(Path(properties["model_dir"]), device)
+        self.labels = [manifest["version"], str(device).replace(":", "")]
+        silence = torch.zeros(1, 1, SEGMENT_SAMPLES)
+        if not self.pipeline.generate(silence, silence).waveforms.isfinite().all():
+            raise CheckpointError("the model makes NaN or infinity of silence; it cannot serve")
+        codec = manifest["codec"]["kind"]
+        checkpoint = "starter" if manifest["checkpoint"]["starter"] else "trained"
+        self._observe(context, "musiclab_model_info", 1, [codec, checkpoint])
+        log.info(
+            "musiclab %s is ready on %s: %s codec, %s checkpoint",
+            manifest["version"],
+            describe(device),
+            codec,
+            checkpoint,
+        )
+
+    def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer a batch: WAV bytes for each sound request, a JSON error for each other.
+
+        Args:
+            data: the form fields of each request.
+        """
+        started = time.perf_counter()
+        answers = [b""] * len(data)
+        segments: dict[int, NDArray[np.float32]] = {}
+        for index, fields in enumerate(data):
+            try:
+                segments[index] = read_job(fields)
+            except InvalidRequest as error:
+                answers[index] = _refuse(
+                    context, index, HTTPStatus.BAD_REQUEST, error.code, error.detail
+                )
+        self._observe(context, "musiclab_batch_size", len(data))
+        self._observe(context, "musiclab_request_decode_seconds", time.perf_counter() - started)
+        if not segments:
+            return answers
+        tracks = torch.from_numpy(np.stack(list(segments.values()), axis=1))
+        generated = self.pipeline.generate(tracks[0], tracks[1])
+        for stage, seconds in generated.seconds.items():
+            self._observe(context, f"musiclab_{stage}_seconds", seconds)
+        for index, waveform in zip(segments, generated.waveforms.numpy(), strict=True):
+            answers[index] = _answer(context, index, waveform)
+        return answers
+
+    def _observe(
+        self, context: Any, name: str, value: float, more_labels: Sequence[str] = ()
+    ) -> None:
+        metric_type, unit, labels = METRICS[name]
+        try:
+            metric = context.metrics.get_metric(name, metric_type)
+        except MetricsCacheKeyError:  # a server whose metrics.yaml is older than this archive
+            metric = context.metrics.add_metric_to_cache(name, unit, labels, metric_type)
+        metric.add_or_update(value, [*self.labels, *more_labels])
+
+
+def _answer(context: Any, index: int, waveform: NDArray[np.float32]) -> bytes:
+    if not np.isfinite(waveform).all():
+        return _refuse(
+            context,
+            index,
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "not_finite_output",
+            "the model made NaN or infinity of these tracks; its checkpoint is at fault",
+        )
+    context.set_response_content_type(index, "audio/wav")
+    return write_wav(waveform)
+
+
+def _refuse(context: Any, index: int, status: HTTPStatus, code: str, detail: str) -> bytes:
+    context.set_response_status(status.value, status.phrase, index)
+    context.set_response_content_type(index, "application/json")
+    return json.dumps({"detail": detail, "code": code}).encode()

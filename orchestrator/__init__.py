@@ -1,0 +1,1 @@
+"""MusicLab outside the model: command line, packing, the model server and, over HTTP, its client."""

@@ -1,0 +1,158 @@
+"""The `musiclab` command."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator import model_versions
+from orchestrator.errors import MusicLabError
+from orchestrator.model_server import ModelServer
+from orchestrator.model_versions import MODEL_NAME, CodecKind, Device
+from orchestrator.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
+model = typer.Typer(no_args_is_help=True, help="Build and read model archives.")
+codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
+app.add_typer(model, name="model")
+app.add_typer(codec, name="codec")
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Errors raised on purpose end the command with their sentence and exit status 1."""
+    try:
+        yield
+    except MusicLabError as error:
+        err.print(f"[red]error:[/red] {error}", markup=True)
+        raise typer.Exit(1) from None
+
+
+@model.command("pack")
+def model_pack(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint file. [default: best_model.pt, else the starter]"),
+    ] = None,
+    codec_kind: Annotated[
+        CodecKind | None,
+        typer.Option("--codec", help="EnCodec weights. [default: official if they are there]"),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Name of the version. [default: a new one from the time]")
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Insist on it. [default: a GPU if there is one]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow a trained checkpoint with the starter codec.")
+    ] = False,
+) -> None:
+    """Build model_store/musiclab-<version>.mar, and print where it is."""
+    settings = Settings()
+    with sentences():
+        ingredients = model_versions.choose_ingredients(settings, checkpoint, codec_kind, device)
+        out.print(str(model_versions.pack(settings, ingredients, version, force)))
+
+
+@model.command("inspect")
+def model_inspect(
+    archive: Annotated[Path, typer.Argument(help="A .mar file.")],
+) -> None:
+    """Show what is in an archive."""
+    with sentences():
+        manifest = model_versions.read_manifest(archive)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _rows(manifest):
+        table.add_row(name, "-" if value is None else str(value))
+    out.print(table)
+
+
+@codec.command("fetch")
+def codec_fetch() -> None:
+    """Download EnCodec's official weights into checkpoints/, and verify them."""
+    with sentences():
+        out.print(str(model_versions.fetch_codec(Settings())))
+
+
+@app.command("serve-model")
+def serve_model(
+    archive: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .mar file. [default: packed from checkpoints/, anew when something changed]"
+        ),
+    ] = None,
+) -> None:
+    """Serve the model with TorchServe until Ctrl-C."""
+    settings = Settings()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with sentences():
+        if archive is None:
+            archive = _current_archive(settings)
+        try:
+            with ModelServer(settings, archive) as server:
+                out.print("starting TorchServe and loading the model ...")
+                server.wait_ready()
+                _print_addresses(server)
+                server.wait()
+        except KeyboardInterrupt:
+            out.print("stopped")
+
+
+def _current_archive(settings: Settings) -> Path:
+    """The archive of the present code and checkpoints/, packed if the store has none."""
+    ingredients = model_versions.choose_ingredients(settings)
+    archive = model_versions.find_packed(settings, ingredients)
+    if archive is None:
+        out.print("packing an archive of checkpoints/ and the present code ...")
+        archive = model_versions.pack(settings, ingredients)
+    return archive
+
+
+def _print_addresses(server: ModelServer) -> None:
+    settings, manifest = server.settings, server.manifest
+    rows = {
+        "version": manifest["version"],
+        "predictions": f"http://localhost:{settings.inference_port}/predictions/{MODEL_NAME}",
+        "management": f"http://localhost:{settings.management_port}/models",
+        "metrics": f"http://localhost:{settings.metrics_port}/metrics",
+        "keys": server.key_file,
+        "logs": server.folder / "logs",
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    out.print(table)
+    starters = [
+        name
+        for name, is_starter in (
+            ("codec", manifest["codec"]["kind"] == "starter"),
+            ("checkpoint", manifest["checkpoint"]["starter"]),
+        )
+        if is_starter
+    ]
+    if starters:
+        out.print(
+            f"[yellow]Placeholders serve: the starter {' and the starter '.join(starters)}, which "
+            "blend both tracks below 4.8 kHz. See checkpoints/README.md for bringing real "
+            "weights.[/yellow]"
+        )
+    out.print("Ready. Ctrl-C stops it.")
+
+
+def _rows(manifest: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A manifest as lines: nested names joined by dots."""
+    for name, value in manifest.items():
+        if isinstance(value, dict):
+            yield from _rows(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

