@@ -44,8 +44,10 @@ def check_latent_dim(checkpoint: Checkpoint) -> None:
 
 
 def check_pairing(checkpoint: Checkpoint, codec: CodecKind) -> None:
-    """Raise CheckpointError for a trained checkpoint with the starter codec, whose latents it never
-    heard."""
+    """Raise CheckpointError for a trained checkpoint with the starter codec.
+
+    It never heard that codec's latents.
+    """
     if codec == "starter" and not checkpoint.starter:
         raise CheckpointError(
             "this checkpoint was trained, but on the latents of the official codec; with the "

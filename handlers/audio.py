@@ -8,7 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from handlers.encodec_network import SAMPLE_RATE
-from handlers.errors import InvalidRequest
+from handlers.errors import InvalidRequestError
 from handlers.pipeline import SEGMENT_SAMPLES
 
 ACCEPTED_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")
@@ -20,7 +20,7 @@ def read_start_time(text: bytes, field: str) -> float:
     """Seconds from the form field `field`.
 
     Raises:
-        InvalidRequest: `invalid_time`, unless it is a finite number of 0 or more.
+        InvalidRequestError: `invalid_time`, unless it is a finite number of 0 or more.
     """
     shown = text.decode(errors="replace")
     try:
@@ -28,7 +28,7 @@ def read_start_time(text: bytes, field: str) -> float:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "invalid_time",
             f"{field} is {shown[:40]!r}; it has to be a number of seconds, 0 or more",
         )
@@ -42,14 +42,16 @@ def read_segment(data: bytes, field: str, start: float, start_field: str) -> NDA
 
     Args:
         data: a whole WAV, FLAC or OGG file at 24 kHz.
-        field, start_field: the form fields of the file and of `start`, for the errors.
+        field: the form field of the file, for the errors.
+        start: seconds, finite and not negative.
+        start_field: the form field of `start`, for the errors.
 
     Raises:
-        InvalidRequest: `empty_file`, `not_audio`, `unsupported_format`, `wrong_sample_rate`,
+        InvalidRequestError: `empty_file`, `not_audio`, `unsupported_format`, `wrong_sample_rate`,
             `truncated_file`, `empty_audio`, `window_past_end` or `not_finite`.
     """
     if not data:
-        raise InvalidRequest("empty_file", f"{field} is an empty file; send {_wanted()}")
+        raise InvalidRequestError("empty_file", f"{field} is an empty file; send {_wanted()}")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _check_header(file, data, field, start, start_field)
@@ -60,13 +62,13 @@ def read_segment(data: bytes, field: str, start: float, start_field: str) -> NDA
     except soundfile.LibsndfileError as error:
         if _looks_truncated(data) or data.startswith(b"fLaC"):
             raise _truncated(field) from error
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "not_audio", f"{field} is not audio that can be read here; send {_wanted()}"
         ) from error
     if len(frames) < length:
         raise _truncated(field)
     if not np.isfinite(frames).all():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "not_finite", f"{field} holds samples that are NaN or infinite; send finite samples"
         )
     segment = np.zeros(SEGMENT_SAMPLES, dtype=np.float32)
@@ -85,20 +87,20 @@ def _check_header(
     file: soundfile.SoundFile, data: bytes, field: str, start: float, start_field: str
 ) -> None:
     if file.format not in ACCEPTED_FORMATS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "unsupported_format", f"{field} is a file of format {file.format}; send {_wanted()}"
         )
     if file.samplerate != SAMPLE_RATE:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "wrong_sample_rate",
             f"{field} has a sample rate of {file.samplerate} Hz; send {_wanted()}",
         )
     if _looks_truncated(data):
         raise _truncated(field)
     if file.frames == 0:
-        raise InvalidRequest("empty_audio", f"{field} has no samples; send at least one")
+        raise InvalidRequestError("empty_audio", f"{field} has no samples; send at least one")
     if round(start * SAMPLE_RATE) >= file.frames:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "window_past_end",
             f"{start_field} is {start:g} s, but {field} is only {file.frames / SAMPLE_RATE:g} s "
             "long; start before its end",
@@ -121,8 +123,8 @@ def _looks_truncated(data: bytes) -> bool:
     return False
 
 
-def _truncated(field: str) -> InvalidRequest:
-    return InvalidRequest(
+def _truncated(field: str) -> InvalidRequestError:
+    return InvalidRequestError(
         "truncated_file", f"{field} is cut short: it ends before its audio does; send it whole"
     )
 

@@ -4,7 +4,7 @@ MusicLabError
 |-- CheckpointError     a checkpoint cannot be served
 |-- CodecError          codec weights cannot be served
 |-- DeviceError         the asked-for device is not there
-`-- InvalidRequest      one request of a batch is at fault (HTTP 400)
+`-- InvalidRequestError      one request of a batch is at fault (HTTP 400)
 """
 
 
@@ -28,7 +28,7 @@ class DeviceError(MusicLabError):
     """The device that the archive was packed for is not available to this worker."""
 
 
-class InvalidRequest(MusicLabError):
+class InvalidRequestError(MusicLabError):
     """One request is at fault; its neighbours in the batch are not.
 
     Args:

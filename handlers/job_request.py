@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handlers.audio import read_segment, read_start_time
-from handlers.errors import InvalidRequest
+from handlers.errors import InvalidRequestError
 
 TRACK_FIELDS = ("track1", "track2")
 START_FIELDS = ("start_time_1", "start_time_2")
@@ -22,17 +22,17 @@ def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
             (seconds, default 0), as the server hands them over.
 
     Raises:
-        InvalidRequest: the request lacks a field, has one that is not known, or one at fault.
+        InvalidRequestError: the request lacks a field, has one that is not known, or one at fault.
     """
     for field in TRACK_FIELDS:
         if field not in fields:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "missing_field",
                 f"{field} is missing; send track1 and track2 as files of a multipart form",
             )
     for field in fields:
         if field not in FIELDS:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "unknown_field", f"{field!r} is not a field; the fields are {', '.join(FIELDS)}"
             )
     segments = [
@@ -48,5 +48,5 @@ def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
 
 
 def _bytes(value: Any) -> bytes:
-    """A field as it was sent; the server has already decoded those that claim to be text or JSON."""
+    """A field as it was sent; the server has decoded those that claim to be text or JSON."""
     return bytes(value) if isinstance(value, bytes | bytearray) else str(value).encode()

@@ -21,4 +21,5 @@ def keep_activations_in_heap() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all([mallopt(*option) for option in (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD)])
+    accepted = [mallopt(*option) for option in (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD)]
+    return all(accepted)

@@ -22,7 +22,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handlers.archive import load_archive
 from handlers.audio import write_wav
 from handlers.device import choose_device, describe
-from handlers.errors import CheckpointError, InvalidRequest
+from handlers.errors import CheckpointError, InvalidRequestError
 from handlers.job_request import read_job
 from handlers.memory import keep_activations_in_heap
 from handlers.pipeline import SEGMENT_SAMPLES, Pipeline
@@ -79,6 +79,7 @@ class MusicLabHandler:
 
         Args:
             data: the form fields of each request.
+            context: TorchServe's; takes each answer's status and content type.
         """
         started = time.perf_counter()
         answers = [b""] * len(data)
@@ -86,7 +87,7 @@ class MusicLabHandler:
         for index, fields in enumerate(data):
             try:
                 segments[index] = read_job(fields)
-            except InvalidRequest as error:
+            except InvalidRequestError as error:
                 answers[index] = _refuse(
                     context, index, HTTPStatus.BAD_REQUEST, error.code, error.detail
                 )

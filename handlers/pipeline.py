@@ -60,7 +60,8 @@ class Pipeline:
         """New music from N pairs of segments.
 
         Args:
-            track1, track2: [N, 1, 384000] float32 at 24 kHz, within [-1, 1].
+            track1: [N, 1, 384000] float32 at 24 kHz, within [-1, 1].
+            track2: the same of the other tracks.
         """
         watch = _Stopwatch(self.device)
         jobs = len(track1)

@@ -1,1 +1,1 @@
-"""MusicLab outside the model: command line, packing, the model server and, over HTTP, its client."""
+"""MusicLab outside the model: the command line, packing, and the model server."""

@@ -2,14 +2,13 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator import model_versions
 from orchestrator.errors import MusicLabError
@@ -70,10 +69,7 @@ def model_inspect(
     """Show what is in an archive."""
     with sentences():
         manifest = model_versions.read_manifest(archive)
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in _rows(manifest):
-        table.add_row(name, "-" if value is None else str(value))
-    out.print(table)
+    _print_rows(_rows(manifest))
 
 
 @codec.command("fetch")
@@ -128,10 +124,7 @@ def _print_addresses(server: ModelServer) -> None:
         "keys": server.key_file,
         "logs": server.folder / "logs",
     }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows.items():
-        table.add_row(name, str(value))
-    out.print(table)
+    _print_rows(rows.items())
     starters = [
         name
         for name, is_starter in (
@@ -147,6 +140,14 @@ def _print_addresses(server: ModelServer) -> None:
             "weights.[/yellow]"
         )
     out.print("Ready. Ctrl-C stops it.")
+
+
+def _print_rows(rows: Iterable[tuple[str, Any]]) -> None:
+    """Names and values in two columns, never cut: hashes and paths are for copying."""
+    lines = list(rows)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        typer.echo(f"{name:<{width}}  {'-' if value is None else value}")
 
 
 def _rows(manifest: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

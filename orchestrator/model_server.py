@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -24,7 +25,8 @@ from orchestrator.torchserve import ManagementClient
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
 STOP_TIMEOUT_S = 20
 POLL_S = 0.25
-LOAD_FAULT = "handlers.errors."
+LOAD_FAILED = f"Failed to load model {MODEL_NAME}, exception "
+WORKER_DIED = "Backend worker process died."
 PR_SET_PDEATHSIG = 1
 
 
@@ -103,13 +105,16 @@ class ModelServer:
         return model is not None and any(w["status"] == "READY" for w in model["workers"])
 
     def load_fault(self) -> str | None:
-        """What a worker said when it could not load the archive; None if none said so."""
+        """What a worker that could not load the archive died of; None while none has."""
         log = self.folder / "logs" / "model_log.log"
-        if not log.exists():
-            return None
-        for line in log.read_text(errors="replace").splitlines():
-            if LOAD_FAULT in line:
-                return line.split(LOAD_FAULT, 1)[1]
+        text = log.read_text(errors="replace") if log.exists() else ""
+        said = [line.partition(" MODEL_LOG - ")[2] for line in text.splitlines()]
+        for line in said:
+            if line.startswith(LOAD_FAILED):
+                return line.partition("exception ")[2]
+        # Other errors than RuntimeError end the worker at once, with a traceback as its last words.
+        if WORKER_DIED in said and not said[-1].startswith((" ", "Traceback", WORKER_DIED)):
+            return said[-1]
         return None
 
     def wait(self) -> None:
@@ -126,14 +131,10 @@ class ModelServer:
         """End TorchServe and its workers, whatever state they are in."""
         if self._process is not None:
             self._process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                pass
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # what is left of the group
-            except ProcessLookupError:
-                pass
             self._process.wait()
             self._process = None
         self._give_back_folder()
@@ -192,8 +193,10 @@ class ModelServer:
         (self.folder / "config.properties").write_text("\n".join([common, *lines, ""]))
 
     def _environment(self) -> dict[str, str]:
-        """Without PYTHONPATH: it precedes the archive in a worker's search path, and every version
-        would run the code found there."""
+        """Without PYTHONPATH, which precedes the archive in a worker's search path.
+
+        With it every version would run the code found there.
+        """
         temporary = str(self.folder / "tmp")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return environment | {

@@ -1,9 +1,9 @@
 """Packs archives, and reads what is in one.
 
-An archive (`model_store/musiclab-<version>.mar`) is all that a TorchServe worker needs: its own copy
-of handlers/, a checkpoint, codec weights, model-config.yaml, and a manifest (`musiclab.json`) that
-says what they are. The model code is never imported here: packing runs the archive's copy of it, so
-that what is checked is what will serve.
+An archive (`model_store/musiclab-<version>.mar`) is all that a TorchServe worker needs: its own
+copy of handlers/, a checkpoint, codec weights, model-config.yaml, and a manifest (`musiclab.json`)
+that says what they are. The model code is never imported here: packing runs the archive's copy of
+it, so that what is checked is what will serve.
 """
 
 import hashlib
@@ -107,6 +107,8 @@ def pack(
     """Check the ingredients and build an archive in the model store.
 
     Args:
+        settings: where the model store is.
+        ingredients: what to pack beside the code.
         version: a name not yet in the store; by default the time and a random part.
         force: allow a trained checkpoint with the starter codec.
 
