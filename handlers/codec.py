@@ -4,7 +4,6 @@ Two kinds of weights run in the same network: the official ones, which are ident
 hash before they are read, and the starter ones that `handlers.starter_codec` constructs.
 """
 
-import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers import encodec_network, starter_codec
+from handlers.encodec_network import EncodecModel
 from handlers.errors import CodecError
 from handlers.files import sha256
 
@@ -29,11 +29,11 @@ class Codec(nn.Module):
         kind: whose weights these are.
     """
 
-    def __init__(self, network: nn.Module, kind: CodecKind) -> None:
+    def __init__(self, network: EncodecModel, kind: CodecKind) -> None:
         super().__init__()
         self.kind = kind
-        self.encoder = network.encoder
-        self.decoder = network.decoder
+        self.encoder: nn.Module = network.encoder
+        self.decoder: nn.Module = network.decoder
         self.requires_grad_(False).eval()
 
     def encode(self, audio: Tensor) -> Tensor:
@@ -115,5 +115,5 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
-    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler stumbles over arbitrary bytes in any way
         raise CodecError(f"{path.name} does not hold the weights of EnCodec: {error}") from error

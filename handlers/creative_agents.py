@@ -48,7 +48,8 @@ class MaskGenerator(nn.Module):
     def _attend(self, query: Tensor, context: Tensor) -> Tensor:
         """Features attended over time: [T, B, 256] twice -> [B, 256, T]."""
         attended, _ = self.cross_attention(query, context, context, need_weights=False)
-        return attended.permute(1, 2, 0)
+        features: Tensor = attended.permute(1, 2, 0)
+        return features
 
     def forward(self, track1: Tensor, track2: Tensor) -> tuple[Tensor, Tensor]:
         features1 = self.input_analyzer(track1).permute(2, 0, 1)

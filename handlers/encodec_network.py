@@ -36,10 +36,19 @@ with _stand_in_torchaudio():
     from encodec import EncodecModel
     from encodec.model import ROOT_URL
 
-__all__ = ["BANDWIDTH_KBPS", "HOP", "LATENT_DIM", "ROOT_URL", "SAMPLE_RATE", "build", "fold_norms"]
+__all__ = [
+    "BANDWIDTH_KBPS",
+    "HOP",
+    "LATENT_DIM",
+    "ROOT_URL",
+    "SAMPLE_RATE",
+    "EncodecModel",
+    "build",
+    "fold_norms",
+]
 
 
-def build() -> nn.Module:
+def build() -> EncodecModel:
     """The untrained network in eval mode; `encoder` [B, 1, S] -> [B, 128, S / 320], `decoder` back.
 
     Source: A. Defossez et al., High Fidelity Neural Audio Compression, 2022.
@@ -47,7 +56,7 @@ def build() -> nn.Module:
     with warnings.catch_warnings():
         # The library uses torch's old weight_norm; it is folded away before anything is served.
         warnings.simplefilter("ignore", FutureWarning)
-        model: nn.Module = EncodecModel.encodec_model_24khz(pretrained=False)
+        model = EncodecModel.encodec_model_24khz(pretrained=False)
     model.set_target_bandwidth(BANDWIDTH_KBPS)
     return model
 

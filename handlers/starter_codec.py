@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers import encodec_network
-from handlers.encodec_network import HOP, LATENT_DIM
+from handlers.encodec_network import HOP, LATENT_DIM, EncodecModel
 
 GATHERING_STRIDES = (2, 4, 5)
 BLOCK = math.prod(GATHERING_STRIDES)
@@ -29,7 +29,7 @@ PAIR_TO_PAIR = torch.tensor([[0.5, -0.5], [-0.5, 0.5]])
 
 
 @torch.no_grad()
-def build() -> nn.Module:
+def build() -> EncodecModel:
     """The network with the constructed weights, norms folded, in eval mode."""
     model = encodec_network.build()
     encodec_network.fold_norms(model)

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from orchestrator import model_versions
 from orchestrator.errors import MusicLabError
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import MODEL_NAME, CodecKind, Device
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
 model = typer.Typer(no_args_is_help=True, help="Build and read model archives.")
@@ -31,7 +32,7 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except MusicLabError as error:
-        err.print(f"[red]error:[/red] {error}", markup=True)
+        err.print("[red]error:[/red]", escape(str(error)))
         raise typer.Exit(1) from None
 
 
@@ -56,10 +57,10 @@ def model_pack(
     ] = False,
 ) -> None:
     """Build model_store/musiclab-<version>.mar, and print where it is."""
-    settings = Settings()
     with sentences():
+        settings = load_settings()
         ingredients = model_versions.choose_ingredients(settings, checkpoint, codec_kind, device)
-        out.print(str(model_versions.pack(settings, ingredients, version, force)))
+        typer.echo(model_versions.pack(settings, ingredients, version, force))
 
 
 @model.command("inspect")
@@ -76,7 +77,7 @@ def model_inspect(
 def codec_fetch() -> None:
     """Download EnCodec's official weights into checkpoints/, and verify them."""
     with sentences():
-        out.print(str(model_versions.fetch_codec(Settings())))
+        typer.echo(model_versions.fetch_codec(load_settings()))
 
 
 @app.command("serve-model")
@@ -89,9 +90,9 @@ def serve_model(
     ] = None,
 ) -> None:
     """Serve the model with TorchServe until Ctrl-C."""
-    settings = Settings()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with sentences():
+        settings = load_settings()
         if archive is None:
             archive = _current_archive(settings)
         try:

@@ -12,6 +12,10 @@ class MusicLabError(Exception):
     """Base of all errors raised on purpose."""
 
 
+class SettingsError(MusicLabError):
+    """A setting has a value it cannot have."""
+
+
 class PackError(MusicLabError):
     """An archive cannot be built from what was given."""
 

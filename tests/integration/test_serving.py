@@ -1,0 +1,175 @@
+"""Two tracks in, one WAV out, through a real TorchServe."""
+
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from orchestrator.model_server import ModelServer
+from tests.model_client import Fields, ModelClient
+from tests.signals import (
+    SEGMENT_SAMPLES,
+    aligned_si_sdr,
+    audio_file,
+    band_limited,
+    chord,
+    read_wav,
+)
+from tests.songs import cut, songs
+
+TRACK1, TRACK2 = audio_file(chord(1)), audio_file(chord(2))
+SECONDS = ("request_decode", "encode", "cascade", "decode")
+STARTER_BAND_HZ = 4800
+
+
+def test_answers_a_wav_of_sixteen_seconds(client: ModelClient) -> None:
+    answer = client.predict({"track1": TRACK1, "track2": TRACK2})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "audio/wav"
+    info = soundfile.info(io.BytesIO(answer.content))
+    assert (info.samplerate, info.channels, info.subtype) == (24_000, 1, "PCM_16")
+    assert info.frames == SEGMENT_SAMPLES
+
+
+@pytest.mark.parametrize(
+    "tracks",
+    [
+        pytest.param((0, 1, 60.0, 45.0), id="first and second"),
+        pytest.param((1, 2, 20.5, 90.25), id="second and third"),
+        pytest.param((2, 0, 120.0, 0.0), id="third and first"),
+    ],
+)
+def test_starter_weights_blend_two_real_songs(
+    client: ModelClient, tracks: tuple[int, int, float, float]
+) -> None:
+    first, second, start1, start2 = tracks
+    windows = [cut(songs()[first], start1), cut(songs()[second], start2)]
+    files = [audio_file(window) for window in windows]
+    answer = client.predict({"track1": files[0], "track2": files[1]})
+    assert answer.status_code == 200, answer.text
+    blend = band_limited(windows[0] + windows[1], STARTER_BAND_HZ)
+    assert aligned_si_sdr(blend, read_wav(answer.content), within_s=0.025) >= 30
+
+
+def test_start_times_choose_the_window(client: ModelClient) -> None:
+    # Whole numbers, as FLAC and WAV round what lies between them differently.
+    long1, long2 = (
+        (32767 * chord(seed, seconds)).astype(np.int16) for seed, seconds in ((3, 20.0), (4, 19.0))
+    )
+    whole = client.predict(
+        {
+            "track1": audio_file(long1, kind="FLAC"),
+            "track2": audio_file(long2),
+            "start_time_1": "4",
+            "start_time_2": "2.5",
+        }
+    )
+    windows = client.predict(
+        {"track1": audio_file(long1[96_000:]), "track2": audio_file(long2[60_000:])}
+    )
+    assert whole.status_code == windows.status_code == 200
+    assert np.array_equal(read_wav(whole.content), read_wav(windows.content))
+
+
+def test_four_requests_share_a_batch_and_one_broken_one_fails_alone(client: ModelClient) -> None:
+    requests: list[Fields] = [
+        {"track1": TRACK1, "track2": TRACK2},
+        {"track1": TRACK2, "track2": audio_file(chord(5))},
+        {"track1": b"this is no audio", "track2": TRACK2},
+        {"track1": audio_file(chord(6)), "track2": TRACK1},
+    ]
+    alone = [client.predict(fields) for fields in requests]
+    batches, items = (client.metric(f"musiclab_batch_size_{part}") for part in ("count", "sum"))
+
+    # One request keeps the worker busy for a second or more, and the four meet in the queue.
+    with ThreadPoolExecutor(5) as pool:
+        busy = pool.submit(client.predict, requests[0])
+        _wait_until_taken(client, batches)
+        answers = list(pool.map(client.predict, requests))
+        assert busy.result().status_code == 200
+
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 200]
+    assert answers[2].json()["code"] == "not_audio"
+    assert client.metric("musiclab_batch_size_count") == batches + 2
+    assert client.metric("musiclab_batch_size_sum") == items + 1 + 4
+    for together, single in zip(answers, alone, strict=True):
+        if together.status_code == 200:
+            difference = read_wav(together.content) - read_wav(single.content)
+            assert np.abs(difference).max() <= 1 / 32768  # a rounding to PCM_16 may fall otherwise
+
+
+def _wait_until_taken(client: ModelClient, batches: float) -> None:
+    deadline = time.monotonic() + 30
+    while client.metric("musiclab_batch_size_count") == batches:
+        assert time.monotonic() < deadline, "the worker took no request within 30 s"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "named"),
+    [
+        ({}, "missing_field", "track1"),
+        ({"track1": TRACK1}, "missing_field", "track2"),
+        ({"track1": TRACK1, "track2": "some text"}, "not_audio", "track2"),
+        ({"track1": b"", "track2": TRACK2}, "empty_file", "track1"),
+        ({"track1": TRACK1[:100_000], "track2": TRACK2}, "truncated_file", "track1"),
+        (
+            {"track1": TRACK1, "track2": audio_file(np.full(9, np.nan), subtype="FLOAT")},
+            "not_finite",
+            "track2",
+        ),
+        ({"track1": audio_file(chord(1), 44_100), "track2": TRACK2}, "wrong_sample_rate", "44100"),
+        ({"track1": TRACK1, "track2": audio_file(np.zeros(0))}, "empty_audio", "track2"),
+        (
+            {"track1": TRACK1, "track2": TRACK2, "start_time_1": "16"},
+            "window_past_end",
+            "start_time_1",
+        ),
+        ({"track1": TRACK1, "track2": TRACK2, "start_time_2": "soon"}, "invalid_time", "soon"),
+        ({"track1": TRACK1, "track2": TRACK2, "start": "1"}, "unknown_field", "start"),
+    ],
+)
+def test_a_request_at_fault_is_400_with_its_sentence(
+    client: ModelClient, fields: Fields, code: str, named: str
+) -> None:
+    answer = client.predict(fields)
+    assert answer.status_code == 400, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["code"] == code
+    assert named in answer.json()["detail"]
+
+
+def test_metrics_tell_seconds_batches_device_and_version(client: ModelClient) -> None:
+    labels = {"model_version": "starter", "device": "cpu"}
+    names = [f"musiclab_{stage}_seconds" for stage in SECONDS] + ["musiclab_batch_size"]
+    before = {name: client.metric(f"{name}_count", **labels) for name in names}
+    answer = client.predict({"track1": TRACK1, "track2": TRACK2})
+    assert answer.status_code == 200, answer.text
+    for name in names:
+        assert client.metric(f"{name}_count", **labels) == before[name] + 1, name
+    assert (
+        client.metric("musiclab_model_info", codec="starter", checkpoint="starter", **labels) == 1
+    )
+
+
+def test_the_log_says_on_which_device_it_serves(
+    client: ModelClient, model_server: ModelServer
+) -> None:
+    log = (model_server.folder / "logs" / "model_log.log").read_text()
+    assert "musiclab starter is ready on cpu (" in log
+
+
+def test_a_request_without_the_key_is_refused(client: ModelClient) -> None:
+    without_key = replace(client, authorized=False)
+    assert without_key.predict({"track1": TRACK1, "track2": TRACK2}).status_code == 400
+
+
+def test_archives_from_addresses_are_refused(client: ModelClient) -> None:
+    for address in ("http://127.0.0.1:9/evil.mar", "file:///tmp/evil.mar"):
+        answer = client.manage("POST", "/models", url=address)
+        assert answer.status_code == 404, answer.text
+        assert "allowed URL" in answer.text
