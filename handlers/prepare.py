@@ -26,18 +26,25 @@ from handlers.files import sha256
 REFUSED = 2
 
 
-def build_starters(folder: Path) -> dict[str, Any]:
-    """Write the starter checkpoint and the starter codec into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    starter_checkpoint.save_starter(folder / starter_checkpoint.NAME)
-    codec.save_starter(folder / codec.STARTER_NAME)
-    return {}
-
-
-def stage_weights(
-    checkpoint_file: Path, codec_file: Path, kind: codec.CodecKind, force: bool, into: Path
+def stage(
+    checkpoint_file: Path | None, codec_file: Path | None, starters: Path, force: bool, into: Path
 ) -> dict[str, Any]:
-    """Check both weights, copy them into the folder that becomes the archive, return its facts."""
+    """Check the weights, copy them into the folder that becomes the archive, return its facts.
+
+    Args:
+        checkpoint_file: a checkpoint; None for the starter checkpoint.
+        codec_file: EnCodec's official weights; None for the starter codec.
+        starters: where starter weights are built anew if they are needed.
+        force: allow a trained checkpoint with the starter codec.
+        into: the folder.
+    """
+    kind: codec.CodecKind = "starter" if codec_file is None else "official"
+    if checkpoint_file is None or codec_file is None:
+        starters.mkdir(parents=True, exist_ok=True)
+        starter_checkpoint.save_starter(starters / starter_checkpoint.NAME)
+        codec.save_starter(starters / codec.STARTER_NAME)
+    checkpoint_file = checkpoint_file or starters / starter_checkpoint.NAME
+    codec_file = codec_file or starters / codec.STARTER_NAME
     checkpoint = load_checkpoint(checkpoint_file)
     check_latent_dim(checkpoint)
     codec.load_codec(codec_file, kind)
@@ -54,25 +61,21 @@ def stage_weights(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m handlers.prepare", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    starters = commands.add_parser("starters", help="build the starter weights")
-    starters.add_argument("folder", type=Path)
     fetch = commands.add_parser("fetch-codec", help="download the official codec weights")
     fetch.add_argument("folder", type=Path)
-    stage = commands.add_parser("stage", help="check weights and copy them into an archive")
-    stage.add_argument("--checkpoint", type=Path, required=True)
-    stage.add_argument("--codec", type=Path, required=True)
-    stage.add_argument("--kind", choices=["official", "starter"], required=True)
-    stage.add_argument("--force", action="store_true")
-    stage.add_argument("--into", type=Path, required=True)
+    staging = commands.add_parser("stage", help="check weights and copy them into an archive")
+    staging.add_argument("--checkpoint", type=Path)
+    staging.add_argument("--codec", type=Path)
+    staging.add_argument("--starters", type=Path, required=True)
+    staging.add_argument("--force", action="store_true")
+    staging.add_argument("--into", type=Path, required=True)
     options = parser.parse_args()
     try:
-        if options.command == "starters":
-            result = build_starters(options.folder)
-        elif options.command == "fetch-codec":
+        if options.command == "fetch-codec":
             result = {"path": str(codec.fetch_official(options.folder))}
         else:
-            result = stage_weights(
-                options.checkpoint, options.codec, options.kind, options.force, options.into
+            result = stage(
+                options.checkpoint, options.codec, options.starters, options.force, options.into
             )
     except MusicLabError as error:
         print(json.dumps({"refused": str(error)}))

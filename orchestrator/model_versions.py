@@ -31,7 +31,6 @@ HANDLER_FILE = "musiclab_handler.py"
 MODEL_CONFIG = "model-config.yaml"
 BEST_MODEL = "best_model.pt"
 OFFICIAL_CODEC = "encodec_24khz-d7cc33bc.th"
-STARTER_CODEC = "encodec_24khz-starter.th"
 STARTER_FOLDER = "starter"
 REFUSED = 2  # exit status of handlers.prepare
 VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -116,7 +115,8 @@ def pack(
         PackError: the version is taken or badly formed, or the weights cannot be served.
     """
     created = datetime.now(UTC).replace(microsecond=0)
-    version = version or f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    if version is None:
+        version = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     if not VERSION_PATTERN.fullmatch(version):
         raise PackError(
             f"--version is {version!r}; it has to be 1 to 64 letters, digits, '.', '_' or '-', "
@@ -194,20 +194,14 @@ def _stage(content: Path, ingredients: Ingredients, starters: Path, force: bool)
     if ingredients.device is not None:
         config += f"\ndeviceType: {ingredients.device}\n"
     (content / MODEL_CONFIG).write_text(config)
-    if ingredients.checkpoint is None or ingredients.codec is None:
-        _run_model_code(content, PackError, "starters", str(starters))
-    checkpoint = ingredients.checkpoint or starters / BEST_MODEL
-    codec = ingredients.codec or starters / STARTER_CODEC
-    return _run_model_code(
-        content,
-        PackError,
-        "stage",
-        f"--checkpoint={checkpoint.resolve()}",
-        f"--codec={codec.resolve()}",
-        f"--kind={'official' if ingredients.codec else 'starter'}",
-        f"--into={content}",
-        *(["--force"] if force else []),
-    )
+    options = [f"--starters={starters}", f"--into={content}"]
+    if ingredients.checkpoint is not None:
+        options.append(f"--checkpoint={ingredients.checkpoint.resolve()}")
+    if ingredients.codec is not None:
+        options.append(f"--codec={ingredients.codec.resolve()}")
+    if force:
+        options.append("--force")
+    return _run_model_code(content, PackError, "stage", *options)
 
 
 def _archive(scratch: Path, content: Path, version: str) -> Path:

@@ -1,0 +1,23 @@
+"""What the unit tests share: one thread for torch, and the starter codec, built once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from handlers.codec import Codec, load_codec, save_starter
+
+# Most tests run small models, where threads that wait for each other cost more than they bring.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def starter_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("codec") / "starter.th"
+    save_starter(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def starter_codec(starter_file: Path) -> Codec:
+    return load_codec(starter_file, "starter")

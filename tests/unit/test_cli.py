@@ -1,0 +1,55 @@
+"""The `musiclab` command: what it prints, and how it ends when something is wrong."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from orchestrator.cli import app
+from orchestrator.model_versions import read_manifest
+
+
+def musiclab(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_inspect_shows_every_fact_uncut(starter_archive: Path) -> None:
+    shown = musiclab("model", "inspect", starter_archive)
+    assert shown.exit_code == 0
+    manifest = read_manifest(starter_archive)
+    for fact in (
+        manifest["fingerprint"],
+        manifest["checkpoint"]["sha256"],
+        manifest["codec"]["sha256"],
+        "cascade",
+    ):
+        assert fact in shown.output
+    assert "checkpoint.args.num_layers" in shown.output
+
+
+def test_inspect_refuses_what_is_not_an_archive(tmp_path: Path) -> None:
+    refused = musiclab("model", "inspect", tmp_path / "[gone].mar")
+    assert refused.exit_code == 1
+    assert "error: there is no archive at" in refused.stderr
+    assert "[gone].mar" in refused.stderr
+
+
+def test_pack_refuses_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICLAB_CHECKPOINTS", str(tmp_path))
+    refused = musiclab("model", "pack", "--codec", "official")
+    assert refused.exit_code == 1
+    assert "musiclab codec fetch" in refused.stderr
+    assert "Traceback" not in refused.output
+
+
+def test_pack_knows_two_codecs_and_two_devices() -> None:
+    assert musiclab("model", "pack", "--codec", "other").exit_code == 2
+    assert musiclab("model", "pack", "--device", "tpu").exit_code == 2
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536"])
+def test_a_setting_at_fault_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.setenv("MUSICLAB_METRICS_PORT", port)
+    refused = musiclab("serve-model")
+    assert refused.exit_code == 1
+    assert f"MUSICLAB_METRICS_PORT is '{port}'" in refused.stderr
