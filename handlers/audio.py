@@ -13,7 +13,7 @@ from handlers.pipeline import SEGMENT_SAMPLES
 
 ACCEPTED_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")
 UNKNOWN_SIZE = 0xFFFFFFFF  # what a WAV written to a pipe claims
-OGG_PAGE_HEADER = 27
+OGG_PAGE_HEADER, OGG_PAGE_FLAGS, OGG_LAST_PAGE = 27, 5, 4  # RFC 3533, section 6
 
 
 def read_start_time(text: bytes, field: str) -> float:
@@ -99,7 +99,7 @@ def _check_header(
         raise _truncated(field)
     if file.frames == 0:
         raise InvalidRequestError("empty_audio", f"{field} has no samples; send at least one")
-    if round(start * SAMPLE_RATE) >= file.frames:
+    if start * SAMPLE_RATE > file.frames - 0.5:  # rounds to a sample that is not there
         raise InvalidRequestError(
             "window_past_end",
             f"{start_field} is {start:g} s, but {field} is only {file.frames / SAMPLE_RATE:g} s "
@@ -115,7 +115,7 @@ def _looks_truncated(data: bytes) -> bool:
     if data[:4] == b"OggS":
         page = data.rfind(b"OggS")
         header = data[page : page + OGG_PAGE_HEADER]
-        if len(header) < OGG_PAGE_HEADER:
+        if len(header) < OGG_PAGE_HEADER or not header[OGG_PAGE_FLAGS] & OGG_LAST_PAGE:
             return True
         body = page + OGG_PAGE_HEADER
         segments = data[body : body + header[-1]]

@@ -22,6 +22,7 @@ STARTER_MARK = "musiclab_starter"
 IGNORED_PREFIX = "creative_agent.discriminator."
 IGNORED_SUFFIX = "num_batches_tracked"
 SPECTRAL_PARTS = ("weight_orig", "weight_u", "weight_v")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NAMES_SHOWN = 5
 
 
@@ -51,8 +52,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = _read(path)
     try:
         args = _model_args(content.get("args", {}))
+        state = _state_dict(content)
+        _check_weights(state, args)
         model = build_model(args)
-        _load_weights(model, _state_dict(content))
+        _load_weights(model, state)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from None
     starter = content.get(STARTER_MARK) is True
@@ -139,9 +142,17 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_weights(model: SimpleTransformer, state: dict[str, Tensor]) -> None:
-    """Copy `state` into the model, refusing whatever is not exactly what the model needs."""
-    expected = _expected_shapes(model)
+def _check_weights(state: dict[str, Tensor], args: ModelArgs) -> None:
+    """Refuse whatever is not exactly what the model that `args` describe needs."""
+    if args.num_layers > len(state):
+        raise CheckpointError(
+            f"args['num_layers'] is {args.num_layers}, but there are only {len(state)} weights"
+        )
+    try:
+        with torch.device("meta"):  # shapes alone: no mistyped size can exhaust the memory
+            expected = _expected_shapes(build_model(args))
+    except RuntimeError as error:
+        raise CheckpointError(f"its args describe a model that cannot be built: {error}") from error
     missing = expected.keys() - state.keys()
     unexpected = state.keys() - expected.keys()
     misshapen = [
@@ -160,17 +171,25 @@ def _load_weights(model: SimpleTransformer, state: dict[str, Tensor]) -> None:
     ]
     if faults:
         raise CheckpointError("does not fit the model that its args describe: " + "; ".join(faults))
-    unsound = [
-        name
-        for name, tensor in state.items()
-        if not tensor.is_floating_point() or not tensor.isfinite().all()
-    ]
+    unsound = [name for name, tensor in state.items() if not _is_served(tensor)]
     if unsound:
-        raise CheckpointError(f"weights that are not finite numbers: {_names(unsound)}")
+        raise CheckpointError(
+            "weights that are not finite numbers in a dense tensor of 16, 32 or 64 bit floats: "
+            + _names(unsound)
+        )
+
+
+def _is_served(tensor: Tensor) -> bool:
+    """Whether a weight's values are all finite as the fp32 that is served."""
+    plain = tensor.layout == torch.strided and tensor.dtype in FLOATS
+    return plain and bool(tensor.float().isfinite().all())
+
+
+def _load_weights(model: SimpleTransformer, state: dict[str, Tensor]) -> None:
     weights = {name: tensor.float() for name, tensor in state.items()}
     for prefix in _spectral_layers(model):
         _fold_spectral_norm(weights, prefix)
-    model.load_state_dict(weights, strict=False)  # checked above; the counters stay as they are
+    model.load_state_dict(weights, strict=False)  # checked before; only counters may be missing
 
 
 def _spectral_layers(model: SimpleTransformer) -> list[str]:

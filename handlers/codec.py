@@ -4,6 +4,7 @@ Two kinds of weights run in the same network: the official ones, which are ident
 hash before they are read, and the starter ones that `handlers.starter_codec` constructs.
 """
 
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +102,7 @@ def fetch_official(folder: Path) -> Path:
         torch.hub.download_url_to_file(encodec_network.ROOT_URL + OFFICIAL_NAME, str(arriving))
         verify_official(arriving)
         arriving.rename(path)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise CodecError(
             f"cannot fetch {OFFICIAL_NAME} ({error}); where this machine has no internet, bring "
             f"the file on another way and put it into {folder}"
