@@ -1,4 +1,4 @@
-"""Sounds for tests, and measures of how alike two sounds are."""
+"""Synthetic sounds, files of them, and how alike two sounds are."""
 
 import io
 
@@ -6,66 +6,60 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 24_000
-SEGMENT_SAMPLES = 384_000
+RATE = 24_000
+SEGMENT = 16 * RATE
 
 Samples = NDArray[np.float32]
 
 
-def chord(seed: int, seconds: float = 16.0) -> Samples:
-    """A few decaying tones below 4 kHz, different for each seed."""
-    random = np.random.default_rng(seed)
-    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    tones = [
-        np.sin(2 * np.pi * random.uniform(80, 4000) * time + random.uniform(0, 6))
-        * np.exp(-((time + random.uniform(0, 1)) % 1.0))
-        for _ in range(6)
-    ]
-    mix: Samples = (0.08 * np.sum(tones, axis=0)).astype(np.float32)
-    return mix
+def noise(samples: int, seed: int, below_hertz: float = 4500) -> Samples:
+    """Band-limited noise [samples] with an rms of 0.1."""
+    sound = band_limited(np.random.default_rng(seed).standard_normal(samples), below_hertz)
+    return np.asarray(sound * (0.1 / sound.std()), dtype=np.float32)
 
 
-def audio_file(
-    samples: NDArray[np.floating] | NDArray[np.int16],
-    rate: int = SAMPLE_RATE,
-    kind: str = "WAV",
-    subtype: str = "PCM_16",
+def tones(samples: int, *hertz: float) -> Samples:
+    """The sum [samples] of one sine of amplitude 0.1 at each frequency."""
+    seconds = np.arange(samples)[:, None] / RATE
+    return np.asarray(0.1 * np.sin(2 * np.pi * np.array(hertz) * seconds).sum(1), dtype=np.float32)
+
+
+def encoded(
+    sound: NDArray[np.generic],
+    file_format: str = "WAV",
+    subtype: str | None = None,
+    rate: int = RATE,
 ) -> bytes:
-    """The samples [S] or [S, channels] as the bytes of a file."""
+    """The sound [samples] or [samples, channels] as a file of that format."""
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
+    soundfile.write(file, sound, rate, format=file_format, subtype=subtype)
     return file.getvalue()
 
 
-def read_wav(data: bytes) -> Samples:
-    """The samples of a WAV file's bytes, as float32."""
-    samples: Samples = soundfile.read(io.BytesIO(data), dtype="float32")[0]
-    return samples
+def decoded(wav: bytes) -> Samples:
+    """The samples of a WAV file."""
+    return np.asarray(soundfile.read(io.BytesIO(wav), dtype="float32")[0], dtype=np.float32)
 
 
-def band_limited(samples: NDArray[np.floating], limit_hz: float) -> NDArray[np.float64]:
-    """The samples without what lies above a frequency."""
-    spectrum = np.fft.rfft(samples.astype(np.float64))
-    spectrum[np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE) > limit_hz] = 0
-    limited: NDArray[np.float64] = np.fft.irfft(spectrum, len(samples))
-    return limited
+def band_limited(sound: NDArray[np.floating], below_hertz: float) -> NDArray[np.float64]:
+    """The sound without what lies above a frequency."""
+    spectrum = np.fft.rfft(sound.astype(np.float64))
+    spectrum[np.fft.rfftfreq(len(sound), 1 / RATE) > below_hertz] = 0
+    return np.asarray(np.fft.irfft(spectrum, len(sound)), dtype=np.float64)
 
 
 def si_sdr(reference: NDArray[np.floating], estimate: NDArray[np.floating]) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., 2019)."""
-    reference = reference.astype(np.float64) - reference.mean()
-    estimate = estimate.astype(np.float64) - estimate.mean()
-    target = (estimate @ reference) / (reference @ reference) * reference
-    distortion = estimate - target
-    return float(10 * np.log10((target @ target) / (distortion @ distortion)))
+    """Scale-invariant signal-to-distortion ratio of an estimate, in dB (Le Roux et al., 2019)."""
+    wanted, heard = reference.astype(np.float64), estimate.astype(np.float64)
+    target = wanted * (heard @ wanted) / (wanted @ wanted)
+    return float(10 * np.log10((target**2).sum() / ((heard - target) ** 2).sum()))
 
 
 def aligned_si_sdr(
-    reference: NDArray[np.floating], estimate: NDArray[np.floating], within_s: float
+    reference: NDArray[np.floating], estimate: NDArray[np.floating], within: float
 ) -> float:
-    """SI-SDR where the estimate may lag behind the reference by up to `within_s` seconds."""
-    most = round(within_s * SAMPLE_RATE)
+    """SI-SDR of an estimate that may lag behind the reference by up to `within` seconds."""
     size = 2 * len(reference)
     spectra = np.fft.rfft(estimate, size) * np.conj(np.fft.rfft(reference, size))
-    lag = int(np.argmax(np.fft.irfft(spectra)[: most + 1]))
+    lag = int(np.argmax(np.fft.irfft(spectra)[: round(within * RATE) + 1]))
     return si_sdr(reference[: len(reference) - lag], estimate[lag:])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from tests.signals import SAMPLE_RATE, SEGMENT_SAMPLES, Samples, read_wav
+from tests.signals import RATE, SEGMENT, Samples, decoded
 
 PACKAGE = "asc-music"
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "songs"
@@ -31,12 +31,12 @@ def cut(song: Path, start: float) -> Samples:
         [
             *(shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"),
             *("-ss", str(start), "-t", "17", "-i", str(song)),
-            *("-ac", "1", "-ar", str(SAMPLE_RATE), "-c:a", "pcm_s16le", "-f", "wav", "-"),
+            *("-ac", "1", "-ar", str(RATE), "-c:a", "pcm_s16le", "-f", "wav", "-"),
         ],
         check=True,
         capture_output=True,
     ).stdout
-    return read_wav(wav)[:SEGMENT_SAMPLES]  # resampling may end a sample early: cut here instead
+    return decoded(wav)[:SEGMENT]  # resampling may end a sample early: cut here instead
 
 
 def _fetch() -> None:

@@ -12,16 +12,25 @@ import soundfile
 from orchestrator.model_server import ModelServer
 from tests.model_client import Fields, ModelClient
 from tests.signals import (
-    SEGMENT_SAMPLES,
+    RATE,
+    SEGMENT,
+    Samples,
     aligned_si_sdr,
-    audio_file,
     band_limited,
-    chord,
-    read_wav,
+    decoded,
+    encoded,
+    noise,
+    tones,
 )
 from tests.songs import cut, songs
 
-TRACK1, TRACK2 = audio_file(chord(1)), audio_file(chord(2))
+
+def music(seed: int) -> Samples:
+    """Sixteen seconds, different for each seed."""
+    return noise(SEGMENT, seed) + tones(SEGMENT, 110.0 * seed, 700.0 + 30 * seed)
+
+
+TRACK1, TRACK2 = encoded(music(1)), encoded(music(2))
 SECONDS = ("request_decode", "encode", "cascade", "decode")
 STARTER_BAND_HZ = 4800
 
@@ -32,7 +41,7 @@ def test_answers_a_wav_of_sixteen_seconds(client: ModelClient) -> None:
     assert answer.headers["content-type"] == "audio/wav"
     info = soundfile.info(io.BytesIO(answer.content))
     assert (info.samplerate, info.channels, info.subtype) == (24_000, 1, "PCM_16")
-    assert info.frames == SEGMENT_SAMPLES
+    assert info.frames == SEGMENT
 
 
 @pytest.mark.parametrize(
@@ -48,39 +57,38 @@ def test_starter_weights_blend_two_real_songs(
 ) -> None:
     first, second, start1, start2 = tracks
     windows = [cut(songs()[first], start1), cut(songs()[second], start2)]
-    files = [audio_file(window) for window in windows]
+    files = [encoded(window) for window in windows]
     answer = client.predict({"track1": files[0], "track2": files[1]})
     assert answer.status_code == 200, answer.text
     blend = band_limited(windows[0] + windows[1], STARTER_BAND_HZ)
-    assert aligned_si_sdr(blend, read_wav(answer.content), within_s=0.025) >= 30
+    assert aligned_si_sdr(blend, decoded(answer.content), within=0.025) >= 30
 
 
 def test_start_times_choose_the_window(client: ModelClient) -> None:
     # Whole numbers, as FLAC and WAV round what lies between them differently.
     long1, long2 = (
-        (32767 * chord(seed, seconds)).astype(np.int16) for seed, seconds in ((3, 20.0), (4, 19.0))
+        (32767 * noise(seconds * RATE, seed)).astype(np.int16)
+        for seed, seconds in ((3, 20), (4, 19))
     )
     whole = client.predict(
         {
-            "track1": audio_file(long1, kind="FLAC"),
-            "track2": audio_file(long2),
+            "track1": encoded(long1, "FLAC"),
+            "track2": encoded(long2),
             "start_time_1": "4",
             "start_time_2": "2.5",
         }
     )
-    windows = client.predict(
-        {"track1": audio_file(long1[96_000:]), "track2": audio_file(long2[60_000:])}
-    )
+    windows = client.predict({"track1": encoded(long1[96_000:]), "track2": encoded(long2[60_000:])})
     assert whole.status_code == windows.status_code == 200
-    assert np.array_equal(read_wav(whole.content), read_wav(windows.content))
+    assert np.array_equal(decoded(whole.content), decoded(windows.content))
 
 
 def test_four_requests_share_a_batch_and_one_broken_one_fails_alone(client: ModelClient) -> None:
     requests: list[Fields] = [
         {"track1": TRACK1, "track2": TRACK2},
-        {"track1": TRACK2, "track2": audio_file(chord(5))},
+        {"track1": TRACK2, "track2": encoded(music(5))},
         {"track1": b"this is no audio", "track2": TRACK2},
-        {"track1": audio_file(chord(6)), "track2": TRACK1},
+        {"track1": encoded(music(6)), "track2": TRACK1},
     ]
     alone = [client.predict(fields) for fields in requests]
     batches, items = (client.metric(f"musiclab_batch_size_{part}") for part in ("count", "sum"))
@@ -98,7 +106,7 @@ def test_four_requests_share_a_batch_and_one_broken_one_fails_alone(client: Mode
     assert client.metric("musiclab_batch_size_sum") == items + 1 + 4
     for together, single in zip(answers, alone, strict=True):
         if together.status_code == 200:
-            difference = read_wav(together.content) - read_wav(single.content)
+            difference = decoded(together.content) - decoded(single.content)
             assert np.abs(difference).max() <= 1 / 32768  # a rounding to PCM_16 may fall otherwise
 
 
@@ -118,12 +126,16 @@ def _wait_until_taken(client: ModelClient, batches: float) -> None:
         ({"track1": b"", "track2": TRACK2}, "empty_file", "track1"),
         ({"track1": TRACK1[:100_000], "track2": TRACK2}, "truncated_file", "track1"),
         (
-            {"track1": TRACK1, "track2": audio_file(np.full(9, np.nan), subtype="FLOAT")},
+            {"track1": TRACK1, "track2": encoded(np.full(9, np.nan), subtype="FLOAT")},
             "not_finite",
             "track2",
         ),
-        ({"track1": audio_file(chord(1), 44_100), "track2": TRACK2}, "wrong_sample_rate", "44100"),
-        ({"track1": TRACK1, "track2": audio_file(np.zeros(0))}, "empty_audio", "track2"),
+        (
+            {"track1": encoded(music(1), rate=44_100), "track2": TRACK2},
+            "wrong_sample_rate",
+            "44100",
+        ),
+        ({"track1": TRACK1, "track2": encoded(np.zeros(0))}, "empty_audio", "track2"),
         (
             {"track1": TRACK1, "track2": TRACK2, "start_time_1": "16"},
             "window_past_end",

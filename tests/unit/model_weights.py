@@ -25,20 +25,6 @@ def cascade_shapes(dim: int, layers: int) -> Shapes:
     return shapes
 
 
-def masking_agent_shapes(dim: int) -> Shapes:
-    prefix = "creative_agent.mask_generator."
-    shapes: Shapes = {
-        f"{prefix}cross_attention.in_proj_weight": (768, 256),
-        f"{prefix}cross_attention.in_proj_bias": (768,),
-    } | _layer(f"{prefix}cross_attention.out_proj", 256, 256)
-    for track in ("input", "target"):
-        shapes |= _layer(f"{prefix}{track}_analyzer.0", 256, dim, 3)
-        shapes |= _layer(f"{prefix}{track}_analyzer.2", 256, 256, 3)
-        shapes |= _layer(f"{prefix}{track}_mask_generator.0", 128, 256, 3)
-        shapes |= _layer(f"{prefix}{track}_mask_generator.2", dim, 128, 1)
-    return shapes
-
-
 def composing_agent_shapes(dim: int) -> Shapes:
     shapes: Shapes = {}
     for extractor in ("input_extractor", "target_extractor"):

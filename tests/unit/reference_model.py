@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .model_weights import Weights
+from tests.unit.model_weights import Weights
 
 BRANCHES = ("rhythm", "harmony", "timbre")
 
@@ -70,12 +70,11 @@ class Reference:
     def _stage(self, prefix: str, h: Tensor) -> Tensor:
         h = self._encoder(f"{prefix}transformer", self._norm(f"{prefix}input_norm", h), self.nhead)
         h = self._norm(f"{prefix}post_norm", h)
-        projection = f"{prefix}output_proj."
-        weight = self.weights[f"{projection}weight_orig"]
-        sigma = (
-            self.weights[f"{projection}weight_u"] @ weight @ self.weights[f"{projection}weight_v"]
+        weight, u, v, bias = (
+            self.weights[f"{prefix}output_proj.{part}"]
+            for part in ("weight_orig", "weight_u", "weight_v", "bias")
         )
-        return h @ (weight / sigma).T + self.weights[f"{projection}bias"]
+        return h @ (weight / (u @ weight @ v)).T + bias
 
     def _encoder(self, prefix: str, h: Tensor, heads: int) -> Tensor:
         layer = 0
@@ -91,7 +90,7 @@ class Reference:
         weights = self.weights[f"{name}.in_proj_weight"].chunk(3)
         biases = self.weights[f"{name}.in_proj_bias"].chunk(3)
         q, k, v = (
-            (x @ weight.T + bias).unflatten(2, (heads, -1)).transpose(1, 2)
+            (x @ weight.T + bias).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
             for x, weight, bias in zip((query, context, context), weights, biases, strict=True)
         )
         scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5

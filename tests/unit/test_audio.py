@@ -7,10 +7,8 @@ import pytest
 import soundfile
 
 from handlers.audio import read_segment, write_wav
+from tests.signals import RATE, SEGMENT, Samples, encoded, noise, si_sdr, tones
 
-from .sounds import RATE, Samples, encoded, noise, si_sdr, tones
-
-SEGMENT = 16 * RATE
 EXACT_FORMATS = [
     ("WAV", "PCM_16"),
     ("WAV", "PCM_24"),

@@ -11,8 +11,7 @@ import torch
 
 from handlers.checkpoint import load_checkpoint
 from handlers.errors import CheckpointError
-
-from .model_weights import cascade_shapes, random_weights, single_stage_shapes
+from tests.unit.model_weights import cascade_shapes, random_weights, single_stage_shapes
 
 DIM, NHEAD = 16, 4
 NAME = "best_model.pt"
@@ -272,3 +271,22 @@ def test_more_layers_than_there_are_weights(path: Path) -> None:
     content["args"]["num_layers"] = 2
     torch.save(content, path)
     assert "12 missing weights: transformer.layers.1." in refusal(path)
+
+
+def test_weights_too_large_for_fp32(path: Path) -> None:
+    content = sound_content()
+    content["model_state_dict"]["post_norm.bias"] = torch.full((DIM,), 1e300, dtype=torch.float64)
+    torch.save(content, path)
+    assert "post_norm.bias" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "bias",
+    [torch.zeros(DIM, dtype=torch.float8_e4m3fn), torch.zeros(DIM).to_sparse()],
+    ids=["float8", "sparse"],
+)
+def test_weights_of_a_kind_that_cannot_be_checked(path: Path, bias: torch.Tensor) -> None:
+    content = sound_content()
+    content["model_state_dict"]["post_norm.bias"] = bias
+    torch.save(content, path)
+    assert "post_norm.bias" in refusal(path)

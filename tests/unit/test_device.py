@@ -35,7 +35,7 @@ def test_the_gpu_that_the_server_assigned(cuda: bool, asked: str | None, gpu_id:
 
 @pytest.mark.usefixtures("cuda")
 def test_no_quiet_cpu_for_an_archive_that_wants_a_gpu() -> None:
-    with pytest.raises(DeviceError, match="found no GPU.*--device cpu"):
+    with pytest.raises(DeviceError, match=r"found no GPU.*--device cpu"):
         choose_device("gpu", None)
 
 

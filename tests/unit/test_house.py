@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, and metrics that are declared as they are emitted."""
+"""The rules of the house: who may import whom, and metrics declared as they are emitted."""
 
 import ast
 import warnings

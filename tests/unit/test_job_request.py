@@ -7,10 +7,8 @@ import pytest
 
 from handlers.errors import InvalidRequestError
 from handlers.job_request import read_job
+from tests.signals import RATE, SEGMENT, Samples, encoded, noise
 
-from .sounds import RATE, Samples, encoded, noise
-
-SEGMENT = 16 * RATE
 SOUND1, SOUND2 = noise(RATE, seed=1), noise(2 * RATE, seed=2)
 TRACK1, TRACK2 = encoded(SOUND1, "WAV", "FLOAT"), encoded(SOUND2, "WAV", "FLOAT")
 TRACKS = {"track1": TRACK1, "track2": TRACK2}

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
 from urllib.error import HTTPError
 
 import pytest
@@ -94,7 +95,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     files: dict[str, bytes] = {}
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             data = files.get(self.path.removeprefix("/v0/"))
             self.send_response(404 if data is None else 200)
             self.send_header("Content-Length", str(len(data or b"")))
@@ -178,4 +179,27 @@ def test_no_server_is_said_in_a_sentence(
         with pytest.raises(CodecError, match=r"cannot fetch .*refused.*no internet") as refused:
             fetch_official(tmp_path)
     assert codec.OFFICIAL_NAME in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_of_another_kind_is_said_to_be_one(
+    small_file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():  # the whole request
+                pass
+            self.wfile.write(b"220 mail ready\r\n")
+
+    monkeypatch.setenv("no_proxy", ADDRESS)
+    with TCPServer((ADDRESS, 0), Handler) as server:
+        root = f"http://{ADDRESS}:{server.server_address[1]}/v0/"
+        monkeypatch.setattr(encodec_network, "ROOT_URL", root)
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        try:
+            with pytest.raises(CodecError, match="cannot fetch"):
+                fetch_official(tmp_path)
+        finally:
+            thread.join()
     assert list(tmp_path.iterdir()) == []

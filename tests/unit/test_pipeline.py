@@ -1,4 +1,4 @@
-"""A batch of jobs goes through codec and model in one call each, and comes out as single jobs do."""
+"""A batch is one call of codec and model each, and becomes what its jobs become alone."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from handlers.checkpoint import load_checkpoint
-
-from . import model_weights
-from .reference_model import Reference
+from tests.unit import model_weights
+from tests.unit.reference_model import Reference
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_NAMES = ("single", "cascade", "cascade-masking", "cascade-clamp", "cascade-loud")
@@ -85,6 +84,14 @@ def test_items_of_a_batch_do_not_influence_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", FORM_NAMES)
 def test_any_number_of_frames_works(name: str, frames: int) -> None:
     tracks = random_latents(golden_content(name)["args"]["encoding_dim"], frames)
+    assert_close(generate(GOLDEN / f"{name}.pt", *tracks), reference_of(name, *tracks))
+
+
+@pytest.mark.parametrize("loudness", [0, 1e-4])
+@pytest.mark.parametrize("name", FORM_NAMES)
+def test_silence_divides_nothing_by_zero(name: str, loudness: float) -> None:
+    track1, track2, _ = golden_latents(name)
+    tracks = loudness * track1, loudness * track2
     assert_close(generate(GOLDEN / f"{name}.pt", *tracks), reference_of(name, *tracks))
 
 

@@ -8,11 +8,9 @@ import torch
 
 from handlers.codec import Codec, load_codec, save_starter
 from handlers.errors import CodecError
-
-from .sounds import RATE, Samples, noise, si_sdr, tones
+from tests.signals import RATE, SEGMENT, Samples, noise, si_sdr, tones
 
 HOP = 320
-SEGMENT = 16 * RATE
 
 
 def music(samples: int, seed: int) -> Samples:
