@@ -13,6 +13,7 @@ from handlers.pipeline import SEGMENT_SAMPLES
 
 ACCEPTED_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")
 UNKNOWN_SIZE = 0xFFFFFFFF  # what a WAV written to a pipe claims
+UNKNOWN_FRAMES = 2**63 - 1  # what soundfile makes of a FLAC written to a pipe
 OGG_PAGE_HEADER, OGG_PAGE_FLAGS, OGG_LAST_PAGE = 27, 5, 4  # RFC 3533, section 6
 
 
@@ -48,7 +49,7 @@ def read_segment(data: bytes, field: str, start: float, start_field: str) -> NDA
 
     Raises:
         InvalidRequestError: `empty_file`, `not_audio`, `unsupported_format`, `wrong_sample_rate`,
-            `truncated_file`, `empty_audio`, `window_past_end` or `not_finite`.
+            `truncated_file`, `unknown_length`, `empty_audio`, `window_past_end` or `not_finite`.
     """
     if not data:
         raise InvalidRequestError("empty_file", f"{field} is an empty file; send {_wanted()}")
@@ -97,6 +98,12 @@ def _check_header(
         )
     if _looks_truncated(data):
         raise _truncated(field)
+    if file.frames == UNKNOWN_FRAMES:
+        raise InvalidRequestError(
+            "unknown_length",
+            f"{field} does not say how long it is, as a FLAC written to a pipe does not; send it "
+            "written to a file, or as WAV",
+        )
     if file.frames == 0:
         raise InvalidRequestError("empty_audio", f"{field} has no samples; send at least one")
     if start * SAMPLE_RATE > file.frames - 0.5:  # rounds to a sample that is not there
@@ -109,8 +116,8 @@ def _check_header(
 
 def _looks_truncated(data: bytes) -> bool:
     """Whether a WAV or OGG file claims more bytes than there are (soundfile reads on silently)."""
-    if data[:4] == b"RIFF":
-        claimed = int.from_bytes(data[4:8], "little")
+    if data[:4] in (b"RIFF", b"RIFX"):
+        claimed = int.from_bytes(data[4:8], "little" if data[:4] == b"RIFF" else "big")
         return claimed != UNKNOWN_SIZE and claimed + 8 > len(data)
     if data[:4] == b"OggS":
         page = data.rfind(b"OggS")
@@ -125,7 +132,7 @@ def _looks_truncated(data: bytes) -> bool:
 
 def _truncated(field: str) -> InvalidRequestError:
     return InvalidRequestError(
-        "truncated_file", f"{field} is cut short: it ends before its audio does; send it whole"
+        "truncated_file", f"{field} is cut short or damaged: its audio breaks off; send it whole"
     )
 
 

@@ -137,6 +137,10 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Tensor]:
                 f"model_state_dict['{key}'] is a {type(value).__name__}; it has to be a tensor"
             )
         name = str(key).removeprefix("module.")
+        if name in tensors:
+            raise CheckpointError(
+                f"model_state_dict holds {name} twice, with and without 'module.'"
+            )
         if not name.startswith(IGNORED_PREFIX) and not name.endswith(IGNORED_SUFFIX):
             tensors[name] = value
     return tensors
@@ -181,7 +185,7 @@ def _check_weights(state: dict[str, Tensor], args: ModelArgs) -> None:
 
 def _is_served(tensor: Tensor) -> bool:
     """Whether a weight's values are all finite as the fp32 that is served."""
-    plain = tensor.layout == torch.strided and tensor.dtype in FLOATS
+    plain = tensor.layout == torch.strided and tensor.dtype in FLOATS and not tensor.is_meta
     return plain and bool(tensor.float().isfinite().all())
 
 

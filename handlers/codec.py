@@ -4,6 +4,7 @@ Two kinds of weights run in the same network: the official ones, which are ident
 hash before they are read, and the starter ones that `handlers.starter_codec` constructs.
 """
 
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
@@ -73,7 +74,7 @@ def verify_official(path: Path) -> None:
     digest = sha256(path)
     if not digest.startswith(expected):
         raise CodecError(
-            f"{path.name} is not the official EnCodec file: its SHA-256 is {digest}, which should "
+            f"{path} is not the official EnCodec file: its SHA-256 is {digest}, which should "
             f"start with {expected} ({path.stat().st_size:,} bytes, should be {OFFICIAL_BYTES:,}); "
             "fetch it again with `musiclab codec fetch`"
         )
@@ -93,22 +94,23 @@ def fetch_official(folder: Path) -> Path:
         CodecError: it cannot be reached, or what came is not the official file.
     """
     path = folder / OFFICIAL_NAME
-    if path.exists():
+    with suppress(CodecError):  # not there, or damaged and to be fetched anew
         verify_official(path)
         return path
-    folder.mkdir(parents=True, exist_ok=True)
     arriving = path.with_suffix(".part")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(encodec_network.ROOT_URL + OFFICIAL_NAME, str(arriving))
         verify_official(arriving)
-        arriving.rename(path)
+        arriving.replace(path)
     except (OSError, HTTPException) as error:
         raise CodecError(
             f"cannot fetch {OFFICIAL_NAME} ({error}); where this machine has no internet, bring "
             f"the file on another way and put it into {folder}"
         ) from error
     finally:
-        arriving.unlink(missing_ok=True)
+        with suppress(OSError):
+            arriving.unlink()
     return path
 
 

@@ -1,7 +1,10 @@
 """Each way in which a track is refused has a code, and a sentence that names the field."""
 
+import io
+
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +102,18 @@ OGG_FILES = [encoded(noise(2 * RATE, seed=2), "OGG", subtype) for subtype in ("V
 @SAME_EXAMPLES_EACH_TIME
 def test_truncated_file(data: bytes, choice: st.DataObject) -> None:
     refusal(data[: choice.draw(cuts(data))], "truncated_file")
+
+
+def test_big_endian_wav_truncated() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, SOUND, RATE, format="WAV", endian="BIG")
+    refusal(file.getvalue()[:10_000], "truncated_file")
+
+
+def test_flac_that_does_not_say_its_length() -> None:
+    # The low 36 bits of bytes 18 to 26, in STREAMINFO, are the number of samples; 0 is unknown.
+    head = int.from_bytes(FLAC[18:26], "big") >> 36 << 36
+    refusal(FLAC[:18] + head.to_bytes(8, "big") + FLAC[26:], "unknown_length")
 
 
 @pytest.mark.parametrize("data", OGG_FILES, ids=["vorbis", "opus"])

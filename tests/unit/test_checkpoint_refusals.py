@@ -91,6 +91,14 @@ def test_not_a_dict(path: Path, content: object) -> None:
     assert "'model_state_dict'" in sentence
 
 
+def test_a_weight_with_and_without_the_prefix(path: Path) -> None:
+    content = sound_content()
+    weights = content["model_state_dict"]
+    weights["module.post_norm.bias"] = weights["post_norm.bias"] + 1
+    torch.save(content, path)
+    assert "post_norm.bias twice" in refusal(path)
+
+
 class MakesAFolder:
     """Makes a folder when it is unpickled."""
 

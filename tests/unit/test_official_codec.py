@@ -147,6 +147,14 @@ def test_a_file_that_is_there_is_kept(
     assert first.read_bytes() == small_file
 
 
+def test_a_damaged_file_that_is_there_is_fetched_anew(
+    small_file: bytes, served: dict[str, bytes], tmp_path: Path
+) -> None:
+    served[codec.OFFICIAL_NAME] = small_file
+    (tmp_path / codec.OFFICIAL_NAME).write_bytes(small_file[:100])
+    assert fetch_official(tmp_path).read_bytes() == small_file
+
+
 def test_another_file_from_the_server_is_refused_and_removed(
     small_file: bytes, served: dict[str, bytes], tmp_path: Path
 ) -> None:
