@@ -13,7 +13,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
-	$(BIN)/musiclab serve-model
+	$(BIN)/musiclab up
 
 test: $(VENV)/test.done
 	$(BIN)/python -m pytest
@@ -56,4 +56,7 @@ $(VENV)/run.done: $(VENV)/torch.done pyproject.toml
 
 $(VENV)/test.done: $(VENV)/run.done
 	$(PIP) --editable '.[test]'
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || (apt-get update -qq \
+		&& apt-get install -y -qq --no-install-recommends chromium >/dev/null) \
+		|| echo "The tests in a browser need Chromium on PATH; install it."
 	touch $@

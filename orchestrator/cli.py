@@ -1,5 +1,6 @@
 """The `musiclab` command."""
 
+import asyncio
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,12 +11,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from orchestrator import model_versions
+from orchestrator.client import MusicLabClient
+from orchestrator.doctor import examine
 from orchestrator.errors import MusicLabError
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import MODEL_NAME, CodecKind, Device
+from orchestrator.service import serve
 from orchestrator.settings import Settings, load_settings
+from orchestrator.torchserve import ModelStatus
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
 model = typer.Typer(no_args_is_help=True, help="Build and read model archives.")
@@ -80,6 +86,84 @@ def codec_fetch() -> None:
         typer.echo(model_versions.fetch_codec(load_settings()))
 
 
+@app.command("up")
+def up() -> None:
+    """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
+    with sentences():
+        settings = load_settings()
+        server = ModelServer(settings, _current_archive(settings))
+        address = f"http://localhost:{settings.api_port}"
+
+        def announce(status: ModelStatus) -> None:
+            _print_rows(
+                {
+                    "MusicLab": address,
+                    "API": f"{address}/docs",
+                    "model": f"{status.version} on {status.device}",
+                    "files": settings.cache.resolve(),
+                    "logs": server.folder / "logs",
+                }.items()
+            )
+            _warn_of_placeholders(server)
+            out.print("Ready. Ctrl-C stops it.")
+
+        out.print("starting TorchServe and loading the model ...")
+        asyncio.run(serve(settings, server, announce))
+        out.print("stopped")
+
+
+@app.command("generate")
+def generate(
+    track1: Annotated[Path, typer.Argument(help="An audio file.", exists=True, dir_okay=False)],
+    track2: Annotated[Path, typer.Argument(help="Another one.", exists=True, dir_okay=False)],
+    start1: Annotated[float, typer.Option(help="Where track 1's 16 s begin, in seconds.")] = 0.0,
+    start2: Annotated[float, typer.Option(help="Where track 2's 16 s begin, in seconds.")] = 0.0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write.")] = Path(
+        "generated_music.wav"
+    ),
+    url: Annotated[
+        str | None, typer.Option(help="Address of MusicLab. [default: on this machine]")
+    ] = None,
+) -> None:
+    """Make music of two files with a running MusicLab."""
+    with sentences():
+        client = MusicLabClient((url or f"http://localhost:{load_settings().api_port}").rstrip("/"))
+        job_id = client.generate(track1, track2, start1, start2)
+        try:
+            _wait(client, job_id)
+            output.write_bytes(client.download(job_id))
+        finally:
+            client.cleanup(job_id)
+        typer.echo(output)
+
+
+def _wait(client: MusicLabClient, job_id: str) -> None:
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err, transient=True) as progress:
+        bar = progress.add_task("", total=100)
+        client.wait(
+            job_id,
+            lambda now: progress.update(
+                bar, completed=now.progress, description=escape(now.message)
+            ),
+        )
+
+
+@app.command("doctor")
+def doctor() -> None:
+    """Show what MusicLab finds on this machine, what is missing, and what to do about it."""
+    with sentences():
+        findings = examine(load_settings())
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark = {"ok": "[green]ok[/green]     ", "note": "[yellow]note[/yellow]   "}.get(
+            finding.state, "[red]missing[/red]"
+        )
+        out.print(f"{mark} {finding.name:<{width}}  {escape(finding.text)}")
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
 @app.command("serve-model")
 def serve_model(
     archive: Annotated[
@@ -126,21 +210,25 @@ def _print_addresses(server: ModelServer) -> None:
         "logs": server.folder / "logs",
     }
     _print_rows(rows.items())
+    _warn_of_placeholders(server)
+    out.print("Ready. Ctrl-C stops it.")
+
+
+def _warn_of_placeholders(server: ModelServer) -> None:
+    """Say it when starter weights serve."""
     starters = [
         name
         for name, is_starter in (
-            ("codec", manifest["codec"]["kind"] == "starter"),
-            ("checkpoint", manifest["checkpoint"]["starter"]),
+            ("codec", server.manifest["codec"]["kind"] == "starter"),
+            ("checkpoint", server.manifest["checkpoint"]["starter"]),
         )
         if is_starter
     ]
     if starters:
         out.print(
-            f"[yellow]Placeholders serve: the starter {' and the starter '.join(starters)}, which "
-            "blend both tracks below 4.8 kHz. See checkpoints/README.md for bringing real "
-            "weights.[/yellow]"
+            f"[yellow]Placeholders serve: the starter {' and the starter '.join(starters)}. "
+            "See checkpoints/README.md for bringing real weights.[/yellow]"
         )
-    out.print("Ready. Ctrl-C stops it.")
 
 
 def _print_rows(rows: Iterable[tuple[str, Any]]) -> None:

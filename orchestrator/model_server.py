@@ -21,11 +21,18 @@ from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
 from orchestrator.model_versions import MODEL_NAME, read_manifest
 from orchestrator.settings import PROJECT, Settings
-from orchestrator.torchserve import ManagementClient
+from orchestrator.torchserve import Keys, ManagementClient
 
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
 STOP_TIMEOUT_S = 20
 POLL_S = 0.25
+PORTS = (
+    "inference_port",
+    "management_port",
+    "metrics_port",
+    "grpc_inference_port",
+    "grpc_management_port",
+)
 LOAD_FAILED = f"Failed to load model {MODEL_NAME}, exception "
 WORKER_DIED = "Backend worker process died."
 PR_SET_PDEATHSIG = 1
@@ -45,10 +52,10 @@ class ModelServer:
         self.settings = settings
         self.archive = archive.resolve()
         self.manifest = read_manifest(self.archive)
-        self.folder = settings.run_dir.resolve() / "model-server"
-        self.key_file = self.folder / "key_file.json"
+        self.folder = settings.model_server_dir
+        self.key_file = settings.key_file
         self.management = ManagementClient(
-            f"http://127.0.0.1:{settings.management_port}", self.key_file
+            f"http://127.0.0.1:{settings.management_port}", Keys(self.key_file)
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
@@ -87,7 +94,7 @@ class ModelServer:
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
+            if not self.is_running():
                 raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
             if self.is_ready():
                 return
@@ -97,6 +104,10 @@ class ModelServer:
         raise ModelServerError(
             f"the model was not ready after {READY_TIMEOUT_S} s; see {self.folder / 'logs'}"
         )
+
+    def is_running(self) -> bool:
+        """Whether TorchServe's process is there."""
+        return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
         """Whether a worker of the archive's version is READY."""
@@ -232,7 +243,7 @@ class ModelServer:
             self._lock = None
 
     def _check_ports(self) -> None:
-        for name in (field for field in Settings.model_fields if field.endswith("_port")):
+        for name in PORTS:
             port = getattr(self.settings, name)
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

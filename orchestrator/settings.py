@@ -28,6 +28,24 @@ class Settings(BaseSettings):
     run_dir: Path = PROJECT / "run"
     """Folder for what servers write: keys, logs, temporary files."""
 
+    cache: Path = PROJECT / "cache"
+    """Folder of the jobs' files."""
+
+    api_host: str = "127.0.0.1"
+    """Address that the API listens on; 0.0.0.0 for all."""
+
+    api_port: Port = 8001
+    """Port of the API."""
+
+    cors_origins: str = "http://localhost:3000"
+    """Origins whose pages may call the API, separated by commas."""
+
+    max_track_mb: Annotated[int, Field(ge=1)] = 50
+    """Largest uploaded track, in MiB."""
+
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    """Jobs at work at once; twice the model's batch size lets conversion overlap generation."""
+
     inference_port: Port = 8080
     """TorchServe's port for predictions."""
 
@@ -42,6 +60,25 @@ class Settings(BaseSettings):
 
     grpc_management_port: Port = 7071
     """TorchServe's gRPC port for management, which it always binds."""
+
+    @property
+    def max_track_bytes(self) -> int:
+        return self.max_track_mb * 2**20
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Both tracks, and a MiB for what is around them."""
+        return 2 * self.max_track_bytes + 2**20
+
+    @property
+    def model_server_dir(self) -> Path:
+        """TorchServe's working directory."""
+        return self.run_dir.resolve() / "model-server"
+
+    @property
+    def key_file(self) -> Path:
+        """Where TorchServe writes its keys."""
+        return self.model_server_dir / "key_file.json"
 
 
 def load_settings() -> Settings:

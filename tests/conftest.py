@@ -13,6 +13,7 @@ from orchestrator import model_versions
 from orchestrator.model_server import ModelServer
 from orchestrator.settings import PROJECT, Settings
 from tests.model_client import ModelClient
+from tests.service import Service, running
 
 PORTS = [name for name in Settings.model_fields if name.endswith("_port")]
 
@@ -29,7 +30,7 @@ def free_ports(count: int) -> list[int]:
 def settings_in(folder: Path) -> Settings:
     """Settings with every folder inside `folder` and every port free."""
     chosen: dict[str, Any] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    chosen |= {name: folder / name for name in ("checkpoints", "model_store", "run_dir")}
+    chosen |= {name: folder / name for name in ("checkpoints", "model_store", "run_dir", "cache")}
     return Settings(**chosen)
 
 
@@ -62,6 +63,17 @@ def model_server(starter_settings: Settings, starter_archive: Path) -> Iterator[
 @pytest.fixture(scope="session")
 def client(model_server: ModelServer) -> ModelClient:
     return ModelClient(model_server.settings, model_server.key_file)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`musiclab up` with starter weights."""
+    (frontend,) = free_ports(1)
+    origins = f"http://localhost:3000,http://127.0.0.1:{frontend}"
+    folder = tmp_path_factory.mktemp("service")
+    settings = settings_in(folder).model_copy(update={"cors_origins": origins})
+    with running(settings, "up"):
+        yield Service(settings)
 
 
 @pytest.fixture

