@@ -109,7 +109,7 @@ def _check_header(
     if start * SAMPLE_RATE > file.frames - 0.5:  # rounds to a sample that is not there
         raise InvalidRequestError(
             "window_past_end",
-            f"{start_field} is {start:g} s, but {field} is only {file.frames / SAMPLE_RATE:g} s "
+            f"{start_field} is {start:.10g} s, but {field} is only {file.frames / SAMPLE_RATE:g} s "
             "long; start before its end",
         )
 

@@ -53,7 +53,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         args = _model_args(content.get("args", {}))
         state = _state_dict(content)
-        _check_weights(state, args)
+        _check_weights(state, args, "its" if "args" in content else "the default")
         model = build_model(args)
         _load_weights(model, state)
     except CheckpointError as error:
@@ -146,7 +146,7 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_weights(state: dict[str, Tensor], args: ModelArgs) -> None:
+def _check_weights(state: dict[str, Tensor], args: ModelArgs, whose: str) -> None:
     """Refuse whatever is not exactly what the model that `args` describe needs."""
     if args.num_layers > len(state):
         raise CheckpointError(
@@ -174,7 +174,9 @@ def _check_weights(state: dict[str, Tensor], args: ModelArgs) -> None:
         if names
     ]
     if faults:
-        raise CheckpointError("does not fit the model that its args describe: " + "; ".join(faults))
+        raise CheckpointError(
+            f"does not fit the model that {whose} args describe: " + "; ".join(faults)
+        )
     unsound = [name for name, tensor in state.items() if not _is_served(tensor)]
     if unsound:
         raise CheckpointError(

@@ -24,16 +24,16 @@ def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
     Raises:
         InvalidRequestError: the request lacks a field, has one that is not known, or one at fault.
     """
+    for field in fields:
+        if field not in FIELDS:
+            raise InvalidRequestError(
+                "unknown_field", f"{field!r} is not a field; the fields are {', '.join(FIELDS)}"
+            )
     for field in TRACK_FIELDS:
         if field not in fields:
             raise InvalidRequestError(
                 "missing_field",
                 f"{field} is missing; send track1 and track2 as files of a multipart form",
-            )
-    for field in fields:
-        if field not in FIELDS:
-            raise InvalidRequestError(
-                "unknown_field", f"{field!r} is not a field; the fields are {', '.join(FIELDS)}"
             )
     segments = [
         read_segment(

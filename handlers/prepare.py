@@ -77,7 +77,7 @@ def main() -> None:
             result = stage(
                 options.checkpoint, options.codec, options.starters, options.force, options.into
             )
-    except MusicLabError as error:
+    except (MusicLabError, OSError) as error:
         print(json.dumps({"refused": str(error)}))
         sys.exit(REFUSED)
     print(json.dumps(result))

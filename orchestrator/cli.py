@@ -40,23 +40,28 @@ def sentences() -> Iterator[None]:
     except MusicLabError as error:
         err.print("[red]error:[/red]", escape(str(error)))
         raise typer.Exit(1) from None
+    except OSError as error:  # a folder that is not there, may not be written, or is full
+        where = f" ({error.filename})" if error.filename else ""
+        err.print("[red]error:[/red]", escape(f"{error.strerror or error}{where}"))
+        raise typer.Exit(1) from None
 
 
 @model.command("pack")
 def model_pack(
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint file. [default: best_model.pt, else the starter]"),
+        typer.Option(help="Checkpoint file.", show_default="best_model.pt, else the starter"),
     ] = None,
     codec_kind: Annotated[
         CodecKind | None,
-        typer.Option("--codec", help="EnCodec weights. [default: official if they are there]"),
+        typer.Option("--codec", help="EnCodec weights.", show_default="official if they are there"),
     ] = None,
     version: Annotated[
-        str | None, typer.Option(help="Name of the version. [default: a new one from the time]")
+        str | None,
+        typer.Option(help="Name of the version.", show_default="a new one from the time"),
     ] = None,
     device: Annotated[
-        Device | None, typer.Option(help="Insist on it. [default: a GPU if there is one]")
+        Device | None, typer.Option(help="Insist on it.", show_default="a GPU if there is one")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Allow a trained checkpoint with the starter codec.")
@@ -122,11 +127,13 @@ def generate(
         "generated_music.wav"
     ),
     url: Annotated[
-        str | None, typer.Option(help="Address of MusicLab. [default: on this machine]")
+        str | None, typer.Option(help="Address of MusicLab.", show_default="on this machine")
     ] = None,
 ) -> None:
     """Make music of two files with a running MusicLab."""
     with sentences():
+        if not output.parent.is_dir():
+            raise MusicLabError(f"--output is {output}, but there is no folder {output.parent}")
         client = MusicLabClient((url or f"http://localhost:{load_settings().api_port}").rstrip("/"))
         job_id = client.generate(track1, track2, start1, start2)
         try:
@@ -169,7 +176,8 @@ def serve_model(
     archive: Annotated[
         Path | None,
         typer.Argument(
-            help="A .mar file. [default: packed from checkpoints/, anew when something changed]"
+            help="A .mar file.",
+            show_default="packed from checkpoints/, anew when something changed",
         ),
     ] = None,
 ) -> None:
@@ -224,7 +232,12 @@ def _warn_of_placeholders(server: ModelServer) -> None:
         )
         if is_starter
     ]
-    if starters:
+    if starters == ["codec"]:
+        out.print(
+            "[yellow]A trained checkpoint serves with the starter codec, on which it was not "
+            "trained: expect noise. `musiclab codec fetch` brings the codec it needs.[/yellow]"
+        )
+    elif starters:
         out.print(
             f"[yellow]Placeholders serve: the starter {' and the starter '.join(starters)}. "
             "See checkpoints/README.md for bringing real weights.[/yellow]"

@@ -19,7 +19,7 @@ import requests
 
 from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
-from orchestrator.model_versions import MODEL_NAME, read_manifest
+from orchestrator.model_versions import MODEL_NAME, check_archive
 from orchestrator.settings import PROJECT, Settings
 from orchestrator.torchserve import Keys, ManagementClient
 
@@ -51,7 +51,7 @@ class ModelServer:
     def __init__(self, settings: Settings, archive: Path) -> None:
         self.settings = settings
         self.archive = archive.resolve()
-        self.manifest = read_manifest(self.archive)
+        self.manifest = check_archive(self.archive)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
         self.management = ManagementClient(
@@ -71,6 +71,9 @@ class ModelServer:
         try:
             self._check_ports()
             self._sweep()
+            shutil.rmtree(self.folder / "logs", ignore_errors=True)
+            for name in ("tmp", "logs"):
+                (self.folder / name).mkdir()
             with (self.folder / "logs" / "stderr.log").open("w") as errors:
                 self._process = subprocess.Popen(
                     self._command(),
@@ -150,6 +153,7 @@ class ModelServer:
                 os.killpg(self._process.pid, signal.SIGKILL)  # what is left of the group
             self._process.wait()
             self._process = None
+            self._sweep()
         self._give_back_folder()
 
     def __enter__(self) -> Self:
@@ -220,10 +224,8 @@ class ModelServer:
         }
 
     def _sweep(self) -> None:
-        """Remove what an earlier server left: unpacked archives, sockets, logs and its keys."""
-        for name in ("tmp", "logs"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            (self.folder / name).mkdir()
+        """Remove what a server leaves, killed or not: unpacked archives, sockets and its keys."""
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         self.key_file.unlink(missing_ok=True)
 
     def _take_folder(self) -> None:

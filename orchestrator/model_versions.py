@@ -29,6 +29,7 @@ MANIFEST = "musiclab.json"
 HANDLERS = PROJECT / "handlers"
 HANDLER_FILE = "musiclab_handler.py"
 MODEL_CONFIG = "model-config.yaml"
+MANIFEST_KEYS = {"version", "checkpoint", "codec"}
 BEST_MODEL = "best_model.pt"
 OFFICIAL_CODEC = "encodec_24khz-d7cc33bc.th"
 STARTER_FOLDER = "starter"
@@ -163,6 +164,30 @@ def read_manifest(archive: Path) -> dict[str, Any]:
         raise ArchiveError(
             f"{archive} is not a MusicLab archive ({error}); `musiclab model pack` builds one"
         ) from error
+    if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS:
+        raise ArchiveError(
+            f"{archive} is not a MusicLab archive (its {MANIFEST} lacks what it should say); "
+            "`musiclab model pack` builds one"
+        )
+    return manifest
+
+
+def check_archive(archive: Path) -> dict[str, Any]:
+    """The manifest of an archive that TorchServe can read to its last byte.
+
+    Raises:
+        ArchiveError: as read_manifest, or the file is damaged or not called .mar.
+    """
+    manifest = read_manifest(archive)
+    if archive.suffix != ".mar":
+        raise ArchiveError(f"{archive} has to be called .mar for TorchServe to read it")
+    try:
+        with zipfile.ZipFile(archive) as file:
+            damaged = file.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ArchiveError(f"{archive} is damaged ({error}); pack it anew") from error
+    if damaged is not None:
+        raise ArchiveError(f"{archive} is damaged, at {damaged} in it; pack it anew")
     return manifest
 
 

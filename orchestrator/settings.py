@@ -88,8 +88,16 @@ def load_settings() -> Settings:
         SettingsError: a value is not what it has to be.
     """
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         fault = error.errors()[0]
         name = PREFIX + str(fault["loc"][0]).upper()
         raise SettingsError(f"{name} is {fault['input']!r}: {fault['msg']}") from None
+    users: dict[int, str] = {}
+    for field in Settings.model_fields:
+        if field.endswith("_port"):
+            port, name = getattr(settings, field), PREFIX + field.upper()
+            if port in users:
+                raise SettingsError(f"{users[port]} and {name} are both {port}; each needs its own")
+            users[port] = name
+    return settings

@@ -67,6 +67,14 @@ def test_generate_ends_with_the_services_sentence(
     assert service.cached_jobs() == before
 
 
+def test_generate_looks_at_the_output_first(
+    service: Service, tracks: list[Path], tmp_path: Path
+) -> None:
+    refused = musiclab(service.settings, "generate", *tracks, "-o", tmp_path / "no" / "out.wav")
+    assert refused.returncode == 1
+    assert f"there is no folder {tmp_path / 'no'}" in refused.stderr
+
+
 def test_generate_without_a_service_says_how_to_start_one(
     settings: Settings, tracks: list[Path]
 ) -> None:

@@ -143,11 +143,15 @@ def test_a_second_server_in_the_same_folder_is_refused(
     assert model_server.is_ready()
 
 
-def test_what_an_earlier_server_left_is_swept(starter_archive: Path, settings: Settings) -> None:
+def test_what_a_server_leaves_is_swept_now_or_at_the_next_start(
+    starter_archive: Path, settings: Settings
+) -> None:
     left = settings.run_dir / "model-server" / "tmp" / "models" / "unpacked"
     left.mkdir(parents=True)
-    with ModelServer(settings, starter_archive):
+    with ModelServer(settings, starter_archive) as server:
         assert not left.exists()
+    assert not left.parent.parent.exists()
+    assert not server.key_file.exists()
 
 
 def test_no_key_no_management(model_server: ModelServer) -> None:

@@ -91,6 +91,13 @@ def test_not_a_dict(path: Path, content: object) -> None:
     assert "'model_state_dict'" in sentence
 
 
+def test_no_args_for_a_model_of_other_sizes(path: Path) -> None:
+    content = sound_content()
+    del content["args"]
+    torch.save(content, path)
+    assert "the model that the default args describe" in refusal(path)
+
+
 def test_a_weight_with_and_without_the_prefix(path: Path) -> None:
     content = sound_content()
     weights = content["model_state_dict"]

@@ -47,6 +47,23 @@ def test_pack_knows_two_codecs_and_two_devices() -> None:
     assert musiclab("model", "pack", "--device", "tpu").exit_code == 2
 
 
+def test_two_ports_that_are_the_same_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICLAB_METRICS_PORT", "8080")
+    refused = musiclab("serve-model")
+    assert refused.exit_code == 1
+    assert "MUSICLAB_INFERENCE_PORT and MUSICLAB_METRICS_PORT are both 8080" in refused.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MUSICLAB_MODEL_STORE", str(tmp_path / "file" / "store"))
+    refused = musiclab("model", "pack")
+    assert refused.exit_code == 1
+    assert f"Not a directory ({tmp_path / 'file' / 'store'})" in refused.stderr
+
+
 @pytest.mark.parametrize("port", ["http", "0", "65536"])
 def test_a_setting_at_fault_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv("MUSICLAB_METRICS_PORT", port)

@@ -13,7 +13,13 @@ import yaml
 
 from orchestrator import model_versions
 from orchestrator.errors import ArchiveError, PackError
-from orchestrator.model_versions import choose_ingredients, find_packed, pack, read_manifest
+from orchestrator.model_versions import (
+    check_archive,
+    choose_ingredients,
+    find_packed,
+    pack,
+    read_manifest,
+)
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
 
@@ -182,6 +188,30 @@ def test_what_was_packed_is_found_until_the_code_changes(
     assert find_packed(starter_settings, choose_ingredients(starter_settings)) == starter_archive
     changed_code("codec.py", "Finds nothing", "Finds something")
     assert find_packed(starter_settings, choose_ingredients(starter_settings)) is None
+
+
+def test_a_damaged_archive_is_not_started(starter_archive: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.mar"
+    content = bytearray(starter_archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(
+        ArchiveError, match=r"damaged\.mar is damaged, at (codec\.th|checkpoint\.pt)"
+    ):
+        check_archive(damaged)
+    renamed = tmp_path / "renamed.zip"
+    renamed.symlink_to(starter_archive)
+    with pytest.raises(ArchiveError, match=r"has to be called \.mar"):
+        check_archive(renamed)
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"version": "1"}', "no json"])
+def test_a_manifest_that_says_too_little_is_refused(tmp_path: Path, manifest: str) -> None:
+    archive = tmp_path / "odd.mar"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("musiclab.json", manifest)
+    with pytest.raises(ArchiveError, match=r"odd\.mar is not a MusicLab archive"):
+        read_manifest(archive)
 
 
 def test_what_is_not_an_archive_is_refused(tmp_path: Path) -> None:
