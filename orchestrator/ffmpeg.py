@@ -26,13 +26,14 @@ RATE = 24_000
 SAMPLE_BYTES = 2
 TIMEOUT_S = 60.0
 
-# Up to here a track is decoded from its beginning, which is right by definition and costs at most
-# 0.5 s; later windows are sought. Seeking was measured with Debian's ffmpeg 5.1 and the wheel's
-# 9.0, up to 46 minutes into an hour: within 0.1 ms of a full decode for MP3 (CBR, and VBR with and
-# without Xing header: ffmpeg walks through every frame up to there), M4A (AAC and ALAC; with and
-# without edit list; in fragments), ADTS, WAV and Ogg (Vorbis, Opus, FLAC), in 0.03 to 0.5 s, where
-# decoding an hour takes ten. It is wrong by 26 ms for each MP3 frame too damaged to decode, by the
-# delay of audio that starts after a video beside it, and lost in Ogg files chained together.
+# Up to here a track is decoded from its beginning, which is right by definition and took 0.3 to
+# 1.0 s for a window at 200 s; to later windows ffmpeg seeks. That was measured with Debian's 5.1
+# and the wheel's 9.0, up to 46 minutes into an hour: within 0.1 ms of a full decode for MP3 (CBR,
+# and VBR with and without Xing header: ffmpeg walks through every frame up to there), M4A (AAC and
+# ALAC; with and without edit list; in fragments), ADTS, WAV, FLAC and Ogg (Vorbis, Opus, FLAC), in
+# 0.03 to 0.5 s, where decoding an hour takes ten. It is wrong by 26 ms for each MP3 frame too
+# damaged to decode, by the delay of audio that starts after a video beside it, and lost in Ogg
+# files chained together.
 SEEK_AFTER_S = 300.0
 
 # A decoder that starts in mid-stream needs frames to settle: the first 0.25 s of a VBR MP3 agree

@@ -1,0 +1,393 @@
+"""Probing and converting uploads with real ffmpegs: the one on PATH, if any, and the wheel's."""
+
+import asyncio
+import shutil
+import socket
+import sys
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import psutil
+import pytest
+
+from orchestrator import ffmpeg as module
+from orchestrator.errors import (
+    ConversionError,
+    FfmpegMissingError,
+    MediaError,
+    NotAudioError,
+    WindowPastEndError,
+)
+from orchestrator.ffmpeg import convert, find_ffmpeg, has_audio
+from orchestrator.windows import Window
+from tests import tracks
+from tests.signals import RATE, SEGMENT, Samples, decoded, encoded, tones
+from tests.tracks import KINDS, SECONDS, full_decode, lag, make_endless_wav, make_track
+
+FFMPEGS = [*(["path"] if shutil.which("ffmpeg") else []), "wheel"]
+Refusal = TypeVar("Refusal", bound=MediaError)
+CUTTABLE = ["vbr.mp3", "fragments.m4a", "stereo.wav", "48_khz.flac", "vorbis.ogg"]
+LATE = Window(200_000, 200_016)
+COVERED = ["cbr.mp3", "edit_list.m4a", "48_khz.flac"]
+
+
+@pytest.fixture(params=FFMPEGS, autouse=True)
+def ffmpeg(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if request.param == "wheel":
+        monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+        assert "imageio_ffmpeg" in str(find_ffmpeg())
+    return find_ffmpeg()
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a track of a kind, once."""
+    folder = tmp_path_factory.mktemp("tracks")
+    sound = tracks.restless_noise(SECONDS)
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = make_track(folder, kind, sound)
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def long_track(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A track longer than what is decoded from its beginning; its header states no length."""
+    sound = tracks.restless_noise(420)
+    return make_track(tmp_path_factory.mktemp("long"), "vbr_without_xing.mp3", sound)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A file in a folder with nothing else in it."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    return folder / "track1.wav"
+
+
+@pytest.fixture
+def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A track that takes minutes to decode up to its window."""
+    monkeypatch.setattr(module, "SEEK_AFTER_S", 1e9)
+    return make_endless_wav(tmp_path / "endless.wav")
+
+
+def cut(source: Path, start: float, target: Path, seconds: float = 16) -> Samples:
+    asyncio.run(convert(source, Window(start, start + seconds), target))
+    assert list(target.parent.iterdir()) == [target]
+    return decoded(target.read_bytes())
+
+
+def refusal(kind: type[Refusal], source: Path, target: Path, start: float = 0) -> Refusal:
+    """The error of a conversion that leaves nothing behind."""
+    with pytest.raises(kind) as caught:
+        asyncio.run(convert(source, Window(start, start + 16), target))
+    assert type(caught.value) is kind
+    assert not any(target.parent.iterdir())
+    assert str(source.parent) not in str(caught.value)
+    return caught.value
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_window_starts_where_a_full_decode_puts_it(
+    ffmpeg: Path,
+    track: Callable[[str], Path],
+    kind: str,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = full_decode(ffmpeg, track(kind))
+    assert len(whole) / RATE == pytest.approx(SECONDS, abs=0.1)
+    for seeking_after, starts in ((300, (0,)), (2, (2.01, 33.125))):
+        monkeypatch.setattr(module, "SEEK_AFTER_S", seeking_after)
+        for start in starts:
+            sound = cut(track(kind), start, target)
+            assert len(sound) == pytest.approx(min(SEGMENT, len(whole) - start * RATE), abs=2)
+            later, alike, alike_at_first = lag(whole, sound, start)
+            assert abs(later) < 0.001, (start, later)  # 0.025 is promised
+            assert alike > 0.9 and alike_at_first > 0.9, (start, alike, alike_at_first)
+
+
+def test_a_late_window_of_a_long_track_is_found_by_seeking(
+    ffmpeg: Path, long_track: Path, target: Path
+) -> None:
+    source = long_track
+    later, alike, _ = lag(full_decode(ffmpeg, source), cut(source, 391.5, target), 391.5)
+    assert abs(later) < 0.001
+    assert alike > 0.9
+    target.unlink()
+    error = refusal(WindowPastEndError, source, target, 430)
+    assert error.length == pytest.approx(420, abs=0.1)
+
+
+def test_the_wav_is_what_the_model_reads(track: Callable[[str], Path], target: Path) -> None:
+    cut(track("vorbis.ogg"), 10, target)
+    with wave.open(str(target)) as wav:
+        assert wav.getparams()[:4] == (1, 2, RATE, SEGMENT)
+    assert target.stat().st_size == 44 + 2 * SEGMENT
+    content = target.read_bytes()
+    sizes = [int.from_bytes(content[at : at + 4], "little") for at in (4, 40)]
+    assert sizes == [len(content) - 8, 2 * SEGMENT]
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds", "frames"),
+    [(3, 0.5, 12_000), (3, 100, SEGMENT), (SECONDS - 2, 16, 2 * RATE), (0, 1e300, SEGMENT)],
+)
+def test_a_window_is_as_long_as_asked_for_and_16_s_at_most(
+    track: Callable[[str], Path], target: Path, start: float, seconds: float, frames: int
+) -> None:
+    assert len(cut(track("stereo.wav"), start, target, seconds)) == frames
+
+
+def test_channels_are_mixed_into_one(tmp_path: Path, target: Path) -> None:
+    left, right = tones(2 * RATE, 440), tones(2 * RATE, 1000)
+    source = tmp_path / "stereo.wav"
+    source.write_bytes(encoded(np.stack([left, right], axis=1)))
+    np.testing.assert_allclose(cut(source, 0, target), (left + right) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tracks_have_audio(track: Callable[[str], Path], kind: str) -> None:
+    assert asyncio.run(has_audio(track(kind)))
+
+
+@pytest.mark.parametrize("kind", COVERED)
+def test_cover_art_changes_nothing(
+    track: Callable[[str], Path], kind: str, tmp_path: Path, target: Path
+) -> None:
+    covered = tmp_path / f"covered{Path(kind).suffix}"
+    picture = tmp_path / "picture.jpg"
+    tracks.ffmpeg("-f", "lavfi", "-i", "testsrc=size=640x640", "-frames:v", "1", picture)
+    art = ("-map", "0", "-map", "1", "-c", "copy", "-disposition:v", "attached_pic")
+    tracks.ffmpeg("-i", track(kind), "-i", picture, *art, covered)
+    assert asyncio.run(has_audio(covered))
+    plain = cut(track(kind), 20, target)
+    np.testing.assert_allclose(cut(covered, 20, target), plain, atol=0.02)
+
+
+def junk(folder: Path) -> dict[str, Path]:
+    """Files that hold no audio, by what they are."""
+    contents = {
+        "empty.mp3": b"",
+        "text.mp3": b"la la la, said the text\n" * 4000,
+        "text.ogg": b"la la la, said the text\n" * 4000,
+        "zeros.mp3": bytes(2**20),
+        "random.mp3": np.random.default_rng(0).bytes(2**20),
+        "header_alone.wav": encoded(tones(100, 440))[:40],
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    picture = ("-f", "lavfi", "-i", "testsrc=size=64x64:duration=1")
+    tracks.ffmpeg(*picture, "-c:v", "mpeg4", "-f", "mp4", folder / "video.m4a")
+    tracks.ffmpeg(*picture, "-frames:v", "1", "-c:v", "mjpeg", "-f", "mjpeg", folder / "jpeg.mp3")
+    return {name: folder / name for name in (*contents, "video.m4a", "jpeg.mp3")}
+
+
+def test_what_is_no_audio_is_refused(tmp_path: Path, target: Path) -> None:
+    for name, source in junk(tmp_path).items():
+        assert not asyncio.run(has_audio(source)), name
+        error = refusal(NotAudioError, source, target, 3)
+        assert name in str(error)
+        assert error.code == "not_audio"
+
+
+def test_probing_a_file_of_50_mb_is_quick(tmp_path: Path) -> None:
+    source = make_endless_wav(tmp_path / "large.wav", 50 * 2**20)
+    began = time.monotonic()
+    assert asyncio.run(has_audio(source))
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("kind", [*CUTTABLE, "edit_list.m4a"])
+def test_a_window_past_the_end_is_told_the_true_length(
+    ffmpeg: Path, track: Callable[[str], Path], kind: str, target: Path
+) -> None:
+    length = len(full_decode(ffmpeg, track(kind))) / RATE
+    error = refusal(WindowPastEndError, track(kind), target, 889)
+    assert error.length == pytest.approx(length, abs=0.001)
+    assert f"at {length:.2f} s" in str(error)
+    assert error.code == "window_past_end"
+
+
+@pytest.mark.parametrize("start", [SECONDS, 300, 301, 1e300])
+def test_the_end_is_where_the_last_sample_is(
+    track: Callable[[str], Path], target: Path, start: float
+) -> None:
+    assert refusal(WindowPastEndError, track("stereo.wav"), target, start).length == SECONDS
+    assert len(cut(track("stereo.wav"), SECONDS - 0.5, target)) == RATE / 2
+
+
+@pytest.mark.parametrize("kind", CUTTABLE)
+@pytest.mark.parametrize("seeking_after", [2, 300])
+def test_a_track_cut_in_half_serves_the_windows_it_still_holds(
+    track: Callable[[str], Path],
+    kind: str,
+    seeking_after: float,
+    tmp_path: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SEEK_AFTER_S", seeking_after)
+    content = track(kind).read_bytes()
+    half = tmp_path / kind
+    half.write_bytes(content[: len(content) // 2])
+    sound = cut(half, 5, target)
+    np.testing.assert_allclose(sound, cut(track(kind), 5, target), atol=1e-3)
+    target.unlink()
+    error = refusal(WindowPastEndError, half, target, SECONDS - 5)
+    assert SECONDS * 0.2 < error.length < SECONDS - 5
+    assert 0 < len(cut(half, error.length - 3, target)) <= 3 * RATE + 1
+
+
+def test_an_m4a_without_its_index_is_no_audio(
+    track: Callable[[str], Path], tmp_path: Path, target: Path
+) -> None:
+    content = track("edit_list.m4a").read_bytes()
+    half = tmp_path / "half.m4a"
+    half.write_bytes(content[: len(content) // 2])
+    assert not asyncio.run(has_audio(half))
+    refusal(NotAudioError, half, target)
+
+
+@pytest.mark.parametrize("name", ["list.mp3", "list.m3u8"])
+def test_a_playlist_opens_nothing(
+    track: Callable[[str], Path], tmp_path: Path, target: Path, name: str
+) -> None:
+    shutil.copy(track("cbr.mp3"), tmp_path / "secret.mp3")
+    source = tmp_path / name
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/secret.mp3"
+        for other in ("secret.mp3", str(tmp_path / "secret.mp3"), url):
+            for script in (
+                f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{other}\n#EXT-X-ENDLIST\n",
+                f"ffconcat version 1.0\nfile '{other}'\n",
+                f"{other}\n",
+            ):
+                source.write_text(script)
+                refusal(NotAudioError, source, target)
+        assert not asyncio.run(has_audio(source))
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_names_are_only_names(tmp_path: Path, target: Path) -> None:
+    for name in ("concat:a|b.wav", "-i.wav", "%d.wav", "http:a.wav", "a 'b\".wav"):
+        source = tmp_path / name
+        source.write_bytes(encoded(tones(RATE, 440)))
+        assert asyncio.run(has_audio(source))
+        assert len(cut(source, 0, target)) == RATE
+
+
+def test_a_relative_path_serves_as_well(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-tone.wav").write_bytes(encoded(tones(RATE, 440)))
+    assert len(cut(Path("-tone.wav"), 0, target)) == RATE
+
+
+def test_cancelling_kills_ffmpeg_at_once(endless: Path, target: Path) -> None:
+    async def cancelled_in() -> float:
+        task = asyncio.create_task(convert(endless, LATE, target))
+        await asyncio.sleep(0.5)
+        assert len(children()) == 1
+        assert not task.done()
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return time.monotonic() - began
+
+    assert asyncio.run(cancelled_in()) < 1
+    assert not children()
+    assert not any(target.parent.iterdir())
+
+
+def test_ffmpeg_is_killed_when_it_takes_too_long(
+    endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
+    error = refusal(ConversionError, endless, target, LATE.start)
+    assert "endless.wav took longer than 0.5 s" in str(error)
+    assert error.code == "conversion_failed"
+    assert not children()
+
+
+def test_an_ffmpeg_that_dies_is_no_end_of_the_track(endless: Path, target: Path) -> None:
+    async def killed() -> None:
+        task = asyncio.create_task(convert(endless, LATE, target))
+        await asyncio.sleep(0.5)
+        children()[0].kill()
+        await task
+
+    with pytest.raises(ConversionError, match="ffmpeg ended with -9"):
+        asyncio.run(killed())
+    assert not any(target.parent.iterdir())
+
+
+def test_an_ffmpeg_out_of_memory_says_so(
+    track: Callable[[str], Path], target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LARGEST_BLOCK", 100)
+    error = refusal(ConversionError, track("cbr.mp3"), target)
+    assert "Cannot allocate memory" in str(error)
+    assert "0x" not in str(error) and "\n" not in str(error)
+    with pytest.raises(ConversionError):
+        asyncio.run(has_audio(track("cbr.mp3")))
+
+
+def test_a_missing_file_is_not_one_without_audio(tmp_path: Path, target: Path) -> None:
+    for source in (tmp_path / "missing.mp3", tmp_path):
+        with pytest.raises(ConversionError, match="cannot be read"):
+            asyncio.run(has_audio(source))
+        refusal(ConversionError, source, target)
+
+
+def test_a_target_that_cannot_be_written_leaves_nothing(
+    track: Callable[[str], Path], tmp_path: Path, target: Path
+) -> None:
+    target.mkdir()
+    for place in (target, tmp_path / "no folder" / "track1.wav"):
+        with pytest.raises(ConversionError, match=r"track1\.wav cannot be written"):
+            asyncio.run(convert(track("cbr.mp3"), Window(0, 16), place))
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_two_conversions_at_once(track: Callable[[str], Path], target: Path) -> None:
+    kinds = ["cbr.mp3", "vorbis.ogg"]
+    targets = [target.with_name(f"{kind}.wav") for kind in kinds]
+
+    async def both() -> None:
+        window = Window(30, 46)
+        pairs = zip(kinds, targets, strict=True)
+        await asyncio.gather(*(convert(track(kind), window, each) for kind, each in pairs))
+
+    asyncio.run(both())
+    together = [decoded(each.read_bytes()) for each in targets]
+    for each in targets:
+        each.unlink()
+    for kind, sound in zip(kinds, together, strict=True):
+        np.testing.assert_array_equal(sound, cut(track(kind), 30, target))
+
+
+def test_without_any_ffmpeg_it_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(FfmpegMissingError, match=r"needs ffmpeg.*imageio-ffmpeg"):
+        find_ffmpeg()
