@@ -183,6 +183,8 @@ def serve_model(
 ) -> None:
     """Serve the model with TorchServe until Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with sentences():
         settings = load_settings()
         if archive is None:
