@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import requests
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.errors import ModelRefusedError, ModelUnavailableError
@@ -18,6 +19,8 @@ TIMEOUT_S = 5.0
 INFERENCE_TIMEOUT_S = 600.0
 WATCH_INTERVAL_S = 1.0
 MODEL_INFO = "musiclab_model_info"
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,11 @@ class ModelWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            self.status = await self._look()
+            try:
+                self.status = await self._look()
+            except Exception:
+                log.exception("the model server's answer was not understood")
+                self.status = ModelStatus(ready=False, reason="its answer was not understood")
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def _look(self) -> ModelStatus:

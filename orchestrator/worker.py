@@ -55,11 +55,10 @@ class Worker:
         try:
             while True:
                 self._wake.clear()
-                while self._watch.status.ready and len(self._running) < self.concurrency:
-                    job = await self._table.claim()
-                    if job is None:
-                        break
-                    self._running[job.id] = asyncio.create_task(self._work(job))
+                try:
+                    await self._take_jobs()
+                except Exception:
+                    log.exception("no jobs could be taken")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), POLL_S)
         finally:
@@ -74,6 +73,13 @@ class Worker:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _take_jobs(self) -> None:
+        while self._watch.status.ready and len(self._running) < self.concurrency:
+            job = await self._table.claim()
+            if job is None:
+                return
+            self._running[job.id] = asyncio.create_task(self._work(job))
 
     async def _work(self, job: Job) -> None:
         """One attempt at one job, whatever comes of it."""

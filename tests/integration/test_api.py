@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,19 @@ def test_a_short_track_is_followed_by_silence(service: Service) -> None:
     assert np.abs(music[: RATE // 4]).max() > 0.05
     assert np.abs(music[RATE // 2 :]).max() < 0.01
     service.call("DELETE", f"/api/cleanup/{job_id}")
+
+
+def test_a_running_job_can_be_deleted(service: Service) -> None:
+    job_id = service.generate(SOUND).json()["job_id"]
+    deadline = time.monotonic() + 60
+    while service.call("GET", f"/api/status/{job_id}").json()["progress"] < 50:
+        assert time.monotonic() < deadline, "the job did not start within 60 s"
+        time.sleep(0.05)
+    assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
+    assert service.call("GET", f"/api/status/{job_id}").status_code == 404
+    assert f"music_{job_id}" not in service.cached_jobs()
+    time.sleep(3)  # the model's answer comes, and must not bring anything back
+    assert f"music_{job_id}" not in service.cached_jobs()
 
 
 def video_without_sound(folder: Path) -> bytes:
