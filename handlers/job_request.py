@@ -12,6 +12,7 @@ from handlers.errors import InvalidRequestError
 TRACK_FIELDS = ("track1", "track2")
 START_FIELDS = ("start_time_1", "start_time_2")
 FIELDS = TRACK_FIELDS + START_FIELDS
+NOT_A_FORM = "body"  # where TorchServe puts what was not sent as a form
 
 
 def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -25,7 +26,7 @@ def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
         InvalidRequestError: the request lacks a field, has one that is not known, or one at fault.
     """
     for field in fields:
-        if field not in FIELDS:
+        if field not in (*FIELDS, NOT_A_FORM):
             raise InvalidRequestError(
                 "unknown_field", f"{field!r} is not a field; the fields are {', '.join(FIELDS)}"
             )

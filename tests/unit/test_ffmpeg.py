@@ -97,7 +97,8 @@ def refusal(kind: type[Refusal], source: Path, target: Path, start: float = 0) -
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """The running ffmpegs of this process, which may have started servers as well."""
+    return [child for child in psutil.Process().children() if "ffmpeg" in child.name()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
