@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 
 from orchestrator import ffmpeg
 from orchestrator.errors import RequestError
@@ -22,6 +23,8 @@ TIME_FIELDS = tuple(
 )
 CHUNK_BYTES = 256 * 1024
 LONGEST_TIME = 64
+# What aiohttp makes of a broken form, of a broken header in it, and of a body that breaks off.
+MALFORMED = (ValueError, HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
 @routes.post("/api/generate")
@@ -82,7 +85,7 @@ async def _receive(request: web.Request, files: JobFiles) -> tuple[tuple[str, st
                 raise RequestError(
                     "unknown_field", f"{part.name!r} is not a field; the fields are {fields}"
                 )
-    except ValueError as error:  # what aiohttp makes of a broken multipart body
+    except MALFORMED as error:
         raise RequestError("malformed_form", f"The form cannot be read: {error}") from error
     for field in TRACK_FIELDS:
         if field not in extensions:

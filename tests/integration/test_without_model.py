@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -33,5 +34,41 @@ def test_jobs_wait_and_can_be_deleted(settings: Settings) -> None:
 
             assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
             assert list(settings.cache.iterdir()) == []
+
+    asyncio.run(scenario())
+
+
+def part(name: str, content: bytes) -> bytes:
+    head = f'--abc\r\nContent-Disposition: form-data; name="{name}"; filename="x.wav"\r\n\r\n'
+    return head.encode() + content
+
+
+SOUND = encoded(noise(RATE, 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "malformed_form"),
+        (b"no form at all", "malformed_form"),
+        (b"--abc\r\nContent-Disp", "malformed_form"),
+        (part("track1", SOUND) + b"\r\n" + part("track2", SOUND[:20_000]), "malformed_form"),
+        (b"--abc--\r\n", "missing_field"),
+        (
+            part("track1", SOUND) + b"\r\n" + part("track1", SOUND) + b"\r\n--abc--",
+            "repeated_field",
+        ),
+    ],
+    ids=["empty", "no form", "cut header", "cut track", "nothing in it", "repeated"],
+)
+def test_a_broken_form_is_refused_and_leaves_nothing(
+    settings: Settings, body: bytes, code: str
+) -> None:
+    async def scenario() -> None:
+        async with TestClient(TestServer(create_app(settings))) as client:
+            kind = {"Content-Type": "multipart/form-data; boundary=abc"}
+            refused = await client.post("/api/generate", data=body, headers=kind)
+            assert (refused.status, (await refused.json())["code"]) == (400, code)
+            assert not settings.cache.exists() or list(settings.cache.iterdir()) == []
 
     asyncio.run(scenario())
