@@ -25,8 +25,10 @@ def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
     Raises:
         InvalidRequestError: the request lacks a field, has one that is not known, or one at fault.
     """
+    if fields.keys() == {NOT_A_FORM}:
+        fields = {}
     for field in fields:
-        if field not in (*FIELDS, NOT_A_FORM):
+        if field not in FIELDS:
             raise InvalidRequestError(
                 "unknown_field", f"{field!r} is not a field; the fields are {', '.join(FIELDS)}"
             )
