@@ -19,7 +19,11 @@ import requests
 
 from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
-from orchestrator.model_versions import MODEL_NAME, check_archive
+from orchestrator.model_versions import (
+    MODEL_NAME,
+    check_archive,
+    environment_without_pythonpath,
+)
 from orchestrator.settings import PROJECT, Settings
 from orchestrator.torchserve import Keys, ManagementClient
 
@@ -210,13 +214,8 @@ class ModelServer:
         (self.folder / "config.properties").write_text("\n".join([common, *lines, ""]))
 
     def _environment(self) -> dict[str, str]:
-        """Without PYTHONPATH, which precedes the archive in a worker's search path.
-
-        With it every version would run the code found there.
-        """
         temporary = str(self.folder / "tmp")
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return environment | {
+        return environment_without_pythonpath() | {
             "TEMP": temporary,
             "TMPDIR": temporary,
             "LOG_LOCATION": str(self.folder / "logs"),

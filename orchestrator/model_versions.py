@@ -246,7 +246,7 @@ def _archive(scratch: Path, content: Path, version: str) -> Path:
         ],
         # The archiver assembles in a folder of its temporary folder named like the model: two
         # packings at once would write into each other's.
-        env=_python_environment() | {"TMPDIR": str(scratch)},
+        env=_packing_environment() | {"TMPDIR": str(scratch)},
         capture_output=True,
         text=True,
     )
@@ -264,7 +264,7 @@ def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -
     process = subprocess.run(
         [sys.executable, "-m", "handlers.prepare", *arguments],
         cwd=root,
-        env=_python_environment(),
+        env=_packing_environment(),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -276,10 +276,18 @@ def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -
     return answer
 
 
-def _python_environment() -> dict[str, str]:
-    """The environment for Python processes that may import nothing of this project by accident."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+def environment_without_pythonpath() -> dict[str, str]:
+    """The environment for processes that run an archive's code.
+
+    PYTHONPATH precedes the archive in the search path, so with it every version would run the code
+    found there.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def _packing_environment() -> dict[str, str]:
+    """The same for code that is about to be archived: bytecode has no place in an archive."""
+    return environment_without_pythonpath() | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _sha256(path: Path) -> str:

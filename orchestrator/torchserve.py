@@ -12,9 +12,9 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.errors import ModelRefusedError, ModelUnavailableError
+from orchestrator.model_versions import MODEL_NAME
 from orchestrator.settings import Settings
 
-MODEL_NAME = "musiclab"
 TIMEOUT_S = 5.0
 INFERENCE_TIMEOUT_S = 600.0
 WATCH_INTERVAL_S = 1.0
