@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 
-.PHONY: run test lint setup clean
+.PHONY: run test chaos fuzz lint setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -17,6 +17,15 @@ run: $(VENV)/run.done
 
 test: $(VENV)/test.done
 	$(BIN)/python -m pytest
+
+# Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
+fuzz: $(VENV)/test.done
+	$(BIN)/python -m tests.contract_fuzz
+
+# Kills everything at random, for about half an hour.
+chaos: $(VENV)/test.done
+	$(BIN)/python -m tests.chaos --backend sqlite --kills 20 --seed 1
+	$(BIN)/python -m tests.chaos --backend postgresql --kills 20 --seed 1
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

@@ -1,57 +1,166 @@
 """The aiohttp application: its parts, and what all its answers have in common."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from orchestrator.errors import RequestError
-from orchestrator.files import Cache
+from orchestrator.admission import Admission, Limits
+from orchestrator.database import Database
+from orchestrator.errors import DatabaseAwayError, FilesUnavailableError, RequestError
+from orchestrator.estimates import Estimates
+from orchestrator.feed import Feed
+from orchestrator.files import open_files
+from orchestrator.fleet import FleetWatch, Report
 from orchestrator.jobs import JobTable
-from orchestrator.keys import CACHE, SETTINGS, TABLE, WATCH, WORKER
-from orchestrator.routes import generate, jobs, service
+from orchestrator.keys import (
+    ADMISSION,
+    DATABASE,
+    FEED,
+    FILES,
+    LEASES,
+    METRICS,
+    SETTINGS,
+    TABLE,
+    WATCH,
+    WORKER,
+)
+from orchestrator.leases import Leases
+from orchestrator.metrics import Metrics
+from orchestrator.routes import generate, health, jobs, models, service
+from orchestrator.scratch import own_folder
 from orchestrator.settings import Settings
+from orchestrator.sweep import Sweep
 from orchestrator.torchserve import InferenceClient, Keys, ModelWatch
 from orchestrator.worker import Worker
 
 CORS_METHODS = "GET, POST, DELETE"
 PREFLIGHT_VALID_S = "600"
+EXPOSED = "Location, Content-Disposition, Retry-After, Idempotent-Replayed, ETag, Content-Range"
+AGAIN = {"Retry-After": "5"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger()
 
 
-def create_app(settings: Settings) -> web.Application:
-    """The API, with the worker that starts and stops with it."""
-    app = web.Application(middlewares=[answer_preflights, json_errors])
-    app[SETTINGS] = settings
-    app.cleanup_ctx.append(_run_parts)
+def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application:
+    """The API; with a worker that starts and stops with it, unless other processes run the jobs."""
+    app = _application(settings, [answer_preflights, json_errors])
     app.on_response_prepare.append(_allow_origin)
-    for module in (generate, jobs, service):
+    app.cleanup_ctx.append(_with_worker if runs_jobs else _with_fleet)
+    app.cleanup_ctx.append(_with_feed)
+    app.on_shutdown.append(_close_feed)
+    for module in (generate, jobs, models, health, service):
         app.add_routes(module.routes)
     return app
 
 
-async def _run_parts(app: web.Application) -> AsyncIterator[None]:
+def create_worker_app(settings: Settings) -> web.Application:
+    """A worker, and what its operators ask it."""
+    app = _application(settings, [json_errors])
+    app.cleanup_ctx.append(_with_worker)
+    app.add_routes(health.routes)
+    return app
+
+
+def _application(settings: Settings, middlewares: list[Middleware]) -> web.Application:
+    app = web.Application(middlewares=middlewares)
+    app[SETTINGS] = settings
+    app[METRICS] = Metrics()
+    app.cleanup_ctx.append(_with_files)
+    app.cleanup_ctx.append(_with_tables)
+    return app
+
+
+async def _with_files(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    app[CACHE] = Cache(settings.cache.resolve())
-    app[TABLE] = JobTable(settings.run_dir.resolve() / "jobs.sqlite")
-    await app[TABLE].open()
+    # Two processes of one host must not meet in it: one may have taken a job over from the other.
+    with own_folder(settings.scratch_dir) as scratch:
+        app[FILES] = open_files(settings.files_url, settings.cache.resolve(), scratch)
+        yield
+
+
+async def _with_tables(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    app[DATABASE] = database = Database(settings.database_url, settings.database_file)
+    app[TABLE] = JobTable(database)
+    app[LEASES] = Leases(database)
+    limits = Limits(settings.rate_limit, settings.max_queued, settings.max_stored_bytes)
+    app[ADMISSION] = Admission(database, app[LEASES].owner, limits)
+    await database.open()
+    try:
+        await app[LEASES].resume()
+        async with _running(app[LEASES].keep_renewing()):
+            yield
+    finally:
+        await database.close()
+
+
+async def _with_worker(app: web.Application) -> AsyncIterator[None]:
+    settings, database = app[SETTINGS], app[DATABASE]
     async with aiohttp.ClientSession() as session:
         keys = Keys(settings.key_file)
-        app[WATCH] = ModelWatch(session, settings, keys)
-        inference = InferenceClient(session, f"http://127.0.0.1:{settings.inference_port}", keys)
-        app[WORKER] = Worker(app[TABLE], app[CACHE], inference, app[WATCH], settings.concurrency)
-        tasks = [asyncio.create_task(part.run()) for part in (app[WATCH], app[WORKER])]
+        watch = ModelWatch(session, settings, keys)
+        app[WATCH] = watch
+        url = f"http://127.0.0.1:{settings.inference_port}"
+        sweep = Sweep(database, app[FILES], settings.keep_hours * 3600)
+        worker = Worker(
+            app[TABLE],
+            app[LEASES],
+            app[FILES],
+            InferenceClient(session, url, keys, watch),
+            watch,
+            sweep,
+            app[METRICS],
+            settings.concurrency,
+        )
+        app[WORKER] = worker
+        parts = [watch.run(), sweep.run()]
+        if database.is_shared:
+            parts.append(Report(database, app[LEASES].owner, watch).run())
+        async with _running(*parts):
+            working = asyncio.create_task(worker.run())
+            yield
+            await worker.finish(0)
+            await working
+
+
+async def _with_fleet(app: web.Application) -> AsyncIterator[None]:
+    watch = FleetWatch(app[DATABASE])
+    app[WATCH] = watch
+    async with _running(watch.run()):
         yield
+
+
+async def _with_feed(app: web.Application) -> AsyncIterator[None]:
+    app[FEED] = Feed(app[DATABASE], Estimates(app[DATABASE]))
+    async with _running(app[FEED].run()):
+        yield
+
+
+async def _close_feed(app: web.Application) -> None:
+    """End all event streams, which would keep the process from ending."""
+    app[FEED].close()
+
+
+@asynccontextmanager
+async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run these beside what is done meanwhile."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        yield
+    finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    await app[TABLE].close()
 
 
 @web.middleware
@@ -60,30 +169,51 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         return await handler(request)
     except RequestError as error:
-        return _error(error.status, error.code, str(error))
+        return _error(request, error.status, error.code, str(error), error.headers)
+    except DatabaseAwayError as error:
+        # The reason names hosts and ports, which are nobody's business out there.
+        log.error("the database is away", reason=str(error))
+        sentence = "The database of the jobs does not answer; try again"
+        return _error(request, 503, "database_unavailable", sentence, AGAIN)
+    except FilesUnavailableError as error:
+        log.error("the store of the files is away", reason=str(error))
+        sentence = "The store of the jobs' files does not answer; try again"
+        return _error(request, 503, "files_unavailable", sentence, AGAIN)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        answer = _error(
-            error.status,
-            "method_not_allowed",
-            f"{request.method} is not allowed at {request.path}; allowed are {allowed}",
-        )
-        answer.headers["Allow"] = allowed
-        return answer
+        sentence = f"{request.method} is not allowed at {request.path}; allowed are {allowed}"
+        return _error(request, 405, "method_not_allowed", sentence, {"Allow": allowed})
     except web.HTTPNotFound:
-        return _error(404, "not_found", f"There is nothing at {request.path}")
+        return _error(request, 404, "not_found", f"There is nothing at {request.path}")
     except web.HTTPException as error:
         if error.status < 400:
             raise
         name = HTTPStatus(error.status).phrase.lower().replace(" ", "_").replace("-", "_")
-        return _error(error.status, name, error.text or error.reason)
+        return _error(request, error.status, name, error.text or error.reason)
+    except ConnectionError:
+        raise  # the client has gone; nobody is there to be told
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _unexpected(request)
+        return _error(request, 507, "storage_full", "The disk is full; try again later", AGAIN)
     except Exception:
-        log.exception("request failed unexpectedly", method=request.method, path=request.path)
-        return _error(500, "internal_error", "Something went wrong here; it was logged")
+        return _unexpected(request)
 
 
-def _error(status: int, code: str, detail: str) -> web.Response:
-    return web.json_response({"detail": detail, "code": code}, status=status)
+def _unexpected(request: web.Request) -> web.Response:
+    log.exception("request failed unexpectedly", method=request.method, path=request.path)
+    return _error(request, 500, "internal_error", "Something went wrong here; it was logged")
+
+
+def _error(
+    request: web.Request,
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    request.app[METRICS].refused.labels(code).inc()
+    return web.json_response({"detail": detail, "code": code}, status=status, headers=headers)
 
 
 @web.middleware
@@ -109,9 +239,8 @@ async def _allow_origin(request: web.Request, response: web.StreamResponse) -> N
     response.headers["Vary"] = "Origin"
     if _is_allowed(request):
         response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
-        response.headers["Access-Control-Expose-Headers"] = "Location, Content-Disposition"
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED
 
 
 def _is_allowed(request: web.Request) -> bool:
-    origins = request.app[SETTINGS].cors_origins.split(",")
-    return request.headers.get("Origin") in [origin.strip() for origin in origins]
+    return request.headers.get("Origin") in request.app[SETTINGS].cors_origin_list

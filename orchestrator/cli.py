@@ -3,8 +3,10 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +16,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from orchestrator import model_versions
-from orchestrator.client import MusicLabClient
+from orchestrator.client import MusicLabClient, Status
 from orchestrator.doctor import examine
-from orchestrator.errors import MusicLabError
+from orchestrator.errors import ApiError, MusicLabError
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import MODEL_NAME, CodecKind, Device
-from orchestrator.service import serve
+from orchestrator.service import CHECK_S, serve, serve_api, serve_worker
 from orchestrator.settings import Settings, load_settings
 from orchestrator.torchserve import ModelStatus
+
+CLEANUP_PATIENCE_S = 5.0
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
 model = typer.Typer(no_args_is_help=True, help="Build and read model archives.")
@@ -117,30 +121,82 @@ def up() -> None:
         out.print("stopped")
 
 
+@app.command("api")
+def api() -> None:
+    """Serve the API alone until Ctrl-C; workers run the jobs. Needs PostgreSQL."""
+    with sentences():
+        settings = load_settings()
+        asyncio.run(serve_api(settings, _announcing("API", settings.api_port)))
+        out.print("stopped")
+
+
+@app.command("worker")
+def worker() -> None:
+    """Run jobs until Ctrl-C, with the TorchServe of this machine. Needs PostgreSQL."""
+    with sentences():
+        settings = load_settings()
+        asyncio.run(serve_worker(settings, _announcing("worker", settings.worker_port)))
+        out.print("stopped")
+
+
+def _announcing(name: str, port: int) -> Callable[[], None]:
+    def announce() -> None:
+        _print_rows([(name, f"http://localhost:{port}/health")])
+        out.print("Ready. Ctrl-C stops it.")
+
+    return announce
+
+
 @app.command("generate")
 def generate(
     track1: Annotated[Path, typer.Argument(help="An audio file.", exists=True, dir_okay=False)],
     track2: Annotated[Path, typer.Argument(help="Another one.", exists=True, dir_okay=False)],
     start1: Annotated[float, typer.Option(help="Where track 1's 16 s begin, in seconds.")] = 0.0,
     start2: Annotated[float, typer.Option(help="Where track 2's 16 s begin, in seconds.")] = 0.0,
+    end1: Annotated[
+        float | None, typer.Option(help="Where track 1's end.", show_default="16 s later")
+    ] = None,
+    end2: Annotated[
+        float | None, typer.Option(help="Where track 2's end.", show_default="16 s later")
+    ] = None,
+    model_version: Annotated[
+        str | None, typer.Option(help="What makes the music.", show_default="the default version")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write.")] = Path(
         "generated_music.wav"
     ),
     url: Annotated[
         str | None, typer.Option(help="Address of MusicLab.", show_default="on this machine")
     ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="MUSICLAB_API_KEY", help="Where MusicLab asks for one."),
+    ] = None,
 ) -> None:
-    """Make music of two files with a running MusicLab."""
+    """Make music of two files with a running MusicLab. Ctrl-C cancels it."""
     with sentences():
         if not output.parent.is_dir():
             raise MusicLabError(f"--output is {output}, but there is no folder {output.parent}")
-        client = MusicLabClient((url or f"http://localhost:{load_settings().api_port}").rstrip("/"))
-        job_id = client.generate(track1, track2, start1, start2)
+        address = url or f"http://localhost:{load_settings().api_port}"
+        client = MusicLabClient(address, api_key)
+        # A service that is not there, or takes no such key, is told of at once.
+        replace(client, patience_s=0).models()
+        job_id = client.submit(
+            track1,
+            track2,
+            start1=start1,
+            start2=start2,
+            end1=end1,
+            end2=end2,
+            model_version=model_version,
+        )
         try:
             _wait(client, job_id)
             output.write_bytes(client.download(job_id))
         finally:
-            client.cleanup(job_id)
+            # The service removes it by itself in a day: nobody has to wait for that.
+            with suppress(ApiError):
+                replace(client, patience_s=CLEANUP_PATIENCE_S).cancel(job_id)
         typer.echo(output)
 
 
@@ -148,12 +204,12 @@ def _wait(client: MusicLabClient, job_id: str) -> None:
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=err, transient=True) as progress:
         bar = progress.add_task("", total=100)
-        client.wait(
-            job_id,
-            lambda now: progress.update(
-                bar, completed=now.progress, description=escape(now.message)
-            ),
-        )
+
+        def show(now: Status) -> None:
+            place = "" if now.queue_position is None else f", place {now.queue_position}"
+            progress.update(bar, completed=now.progress, description=escape(now.message + place))
+
+        client.wait(job_id, show)
 
 
 @app.command("doctor")
@@ -181,7 +237,7 @@ def serve_model(
         ),
     ] = None,
 ) -> None:
-    """Serve the model with TorchServe until Ctrl-C."""
+    """Serve the model with TorchServe until Ctrl-C; one that ends is started again."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -194,7 +250,9 @@ def serve_model(
                 out.print("starting TorchServe and loading the model ...")
                 server.wait_ready()
                 _print_addresses(server)
-                server.wait()
+                while True:
+                    time.sleep(CHECK_S)
+                    server.start_again_if_ended()
         except KeyboardInterrupt:
             out.print("stopped")
 

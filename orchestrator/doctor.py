@@ -1,5 +1,6 @@
 """Looks at this machine with the eyes of someone who wants to run MusicLab."""
 
+import asyncio
 import importlib.util
 import platform
 import shutil
@@ -10,13 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import sqlalchemy as sa
+
+from orchestrator.database import Database
 from orchestrator.errors import MusicLabError
 from orchestrator.ffmpeg import find_ffmpeg
+from orchestrator.files import open_files
 from orchestrator.java import find_java
 from orchestrator.model_versions import BEST_MODEL, OFFICIAL_CODEC
 from orchestrator.settings import Settings
 
 FREE_GB = 2
+ASKED_FOR_S = 3.0
 
 State = Literal["ok", "note", "missing"]
 
@@ -45,6 +51,8 @@ def examine(settings: Settings) -> list[Finding]:
         _program("ffmpeg", find_ffmpeg),
         _weights(settings),
         _codec(settings),
+        _database(settings),
+        _files(settings),
         _disk(settings),
     ]
 
@@ -91,6 +99,38 @@ def _codec(settings: Settings) -> Finding:
     return Finding(
         "note", "codec", "a placeholder serves; `musiclab codec fetch` brings the official weights"
     )
+
+
+def _database(settings: Settings) -> Finding:
+    if not settings.database_url:
+        return Finding("ok", "database", str(settings.database_file))
+
+    async def ask() -> None:
+        database = Database(settings.database_url, settings.database_file)
+        try:
+            await database.read(_nothing, ASKED_FOR_S)
+        finally:
+            await database.close()
+
+    try:
+        asyncio.run(ask())
+    except MusicLabError as error:
+        return Finding("missing", "database", str(error))
+    return Finding("ok", "database", "MUSICLAB_DATABASE_URL answers")
+
+
+def _nothing(connection: sa.Connection) -> None:
+    pass
+
+
+def _files(settings: Settings) -> Finding:
+    where = settings.files_url or str(settings.cache.resolve())
+    try:
+        files = open_files(settings.files_url, settings.cache.resolve(), settings.scratch_dir)
+        asyncio.run(files.job_ids())
+    except MusicLabError as error:
+        return Finding("missing", "files", str(error))
+    return Finding("ok", "files", where)
 
 
 def _disk(settings: Settings) -> Finding:

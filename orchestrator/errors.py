@@ -6,15 +6,20 @@ MusicLabError
 |-- ArchiveError            a file is not a MusicLab archive
 |-- CodecFetchError         the official codec weights could not be fetched
 |-- ModelServerError        TorchServe cannot be started, or does not serve the model
-|-- DatabaseInUseError      another process owns the job table
+|-- DatabaseInUseError      another process owns the database's file
+|-- DatabaseAwayError       the database does not answer, and may be back
+|-- FilesUnavailableError   the store of the jobs' files is away or full
 |-- ApiError                the API refused, or does not answer
-|   `-- JobFailedError      a job of ours failed
+|   `-- ApiUnavailableError the API is away or busy, and may be back
+|-- JobFailedError          a job of ours failed
 |-- RequestError            a request to the API is at fault
 |-- LeaseLostError          a worker no longer holds its job
 |-- ModelRefusedError       the model finds a track at fault
 `-- ModelUnavailableError   the model server is away, busy or broken
+    `-- ModelAwayError      no worker took the request
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -43,15 +48,61 @@ class ModelServerError(MusicLabError):
 
 
 class DatabaseInUseError(MusicLabError):
-    """Another process owns the job table."""
+    """Another process owns the database's file."""
+
+
+class DatabaseAwayError(MusicLabError):
+    """The database does not answer, and may be back."""
+
+
+class FilesUnavailableError(MusicLabError):
+    """The store of the jobs' files is away or full, and may be back."""
 
 
 class ApiError(MusicLabError):
-    """The API refused a request of this client, or does not answer."""
+    """The API refused a request of this client, or does not answer.
+
+    Attributes:
+        status: of the HTTP answer; None when there was none.
+        code: the API's name for the fault; None when it gave none.
+    """
+
+    def __init__(self, message: str, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
-class JobFailedError(ApiError):
-    """A job that this client waits for failed."""
+class ApiUnavailableError(ApiError):
+    """The API is away or busy, and may be back.
+
+    Attributes:
+        retry_after_s: seconds after which it says to come again; 0 when it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        code: str | None = None,
+        *,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        super().__init__(message, status, code)
+        self.retry_after_s = retry_after_s
+
+
+class JobFailedError(MusicLabError):
+    """A job that this client waits for failed.
+
+    Args:
+        code: the API's name for the fault.
+        message: its sentence.
+    """
+
+    def __init__(self, code: str | None, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RequestError(MusicLabError):
@@ -61,12 +112,25 @@ class RequestError(MusicLabError):
         code: stable snake_case name for programs.
         detail: sentence for people; names the field and the value at fault.
         status: of the HTTP answer.
+        retry_after_s: seconds after which the same request may be taken.
+        headers: of the HTTP answer, beside those that all have.
     """
 
-    def __init__(self, code: str, detail: str, status: int = 400) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        status: int = 400,
+        *,
+        retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.status = status
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(retry_after_s)
 
 
 class LeaseLostError(MusicLabError):
@@ -88,6 +152,10 @@ class ModelRefusedError(MusicLabError):
 
 class ModelUnavailableError(MusicLabError):
     """The model server is away, busy or broken, and may be back."""
+
+
+class ModelAwayError(ModelUnavailableError):
+    """No worker took the request, so that it does not count as an attempt."""
 
 
 class FfmpegMissingError(MusicLabError):
@@ -124,7 +192,11 @@ class WindowPastEndError(MediaError):
         self.length = length
 
 
-class ConversionError(MediaError):
-    """Reading or writing the track failed."""
+class TooSlowError(MediaError):
+    """Decoding the track takes longer than is allowed."""
 
-    code = "conversion_failed"
+    code = "too_slow"
+
+
+class ConversionError(MusicLabError):
+    """Reading or writing a track failed for reasons that are not the track's, and may pass."""

@@ -7,10 +7,12 @@ It only reads. The samples come through a pipe, so every file written here is wr
 
 import asyncio
 import io
+import os
 import re
 import shutil
 import wave
 from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from orchestrator.errors import (
     ConversionError,
     FfmpegMissingError,
     NotAudioError,
+    TooSlowError,
     WindowPastEndError,
 )
 from orchestrator.windows import Window
@@ -25,6 +28,7 @@ from orchestrator.windows import Window
 RATE = 24_000
 SAMPLE_BYTES = 2
 TIMEOUT_S = 60.0
+NICENESS = 10  # where ffmpeg takes all CPUs, the API still answers at once
 
 # Up to here a track is decoded from its beginning, which is right by definition and took 0.3 to
 # 1.0 s for a window at 200 s; to later windows ffmpeg seeks. That was measured with Debian's 5.1
@@ -89,6 +93,7 @@ async def has_audio(source: Path) -> bool:
     """Whether at least one frame of the first audio stream can be decoded.
 
     Raises:
+        TooSlowError: it takes too long.
         ConversionError: that could not be found out.
     """
     return (await _decode(source, [], ["-frames:a", "1"], wanted=1)).samples > 0
@@ -102,6 +107,7 @@ async def convert(source: Path, window: Window, target: Path) -> None:
     Raises:
         NotAudioError: there is no audio that can be decoded.
         WindowPastEndError: the window starts where the audio has ended.
+        TooSlowError: it takes too long.
         ConversionError: anything else went wrong.
     """
     start = min(window.start, LONGEST_S)
@@ -148,6 +154,7 @@ async def _decode(
         stderr=PIPE,
         start_new_session=True,  # Ctrl-C is ours to handle: ffmpeg would end with half the samples
     )
+    _make_nice(process.pid)
     assert process.stdout is not None and process.stderr is not None  # noqa: S101 - for mypy
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -157,7 +164,7 @@ async def _decode(
                 process.wait(),
             )
     except TimeoutError:
-        raise ConversionError(
+        raise TooSlowError(
             f"{source.name} took longer than {TIMEOUT_S:g} s to decode, and was given up"
         ) from None
     finally:
@@ -168,6 +175,15 @@ async def _decode(
     if code < 0 or code in (126, 127) or (code and OUR_FAULT.search(words)):
         raise ConversionError(f"{source.name} was not decoded: {_last_error(words, source, code)}")
     return heard
+
+
+def _make_nice(group: int) -> None:
+    """Give a process group a lower CPU priority than ours, if it has not ended by now.
+
+    Of a group, not of its one process: that would leave out the threads it has started already.
+    """
+    with suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PGRP, group, os.nice(0) + NICENESS)
 
 
 def _check_readable(source: Path) -> None:

@@ -1,56 +1,28 @@
-"""The job table: queue, state and record in one; there is no second truth.
+"""Jobs: what is known of one, how it is added, found, watched and removed.
 
-A worker claims a job with a lease, renews it while it works, and writes only while it holds it:
-every write names the lease's owner and attempt, so that a worker whose lease ended cannot touch the
-work of the next one. The clock is the database's. The database is an SQLite file, which one process
-owns.
+The table is the queue, the state and the record; there is no second truth. What a worker does to
+its job is in `leases`.
 """
 
-import asyncio
-import fcntl
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from orchestrator.errors import DatabaseInUseError, LeaseLostError
+from orchestrator.database import Database
+from orchestrator.errors import RequestError
+from orchestrator.schema import NOW, events, jobs, submissions
 from orchestrator.windows import Window
 
 LEASE_S = 15.0
-MAX_ATTEMPTS = 5
+REMEMBERED_S = 24 * 3600.0  # how long a submission outlives its job
+# People wait for whoever reads: they are rather told that the database is away.
+READ_PATIENCE_S = 3.0
 
-State = Literal["queued", "running", "completed", "failed"]
-
-metadata = sa.MetaData()
-jobs = sa.Table(
-    "jobs",
-    metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("state", sa.String(12), nullable=False),
-    sa.Column("progress", sa.Integer, nullable=False, default=0),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("error_code", sa.String(40)),
-    sa.Column("extensions", sa.JSON, nullable=False),
-    sa.Column("windows", sa.JSON, nullable=False),
-    sa.Column("converted", sa.Boolean, nullable=False, default=False),
-    sa.Column("owner", sa.String(64)),
-    sa.Column("attempt", sa.Integer, nullable=False, default=0),
-    sa.Column("lease_until", sa.Float),
-    sa.Column("run_at", sa.Float, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("started_at", sa.Float),
-    sa.Column("finished_at", sa.Float),
-    sa.Index("jobs_ready", "state", "run_at"),
-)
-# Seconds since 1970 by the database's clock.
-NOW: sa.ColumnElement[float] = (sa.func.julianday("now") - 2440587.5) * 86400.0
+State = Literal["receiving", "queued", "running", "completed", "failed"]
+FINAL = ("completed", "failed")
 
 
 @dataclass(frozen=True)
@@ -58,202 +30,208 @@ class Job:
     """One row.
 
     Attributes:
+        revision: grows by one with every change that status shows.
         extensions: of both uploads, with the dot.
         windows: the chosen window of each track.
+        content: hash of both files and windows.
+        wanted_version: of the model; None for whichever is the default when it is asked.
+        model_version, codec: what made the music, once it is being made.
         converted: whether both tracks are WAV files of just their windows by now.
-        attempt: how often a worker has taken it, this time included.
-        created_at, started_at, finished_at: seconds since 1970.
+        bytes: of its files, about.
+        lease: how often a worker has taken it; the number under which that worker writes.
+        attempts: how often it was tried, without what was handed back.
+        created_at, started_at, finished_at, read_at: seconds since 1970 by the database's clock.
+        timings: seconds by stage.
     """
 
     id: str
     state: State
+    revision: int
     progress: int
     message: str
     error_code: str | None
     extensions: tuple[str, str]
     windows: tuple[Window, Window]
+    content: str
+    wanted_version: str | None
+    model_version: str | None
+    codec: str | None
     converted: bool
-    attempt: int
+    bytes: int
+    lease: int
+    attempts: int
     created_at: float
     started_at: float | None
     finished_at: float | None
+    read_at: float
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What was uploaded for a job; `size` in bytes, the rest as in Job."""
+
+    extensions: tuple[str, str]
+    windows: tuple[Window, Window]
+    content: str
+    wanted_version: str | None
+    size: int
+
+
+# Every column of a job, and when it was read.
+JOB = (*jobs.c, NOW.label("read_at"))
+ACCEPTED = jobs.c.state != "receiving"
 
 
 class JobTable:
-    """The table in one SQLite file."""
+    """The jobs that were accepted. Every method may raise DatabaseAwayError."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._owner = uuid.uuid4().hex
-        self._lock_file: IO[str] | None = None
-        # One writer at a time within the process, so that none waits busily for another's lock.
-        self._writing = asyncio.Lock()
-        self._engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
-        event.listen(self._engine.sync_engine, "connect", _configure)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    async def open(self) -> None:
-        """Create the table where there is none, and put back in the queue what a dead process ran.
+    async def get(self, job_id: str) -> Job | None:
+        query = sa.select(*JOB).where(jobs.c.id == job_id, ACCEPTED)
+
+        def work(connection: sa.Connection) -> Job | None:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else job_of(row)
+
+        return await self._database.read(work, READ_PATIENCE_S)
+
+    def submit(self, job_id: str, upload: Upload, connection: sa.Connection) -> None:
+        """Queue a job whose uploads are complete.
 
         Raises:
-            DatabaseInUseError: another process owns the file.
+            RequestError: `upload_timeout`; its row is gone.
         """
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = self._file.with_suffix(".lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock_file.close()
-            raise DatabaseInUseError(
-                f"another process uses {self._file}; stop it, or set MUSICLAB_RUN_DIR to another "
-                "folder"
-            ) from None
-        async with self._write() as connection:
-            await connection.run_sync(metadata.create_all)
-            # The kernel drops a dead process' lock, so whatever runs now has no worker any more.
-            await connection.execute(
-                sa.update(jobs).where(jobs.c.state == "running").values(lease_until=0)
-            )
-
-    async def close(self) -> None:
-        await self._engine.dispose()
-        if self._lock_file is not None:
-            self._lock_file.close()
-
-    async def submit(
-        self, job_id: str, extensions: tuple[str, str], windows: tuple[Window, Window]
-    ) -> None:
-        """Add a job to the queue; returns once that outlasts a power failure."""
-        row = {
-            "id": job_id,
+        values = _uploaded(upload) | {
             "state": "queued",
             "message": "Waiting in the queue",
-            "extensions": list(extensions),
-            "windows": [[window.start, window.end] for window in windows],
             "run_at": NOW,
             "created_at": NOW,
         }
-        async with self._write() as connection:
-            await connection.execute(sa.insert(jobs).values(row))
+        _accept(connection, job_id, values)
 
-    async def get(self, job_id: str) -> Job | None:
-        async with self._engine.connect() as connection:
-            found = await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))
-            row = found.mappings().first()
-        return None if row is None else _job(row)
+    def submit_completed(
+        self, job_id: str, upload: Upload, original: Job, connection: sa.Connection
+    ) -> None:
+        """Add a job whose music another one has made already."""
+        values = _uploaded(upload) | {
+            "state": "completed",
+            "progress": 100,
+            "message": COMPLETED,
+            "model_version": original.model_version,
+            "codec": original.codec,
+            "bytes": original.bytes,
+            "created_at": NOW,
+            "started_at": NOW,
+            "finished_at": NOW,
+        }
+        _accept(connection, job_id, values)
 
-    async def queue_position(self, job: Job) -> int:
-        """How many jobs are taken before this queued one, plus one."""
-        ahead = sa.select(sa.func.count()).where(
-            jobs.c.state == "queued",
-            sa.tuple_(jobs.c.created_at, jobs.c.id) < sa.tuple_(job.created_at, job.id),
-        )
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(ahead)).scalar_one()) + 1
-
-    async def claim(self) -> Job | None:
-        """Lease the job that has waited longest, or one whose lease ended; None if there is none.
-
-        A job that was taken too often already is failed instead.
-        """
-        ready = sa.and_(jobs.c.state == "queued", jobs.c.run_at <= NOW)
-        abandoned = sa.and_(jobs.c.state == "running", jobs.c.lease_until < NOW)
-        next_id = (
-            sa.select(jobs.c.id)
-            .where(sa.or_(ready, abandoned))
-            .order_by(jobs.c.created_at, jobs.c.id)
-            .limit(1)
-            .scalar_subquery()
-        )
-        take = (
-            sa.update(jobs)
-            .where(jobs.c.id == next_id)
-            .values(
-                state="running",
-                owner=self._owner,
-                attempt=jobs.c.attempt + 1,
-                lease_until=NOW + LEASE_S,
-                started_at=sa.func.coalesce(jobs.c.started_at, NOW),
+    async def find_completed(self, content: str, version: str) -> Job | None:
+        """The newest job that made music of the same content with that version of the model."""
+        query = (
+            sa.select(*JOB)
+            .where(
+                jobs.c.content == content,
+                jobs.c.model_version == version,
+                jobs.c.state == "completed",
             )
-            .returning(*jobs.c)
-        )
-        async with self._write() as connection:
-            row = (await connection.execute(take)).mappings().first()
-        return None if row is None else _job(row)
-
-    async def renew(self, job: Job) -> None:
-        """Prolong the lease. Raises LeaseLostError, as every write of a worker does."""
-        await self._update(job)
-
-    async def advance(self, job: Job, progress: int, message: str) -> None:
-        """Show a step of the work; progress never goes back."""
-        further = sa.func.max(jobs.c.progress, progress)
-        await self._update(job, progress=further, message=message)
-
-    async def mark_converted(self, job: Job) -> None:
-        await self._update(job, converted=True)
-
-    async def complete(self, job: Job) -> None:
-        await self._update(
-            job,
-            state="completed",
-            progress=100,
-            message="Music generation complete!",
-            finished_at=NOW,
+            .order_by(jobs.c.finished_at.desc())
+            .limit(1)
         )
 
-    async def fail(self, job: Job, code: str, sentence: str) -> None:
-        await self._update(job, state="failed", error_code=code, message=sentence, finished_at=NOW)
+        def work(connection: sa.Connection) -> Job | None:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else job_of(row)
 
-    async def retry(self, job: Job, after_s: float) -> None:
-        """Put the job back in the queue; it was at work, and may be so again in a while."""
-        await self._update(
-            job, state="queued", run_at=NOW + after_s, message="Waiting for another try"
-        )
-
-    async def hand_back(self, job: Job) -> None:
-        """Put the job back in the queue as if it had not been taken."""
-        await self._update(job, state="queued", run_at=NOW, attempt=jobs.c.attempt - 1)
+        return await self._database.read(work, READ_PATIENCE_S)
 
     async def delete(self, job_id: str) -> bool:
         """Remove the job in whatever state; False if there is none."""
-        async with self._write() as connection:
-            removed = await connection.execute(sa.delete(jobs).where(jobs.c.id == job_id))
-        return removed.rowcount > 0
 
-    async def _update(self, job: Job, **values: Any) -> None:
-        """Write as the holder of the lease, and renew it."""
-        held = sa.and_(
-            jobs.c.id == job.id,
-            jobs.c.owner == self._owner,
-            jobs.c.attempt == job.attempt,
-            jobs.c.state == "running",
-        )
-        async with self._write() as connection:
-            written = await connection.execute(
-                sa.update(jobs).where(held).values(lease_until=NOW + LEASE_S, **values)
-            )
-        if written.rowcount == 0:
-            raise LeaseLostError(f"job {job.id} was deleted or taken over")
+        def work(connection: sa.Connection) -> bool:
+            return bool(remove_rows(connection, [job_id]))
 
-    @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        async with self._writing, self._engine.begin() as connection:
-            yield connection
+        return await self._database.write(work, READ_PATIENCE_S)
 
 
-def _configure(connection: Any, _record: Any) -> None:
-    """Readers beside one writer, and a commit that outlasts a power failure."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+COMPLETED = "Music generation complete!"
 
 
-def _job(row: sa.RowMapping) -> Job:
+def record(connection: sa.Connection, job: Job) -> None:
+    """Keep what the status says now, for those who follow the job's events."""
+    event = {"job_id": job.id, "revision": job.revision, "document": status_document(job)}
+    connection.execute(sa.insert(events).values(event))
+
+
+def remove_rows(connection: sa.Connection, job_ids: Sequence[str]) -> list[str]:
+    """Remove jobs; returns those that were there. Their submissions are remembered for a day."""
+    removed = connection.execute(sa.delete(jobs).where(jobs.c.id.in_(job_ids)).returning(jobs.c.id))
+    found = list(removed.scalars())
+    connection.execute(sa.delete(events).where(events.c.job_id.in_(found)))
+    connection.execute(
+        sa.update(submissions)
+        .where(submissions.c.job_id.in_(found))
+        .values(forget_at=NOW + REMEMBERED_S)
+    )
+    return found
+
+
+def _accept(connection: sa.Connection, job_id: str, values: dict[str, Any]) -> None:
+    accepted = connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.state == "receiving")
+        .values(values | {"revision": 1, "owner": None, "lease_until": None})
+        .returning(*JOB)
+    )
+    row = accepted.mappings().first()
+    if row is not None:
+        record(connection, job_of(row))
+        return
+    # Already accepted, when a commit's answer was lost and all this is repeated.
+    again = connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id))
+    if again.first() is None:
+        raise RequestError("upload_timeout", "The upload took too long; send it again", 408)
+
+
+def _uploaded(upload: Upload) -> dict[str, Any]:
+    return {
+        "extensions": list(upload.extensions),
+        "windows": [[window.start, window.end] for window in upload.windows],
+        "content": upload.content,
+        "wanted_version": upload.wanted_version,
+        "bytes": upload.size,
+    }
+
+
+def job_of(row: sa.RowMapping) -> Job:
+    """A row of the columns JOB as a job."""
     first, second = (Window(start, end) for start, end in row["windows"])
     extension1, extension2 = row["extensions"]
-    kept = {field: row[field] for field in Job.__dataclass_fields__ if field in row}
+    kept = {field: row[field] for field in Job.__dataclass_fields__}
     return Job(**kept | {"windows": (first, second), "extensions": (extension1, extension2)})
+
+
+def status_document(job: Job) -> dict[str, Any]:
+    """The job as the API shows it, without what changes by itself."""
+    document = {
+        "job_id": job.id,
+        "status": job.state,
+        "progress": job.progress,
+        "message": job.message,
+        "created_at": iso_time(job.created_at),
+        "started_at": None if job.started_at is None else iso_time(job.started_at),
+        "finished_at": None if job.finished_at is None else iso_time(job.finished_at),
+        "attempts": job.attempts,
+        "model_version": job.model_version or job.wanted_version,
+        "codec": job.codec,
+        "timings": job.timings,
+    }
+    if job.error_code is not None:
+        document["error_code"] = job.error_code
+    return document
 
 
 def iso_time(seconds: float) -> str:

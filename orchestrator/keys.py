@@ -1,15 +1,35 @@
 """Where the parts of the application are found in it."""
 
+from typing import Protocol
+
 from aiohttp import web
 
-from orchestrator.files import Cache
+from orchestrator.admission import Admission
+from orchestrator.database import Database
+from orchestrator.feed import Feed
+from orchestrator.files import Files
 from orchestrator.jobs import JobTable
+from orchestrator.leases import Leases
+from orchestrator.metrics import Metrics
 from orchestrator.settings import Settings
-from orchestrator.torchserve import ModelWatch
+from orchestrator.torchserve import ModelStatus
 from orchestrator.worker import Worker
 
+
+class Watch(Protocol):
+    """Something that knows what serves."""
+
+    status: ModelStatus
+
+
 SETTINGS = web.AppKey("settings", Settings)
-CACHE = web.AppKey("cache", Cache)
+METRICS = web.AppKey("metrics", Metrics)
+DATABASE = web.AppKey("database", Database)
 TABLE = web.AppKey("table", JobTable)
-WATCH = web.AppKey("watch", ModelWatch)
+LEASES = web.AppKey("leases", Leases)
+ADMISSION = web.AppKey("admission", Admission)
+FEED = web.AppKey("feed", Feed)
+FILES = web.AppKey("files", Files)
+WATCH = web.AppKey("watch", Watch)
+# Only where the same process runs jobs.
 WORKER = web.AppKey("worker", Worker)

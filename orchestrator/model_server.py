@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Self
 
 import requests
+import structlog
 
 from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
@@ -29,6 +30,7 @@ from orchestrator.torchserve import Keys, ManagementClient
 
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
 STOP_TIMEOUT_S = 20
+FREED_WITHIN_S = 3
 POLL_S = 0.25
 PORTS = (
     "inference_port",
@@ -40,6 +42,9 @@ PORTS = (
 LOAD_FAILED = f"Failed to load model {MODEL_NAME}, exception "
 WORKER_DIED = "Backend worker process died."
 PR_SET_PDEATHSIG = 1
+NICENESS = 10  # where the model takes all CPUs, the API still answers at once
+
+log = structlog.get_logger()
 
 
 class ModelServer:
@@ -87,7 +92,7 @@ class ModelServer:
                     stdout=subprocess.DEVNULL,  # TorchServe writes the same into its log files
                     stderr=errors,
                     start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=_prepare_child,
                 )
         except BaseException:
             self._give_back_folder()
@@ -137,15 +142,12 @@ class ModelServer:
             return said[-1]
         return None
 
-    def wait(self) -> None:
-        """Wait until TorchServe ends by itself, which it should not.
-
-        Raises:
-            ModelServerError: it did.
-        """
-        if self._process is not None:
-            self._process.wait()
-        raise ModelServerError(f"TorchServe ended by itself; see {self.folder / 'logs'}")
+    def start_again_if_ended(self) -> None:
+        """Start TorchServe again where it ended by itself, which it should not."""
+        if not self.is_running():
+            log.warning("TorchServe ended; it is started again")
+            self.stop()
+            self.start()
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in."""
@@ -244,20 +246,34 @@ class ModelServer:
             self._lock = None
 
     def _check_ports(self) -> None:
+        # A TorchServe whose parent was killed a moment ago is still about to end.
+        deadline = time.monotonic() + FREED_WITHIN_S
         for name in PORTS:
             port = getattr(self.settings, name)
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
+            while not _is_free(port):
+                if time.monotonic() > deadline:
                     raise ModelServerError(
                         f"port {port} is taken; stop what uses it, or set "
                         f"MUSICLAB_{name.upper()} to a free port"
-                    ) from None
+                    )
+                time.sleep(POLL_S)
 
 
-def _end_with_parent() -> None:
-    """In the child: ask Linux for SIGTERM when the thread that started it ends, however it ends."""
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _prepare_child() -> None:
+    """In the child: a lower CPU priority than ours, which its workers inherit, and an end with us.
+
+    Linux is asked for SIGTERM when the thread that started it ends, however it ends.
+    """
+    os.nice(NICENESS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

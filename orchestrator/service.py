@@ -1,14 +1,17 @@
-"""All of MusicLab in one foreground process: the API with its worker, TorchServe below it."""
+"""The processes of MusicLab: everything in one, or the API and the workers by themselves."""
 
 import asyncio
+import gc
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from aiohttp import web
 
-from orchestrator.app import create_app
-from orchestrator.errors import ModelServerError
-from orchestrator.keys import WATCH
+from orchestrator.app import create_app, create_worker_app
+from orchestrator.errors import ModelServerError, SettingsError
+from orchestrator.ffmpeg import find_ffmpeg
+from orchestrator.keys import SETTINGS, WATCH, WORKER
 from orchestrator.model_server import ModelServer
 from orchestrator.settings import Settings
 from orchestrator.torchserve import ModelStatus
@@ -20,7 +23,7 @@ SHUTDOWN_S = 5.0
 async def serve(
     settings: Settings, server: ModelServer, on_ready: Callable[[ModelStatus], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM; nothing is left running afterwards.
+    """Serve everything until SIGINT or SIGTERM; nothing is left running afterwards.
 
     The API answers before the model is ready: jobs wait. A TorchServe that ends is started again.
 
@@ -32,35 +35,100 @@ async def serve(
     Raises:
         MusicLabError: a port or folder is in use, or the model cannot be loaded.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     app = create_app(settings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     server.start()
     try:
-        await runner.setup()
-        await _listen(runner, settings)
-        watching = asyncio.create_task(_keep_serving(app, server, on_ready))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if watching.done():
-            watching.result()
-        watching.cancel()
+        watching = _keep_serving(app, server, on_ready)
+        await _run(app, "API", settings.api_host, settings.api_port, watching)
     finally:
-        await runner.cleanup()
         await asyncio.to_thread(server.stop)
 
 
-async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Serve the API alone; workers on any host run the jobs.
+
+    Raises:
+        SettingsError: there is no database that processes can share.
+    """
+    _check_shared(settings, "api")
+    app = create_app(settings, runs_jobs=False)
+    await _run(app, "API", settings.api_host, settings.api_port, _say_ready(on_ready))
+
+
+async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Run jobs that were accepted by an API on any host, with the TorchServe of this one.
+
+    Raises:
+        SettingsError: there is no database that processes can share.
+    """
+    _check_shared(settings, "worker")
+    app = create_worker_app(settings)
+    await _run(app, "WORKER", settings.worker_host, settings.worker_port, _say_ready(on_ready))
+
+
+def _check_shared(settings: Settings, command: str) -> None:
+    if not settings.database_url:
+        raise SettingsError(
+            f"`musiclab {command}` needs a database that several processes can share: set "
+            "MUSICLAB_DATABASE_URL to postgresql://user:password@host:port/database, or run "
+            "everything in one process by `musiclab up`"
+        )
+
+
+async def _run(
+    app: web.Application, name: str, host: str, port: int, beside: Coroutine[Any, Any, None]
+) -> None:
+    """Serve an application and run something beside it, until that fails or a signal comes.
+
+    Jobs at work then have their grace time, which a second signal ends.
+    """
+    find_ffmpeg()  # better missed now than when the first track comes
+    signals: asyncio.Queue[None] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    tasks = {asyncio.create_task(beside)}
     try:
-        await web.TCPSite(runner, settings.api_host, settings.api_port).start()
+        await runner.setup()
+        await _listen(runner, name, host, port)
+        # What is there by now stays: without this, every full collection of garbage looks through
+        # all modules, and nobody is answered for 50 to 100 ms.
+        gc.collect()
+        gc.freeze()
+        tasks.add(asyncio.create_task(signals.get()))
+        await _first(tasks)
+        if WORKER in app:
+            # The API goes on answering meanwhile.
+            grace = app[WORKER].finish(app[SETTINGS].grace_s)
+            tasks = {asyncio.create_task(grace), asyncio.create_task(signals.get())}
+            await _first(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.cleanup()
+
+
+async def _first(tasks: set[asyncio.Task[None]]) -> None:
+    """Wait for one of them; raise what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _listen(runner: web.AppRunner, name: str, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise ModelServerError(
-            f"the API cannot listen on {settings.api_host}:{settings.api_port} "
-            f"({error.strerror}); stop what uses it, or set MUSICLAB_API_PORT to a free port"
+            f"{host}:{port} cannot be listened on ({error.strerror}); stop what uses it, or set "
+            f"MUSICLAB_{name}_PORT to a free port"
         ) from error
+
+
+async def _say_ready(on_ready: Callable[[], None]) -> None:
+    on_ready()
+    await asyncio.Event().wait()
 
 
 async def _keep_serving(
@@ -75,8 +143,6 @@ async def _keep_serving(
             ready = True
         if not ready and (fault := server.load_fault()):
             raise ModelServerError(f"the model did not load: {fault}")
-        if not server.is_running():
-            if not ready:
-                raise ModelServerError(f"TorchServe ended; see {server.folder / 'logs'}")
-            server.stop()
-            server.start()
+        if not ready and not server.is_running():
+            raise ModelServerError(f"TorchServe ended; see {server.folder / 'logs'}")
+        server.start_again_if_ended()

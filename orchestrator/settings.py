@@ -1,9 +1,10 @@
 """All settings, from the environment (`MUSICLAB_*`) or a `.env` file in the working directory."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import SettingsError
@@ -31,6 +32,12 @@ class Settings(BaseSettings):
     cache: Path = PROJECT / "cache"
     """Folder of the jobs' files."""
 
+    database_url: str = ""
+    """PostgreSQL for the jobs; empty for a file in the run folder."""
+
+    files_url: str = ""
+    """S3 bucket for the jobs' files; empty for the cache folder."""
+
     api_host: str = "127.0.0.1"
     """Address that the API listens on; 0.0.0.0 for all."""
 
@@ -40,11 +47,44 @@ class Settings(BaseSettings):
     cors_origins: str = "http://localhost:3000"
     """Origins whose pages may call the API, separated by commas."""
 
+    worker_host: str = "127.0.0.1"
+    """Address of `musiclab worker`'s own /health and /metrics."""
+
+    worker_port: Port = 8002
+    """Port of the same."""
+
+    api_keys: str = ""
+    """Keys of which one is needed to generate, clean up and list models, separated by commas."""
+
+    trusted_proxies: str = ""
+    """Networks of proxies whose X-Forwarded-For is believed, separated by commas."""
+
+    rate_limit: Annotated[int, Field(ge=0)] = 10
+    """Requests to generate that a client may make a minute; 0 for no limit."""
+
+    max_queued: Annotated[int, Field(ge=0)] = 100
+    """Jobs that may wait; 0 for no limit."""
+
     max_track_mb: Annotated[int, Field(ge=1)] = 50
     """Largest uploaded track, in MiB."""
 
+    max_stored_gb: Annotated[float, Field(ge=0)] = 10.0
+    """Most that the files of all jobs may take, in GB; 0 for no limit."""
+
+    min_free_disk_percent: Annotated[float, Field(ge=0, le=100)] = 5.0
+    """Share of the disk that has to stay free."""
+
+    keep_hours: Annotated[float, Field(gt=0)] = 24.0
+    """For how long a finished job and its music are kept, in hours."""
+
+    reuse_results: bool = True
+    """Whether the same files, windows and model version give the music made before."""
+
     concurrency: Annotated[int, Field(ge=1)] = 8
     """Jobs at work at once; twice the model's batch size lets conversion overlap generation."""
+
+    grace_s: Annotated[float, Field(ge=0)] = 10.0
+    """For how long jobs at work may go on when the process is to end, in seconds."""
 
     inference_port: Port = 8080
     """TorchServe's port for predictions."""
@@ -71,6 +111,42 @@ class Settings(BaseSettings):
         return 2 * self.max_track_bytes + 2**20
 
     @property
+    def max_stored_bytes(self) -> int:
+        return round(self.max_stored_gb * 1e9)
+
+    @property
+    def api_key_list(self) -> list[str]:
+        return _listed(self.api_keys)
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        return _listed(self.cors_origins)
+
+    @property
+    def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        return [ipaddress.ip_network(each) for each in _listed(self.trusted_proxies)]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for each in _listed(value):
+            try:
+                ipaddress.ip_network(each)
+            except ValueError as error:
+                raise ValueError(f"{error}; networks look like 10.0.0.0/8 or 192.0.2.7") from None
+        return value
+
+    @property
+    def database_file(self) -> Path:
+        """SQLite's file."""
+        return self.run_dir.resolve() / "jobs.sqlite"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where each process of this host has a folder for files that a bucket keeps."""
+        return self.run_dir.resolve() / "scratch"
+
+    @property
     def model_server_dir(self) -> Path:
         """TorchServe's working directory."""
         return self.run_dir.resolve() / "model-server"
@@ -79,6 +155,10 @@ class Settings(BaseSettings):
     def key_file(self) -> Path:
         """Where TorchServe writes its keys."""
         return self.model_server_dir / "key_file.json"
+
+
+def _listed(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def load_settings() -> Settings:

@@ -1,17 +1,20 @@
 """Clients of TorchServe: the inference API for jobs, the management API for what serves."""
 
 import asyncio
+import itertools
 import json
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import requests
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.errors import ModelRefusedError, ModelUnavailableError
+from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
 from orchestrator.model_versions import MODEL_NAME
 from orchestrator.settings import Settings
 
@@ -19,6 +22,21 @@ TIMEOUT_S = 5.0
 INFERENCE_TIMEOUT_S = 600.0
 WATCH_INTERVAL_S = 1.0
 MODEL_INFO = "musiclab_model_info"
+INFO_LABELS = ("device", "codec", "checkpoint")
+LOOK_TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)
+
+# How long a request may still be answered when all workers that may have it are gone, or some are.
+NONE_LEFT_S = 2.0
+SOME_LEFT_S = 30.0
+
+# What TorchServe says when it has handed a request to no worker: the key is of an earlier start,
+# the version is not loaded, it has no worker, or the queue is full (the same words as without one).
+NOT_TAKEN = {
+    "InvalidKeyException",
+    "ModelNotFoundException",
+    "ModelVersionNotFoundException",
+    "ServiceUnavailableException",
+}
 
 log = structlog.get_logger()
 
@@ -68,41 +86,28 @@ class ManagementClient:
 
 
 @dataclass(frozen=True)
-class InferenceClient:
-    """Asks the model for music."""
+class LoadedVersion:
+    """One version of the model in TorchServe.
 
-    session: aiohttp.ClientSession
-    url: str
-    keys: Keys
+    Attributes:
+        default: whether requests that name no version are answered by it.
+        workers: how many it has, in whatever state.
+        ready: how many of them are READY.
+        device: "cpu", or "cuda0" and so on; None while no worker is READY.
+        codec: "official" or "starter".
+        checkpoint: "trained" or "starter".
+        worker_pids: process ids of the READY workers. They alone tell a worker from the one that
+            replaces it: TorchServe describes both with the same id and start time.
+    """
 
-    async def generate(self, track1: bytes, track2: bytes) -> bytes:
-        """A WAV file of the new music from the WAV files of both windows.
-
-        Raises:
-            ModelRefusedError: the model finds a track at fault, and would again.
-            ModelUnavailableError: it is away, busy or broken, and may be back.
-        """
-        form = aiohttp.FormData()
-        for name, wav in (("track1", track1), ("track2", track2)):
-            form.add_field(name, wav, filename=f"{name}.wav", content_type="audio/wav")
-        try:
-            async with self.session.post(
-                f"{self.url}/predictions/{MODEL_NAME}",
-                data=form,
-                headers=self.keys.header("inference"),
-                timeout=aiohttp.ClientTimeout(total=INFERENCE_TIMEOUT_S),
-            ) as response:
-                body = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ModelUnavailableError(f"the model server does not answer: {error}") from error
-        if response.status == 200:
-            return body
-        # The handler's own refusals name a code in words; TorchServe's have a number there, as for
-        # a key that a restart has replaced.
-        refusal = _json(body)
-        if 400 <= response.status < 500 and isinstance(refusal.get("code"), str):
-            raise ModelRefusedError(refusal["code"], str(refusal.get("detail")))
-        raise ModelUnavailableError(f"the model server answered {response.status}")
+    version: str
+    default: bool
+    workers: int
+    ready: int
+    device: str | None = None
+    codec: str | None = None
+    checkpoint: str | None = None
+    worker_pids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,10 @@ class ModelStatus:
     """What serves.
 
     Attributes:
-        reason: why nothing is ready; empty when `ready`.
-        version: of the model's default version.
-        device: "cpu", or "cuda0" and so on.
-        codec: "official" or "starter".
-        checkpoint: "trained" or "starter".
+        ready: whether the default version has a READY worker.
+        reason: why it has none; empty when `ready`.
+        version, device, codec, checkpoint: of the default version, when `ready`.
+        versions: all that are loaded, ready or not.
     """
 
     ready: bool
@@ -123,6 +127,24 @@ class ModelStatus:
     device: str | None = None
     codec: str | None = None
     checkpoint: str | None = None
+    versions: tuple[LoadedVersion, ...] = ()
+
+    def find(self, version: str) -> LoadedVersion | None:
+        """A loaded version; None if it is not there."""
+        return next((loaded for loaded in self.versions if loaded.version == version), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object for other hosts, to whom the process ids here mean nothing."""
+        document = asdict(self)
+        for loaded in document["versions"]:
+            del loaded["worker_pids"]
+        return document
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The status of which `to_json` made this, without the process ids."""
+        versions = tuple(LoadedVersion(**loaded) for loaded in document["versions"])
+        return cls(**document | {"versions": versions})
 
 
 class ModelWatch:
@@ -132,8 +154,10 @@ class ModelWatch:
         self.status = ModelStatus(ready=False, reason="the model server was not asked yet")
         self._session = session
         self._keys = keys
-        self._management = f"http://127.0.0.1:{settings.management_port}"
+        self._models = f"http://127.0.0.1:{settings.management_port}/models/{MODEL_NAME}"
         self._metrics = f"http://127.0.0.1:{settings.metrics_port}/metrics"
+        self._labels: dict[str, dict[str, str]] = {}
+        self._looked = asyncio.Condition()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -143,43 +167,190 @@ class ModelWatch:
             except Exception:
                 log.exception("the model server's answer was not understood")
                 self.status = ModelStatus(ready=False, reason="its answer was not understood")
+            async with self._looked:
+                self._looked.notify_all()
             await asyncio.sleep(WATCH_INTERVAL_S)
 
+    async def changed(self) -> None:
+        """Wait for the end of the next look, whether it finds a change or not."""
+        async with self._looked:
+            await self._looked.wait()
+
     async def _look(self) -> ModelStatus:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         try:
-            async with self._session.get(
-                f"{self._management}/models/{MODEL_NAME}",
-                headers=self._keys.header("management"),
-                timeout=timeout,
-            ) as response:
-                if response.status != 200:
-                    return ModelStatus(ready=False, reason="the model server has no model yet")
-                model = (await response.json())[0]
-            if not any(worker["status"] == "READY" for worker in model["workers"]):
-                return ModelStatus(ready=False, reason="the model is loading")
-            if self.status.ready and self.status.version == model["modelVersion"]:
-                return self.status
-            async with self._session.get(self._metrics, timeout=timeout) as response:
-                labels = _model_info(await response.text(), model["modelVersion"])
+            # Only without a version does TorchServe describe the default one, and only with "all"
+            # the others.
+            default = await self._describe("")
+            described = await self._describe("/all")
+            if not default or not described:
+                return ModelStatus(ready=False, reason="the model server has no model yet")
+            pids = {model["modelVersion"]: _ready_pids(model) for model in described}
+            labels = await self._labels_of({version for version in pids if pids[version]})
         except (aiohttp.ClientError, TimeoutError):
             return ModelStatus(ready=False, reason="the model server does not answer")
+        versions = tuple(
+            LoadedVersion(
+                version=version,
+                default=version == default[0]["modelVersion"],
+                workers=len(model["workers"]),
+                ready=len(pids[version]),
+                worker_pids=pids[version],
+                **labels.get(version, {}),
+            )
+            for model in described
+            for version in [model["modelVersion"]]
+        )
+        serving = next((each for each in versions if each.default and each.ready), None)
+        if serving is None:
+            return ModelStatus(ready=False, reason="the model is loading", versions=versions)
         return ModelStatus(
             ready=True,
-            version=model["modelVersion"],
-            device=labels.get("device"),
-            codec=labels.get("codec"),
-            checkpoint=labels.get("checkpoint"),
+            version=serving.version,
+            device=serving.device,
+            codec=serving.codec,
+            checkpoint=serving.checkpoint,
+            versions=versions,
         )
 
+    async def _describe(self, which: str) -> list[dict[str, Any]]:
+        """TorchServe's description of some versions; empty while it knows none, or not our key."""
+        async with self._session.get(
+            self._models + which,
+            headers=self._keys.header("management"),
+            timeout=LOOK_TIMEOUT,
+        ) as response:
+            if response.status != 200:
+                return []
+            described: list[dict[str, Any]] = await response.json()
+            return described
 
-def _model_info(metrics: str, version: str) -> dict[str, str]:
-    """The labels of the gauge in which the handler says what it serves, and where."""
-    for family in text_string_to_metric_families(metrics):
-        for sample in family.samples:
-            if sample.name == MODEL_INFO and sample.labels["model_version"] == version:
-                return dict(sample.labels)
-    return {}
+    async def _labels_of(self, ready: set[str]) -> dict[str, dict[str, str]]:
+        """What each ready version's handler says of itself; asked for when one becomes ready."""
+        known = {version: said for version, said in self._labels.items() if version in ready}
+        if known.keys() != ready:
+            async with self._session.get(self._metrics, timeout=LOOK_TIMEOUT) as response:
+                said = _model_info(await response.text())
+            known = {version: said[version] for version in ready & said.keys()}
+        self._labels = known
+        return known
+
+
+@dataclass(frozen=True)
+class InferenceClient:
+    """Asks the model for music.
+
+    Attributes:
+        url: of the inference API, without a slash at its end.
+        watch: looks at the same TorchServe.
+    """
+
+    session: aiohttp.ClientSession
+    url: str
+    keys: Keys
+    watch: ModelWatch
+
+    async def generate(self, version: str, track1: bytes, track2: bytes) -> bytes:
+        """A WAV file of the new music from the WAV files of both windows.
+
+        Raises:
+            ModelRefusedError: the model finds a track at fault, and would again.
+            ModelAwayError: no worker took the request.
+            ModelUnavailableError: a worker had it, or may have, and nothing came of it.
+        """
+        form = aiohttp.FormData()
+        for name, wav in (("track1", track1), ("track2", track2)):
+            form.add_field(name, wav, filename=f"{name}.wav", content_type="audio/wav")
+        try:
+            async with (
+                self._while_it_may_be_answered(version),
+                self.session.post(
+                    f"{self.url}/predictions/{MODEL_NAME}/{version}",
+                    data=form,
+                    headers=self.keys.header("inference"),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
+                ) as response,
+            ):
+                body = await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ModelAwayError(f"the model server cannot be reached: {error}") from error
+        except aiohttp.ClientError as error:
+            raise ModelUnavailableError(f"the model server broke off: {error}") from error
+        except TimeoutError:
+            raise ModelUnavailableError(
+                "the model server gave no answer, as when a worker dies at work"
+            ) from None
+        if response.status == 200:
+            return body
+        # The handler's own refusals name a code in words; TorchServe's have a number there.
+        refusal = _json(body)
+        if 400 <= response.status < 500 and isinstance(refusal.get("code"), str):
+            raise ModelRefusedError(refusal["code"], str(refusal.get("detail")))
+        said = refusal.get("message") or refusal.get("detail") or "nothing else"
+        sentence = f"the model server answered {response.status}: {said}"
+        if refusal.get("type") in NOT_TAKEN:
+            raise ModelAwayError(sentence)
+        raise ModelUnavailableError(sentence)
+
+    @asynccontextmanager
+    async def _while_it_may_be_answered(self, version: str) -> AsyncIterator[None]:
+        """Time for one request to a version; less once workers that may have it are gone.
+
+        A request whose worker is killed may never be answered: TorchServe keeps the connection
+        open, and its response timeout does not end it.
+
+        Raises:
+            TimeoutError: it took too long.
+        """
+        async with asyncio.timeout(INFERENCE_TIMEOUT_S) as deadline:
+            following = asyncio.create_task(self._follow(version, deadline))
+            try:
+                yield
+            finally:
+                following.cancel()
+
+    async def _follow(self, version: str, deadline: asyncio.Timeout) -> None:
+        """Move the deadline of a request, sent just now, as its workers come and go.
+
+        Which worker has the request is not known, only which ones may: those READY when it was
+        sent. As the watch knows of a moment before (it may name one that was dead by then) and of
+        a moment after (it may lack one that has died since), both are noted. So where a worker was
+        replaced in between, one of the two is left, and a request that is well has time. The first
+        look to end may have begun before the sending, hence two. If no worker was READY by then,
+        the request waits in TorchServe's queue for the first that will be.
+        """
+        latest, noted, patience = deadline.when(), self._workers(version), INFERENCE_TIMEOUT_S
+        assert latest is not None  # noqa: S101 - for mypy
+        for look in itertools.count(1):
+            await self.watch.changed()
+            present = self._workers(version)
+            if look <= 2 or not noted:
+                noted |= present
+            before = patience
+            if noted <= present:
+                patience = INFERENCE_TIMEOUT_S
+            else:
+                patience = SOME_LEFT_S if noted & present else NONE_LEFT_S
+            if patience != before:
+                now = asyncio.get_running_loop().time()
+                deadline.reschedule(min(latest, now + patience))
+
+    def _workers(self, version: str) -> frozenset[int]:
+        loaded = self.watch.status.find(version)
+        return loaded.worker_pids if loaded else frozenset()
+
+
+def _model_info(metrics: str) -> dict[str, dict[str, str]]:
+    """By version, the labels of the gauge in which the handler says what it serves, and where."""
+    return {
+        sample.labels["model_version"]: {name: sample.labels[name] for name in INFO_LABELS}
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.name == MODEL_INFO
+    }
+
+
+def _ready_pids(model: dict[str, Any]) -> frozenset[int]:
+    return frozenset(each["pid"] for each in model["workers"] if each["status"] == "READY")
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -2,22 +2,34 @@
 
 import asyncio
 import random
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
 from orchestrator import ffmpeg
 from orchestrator.errors import (
+    ConversionError,
+    DatabaseAwayError,
+    FilesUnavailableError,
     LeaseLostError,
     MediaError,
+    ModelAwayError,
     ModelRefusedError,
     ModelUnavailableError,
 )
-from orchestrator.files import TRACKS, Cache, JobFiles
-from orchestrator.jobs import LEASE_S, MAX_ATTEMPTS, Job, JobTable
+from orchestrator.files import Files, part_name, upload_name, window_name
+from orchestrator.jobs import Job, JobTable
+from orchestrator.leases import Leases
+from orchestrator.metrics import Metrics
+from orchestrator.sweep import Sweep, keep_result_only
 from orchestrator.torchserve import InferenceClient, ModelWatch
 
+TRACKS = (1, 2)
+MAX_ATTEMPTS = 5
 POLL_S = 1.0
+HELD_CHECK_S = 0.5  # how soon a job that another host deleted is stopped here
 RETRY_S = (1.0, 60.0)  # the first wait and the longest; each is twice the one before
 
 log = structlog.get_logger()
@@ -26,46 +38,62 @@ log = structlog.get_logger()
 class Worker:
     """Takes jobs off the table while the model is ready, several at a time.
 
-    Attributes:
+    Args:
         concurrency: jobs at work at once, so that the model finds others to batch with.
     """
 
     def __init__(
         self,
         table: JobTable,
-        cache: Cache,
+        leases: Leases,
+        files: Files,
         inference: InferenceClient,
         watch: ModelWatch,
+        sweep: Sweep,
+        metrics: Metrics,
         concurrency: int,
     ) -> None:
-        self.concurrency = concurrency
         self._table = table
-        self._cache = cache
+        self._leases = leases
+        self._files = files
         self._inference = inference
         self._watch = watch
+        self._sweep = sweep
+        self._metrics = metrics
+        self._concurrency = concurrency
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._finishing = False
 
     def wake(self) -> None:
         """Look for work now: a job was added, or one has ended."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled; jobs at work are then handed back."""
-        try:
-            while True:
-                self._wake.clear()
-                try:
-                    await self._take_jobs()
-                except Exception:
-                    log.exception("no jobs could be taken")
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
-        finally:
-            tasks = list(self._running.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        """Take jobs until `finish` is called."""
+        checking = asyncio.create_task(self._check_held())
+        while not self._finishing:
+            self._wake.clear()
+            try:
+                await self._take_jobs()
+            except DatabaseAwayError as error:
+                log.warning("no jobs could be taken", reason=str(error))
+            except Exception:
+                log.exception("no jobs could be taken")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL_S)
+        checking.cancel()
+
+    async def finish(self, grace_s: float) -> None:
+        """Take no more jobs, let those at work end if they do so in time, hand back the others."""
+        self._finishing = True
+        self.wake()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=grace_s)
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def abandon(self, job_id: str) -> None:
         """Stop work on a job that is about to be deleted."""
@@ -75,81 +103,226 @@ class Worker:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _take_jobs(self) -> None:
-        while self._watch.status.ready and len(self._running) < self.concurrency:
-            job = await self._table.claim()
+        while (
+            self._watch.status.ready
+            and len(self._running) < self._concurrency
+            and not self._finishing
+        ):
+            job = await self._leases.claim()
             if job is None:
                 return
+            if self._finishing:  # since the claim was on its way
+                self._leases.let_go(job.id)
+                await self._hand_back(job)
+                return
+            if job.lease > 1:  # whoever had it before may have died
+                self._sweep.soon()
             self._running[job.id] = asyncio.create_task(self._work(job))
+            self._metrics.at_work.set(len(self._running))
+
+    async def _check_held(self) -> None:
+        """Stop work on jobs that were deleted on another host, or taken over."""
+        while True:
+            await asyncio.sleep(HELD_CHECK_S)
+            before = list(self._running)
+            if not before:
+                continue
+            try:
+                held = await self._leases.held(before)
+            except DatabaseAwayError:
+                continue
+            for job_id in set(before) - held:
+                task = self._running.get(job_id)
+                if task is not None:
+                    task.cancel()
 
     async def _work(self, job: Job) -> None:
         """One attempt at one job, whatever comes of it."""
-        files = self._cache.job(job.id)
-        renewing = asyncio.create_task(self._renew(job))
-        logger = log.bind(job_id=job.id, attempt=job.attempt)
+        logger = log.bind(job_id=job.id, lease=job.lease)
         try:
-            await self._attempt(job, files)
-            logger.info("job completed")
-        except LeaseLostError:
-            if await self._table.get(job.id) is None:
-                files.remove()
-            logger.info("job was deleted or taken over")
-        except (MediaError, ModelRefusedError) as error:
-            logger.info("job failed", code=error.code, reason=str(error))
-            await self._fail(job, files, error.code, str(error))
-        except asyncio.CancelledError:
-            with suppress(LeaseLostError):
-                await self._table.hand_back(job)
-            raise
-        except (ModelUnavailableError, OSError) as error:
-            logger.warning("attempt failed", reason=str(error))
-            await self._retry(job, files, str(error))
-        except Exception:
-            logger.exception("attempt failed unexpectedly")
-            await self._retry(job, files, "an unexpected error")
+            try:
+                await self._try(job, logger)
+            finally:
+                # Whoever goes on with the job, maybe another host, has what is kept.
+                await self._files.release(job.id)
+        except (DatabaseAwayError, FilesUnavailableError) as error:
+            # The lease ends by itself, and whoever finds the database takes the job over; files
+            # that are left are swept.
+            logger.warning("job left alone", reason=str(error))
         finally:
-            renewing.cancel()
+            self._leases.let_go(job.id)
             self._running.pop(job.id, None)
+            self._metrics.at_work.set(len(self._running))
             self.wake()
 
-    async def _attempt(self, job: Job, files: JobFiles) -> None:
-        if not job.converted:
-            await self._table.advance(job, 10, "Converting audio to WAV...")
-            await _convert_both(job, files)
-            await self._table.mark_converted(job)
-        files.replace_uploads(job.extensions)
-        await self._table.advance(job, 30, "Extracting audio segments...")
-        tracks = [await asyncio.to_thread(files.wav(track).read_bytes) for track in TRACKS]
-        await self._table.advance(job, 50, "Generating music...")
-        music = await self._inference.generate(*tracks)
-        await self._table.advance(job, 95, "Saving output...")
-        await asyncio.to_thread(files.write_generated, music, job.attempt)
-        await self._table.complete(job)
-        files.keep_generated_only()
+    async def _try(self, job: Job, logger: structlog.typing.FilteringBoundLogger) -> None:
+        attempt = Attempt(job, self._leases, self._files, self._inference, self._watch)
+        try:
+            if job.attempts >= MAX_ATTEMPTS:
+                # Whoever made the last of them died, or could not say what came of it.
+                await self._give_up(attempt, "no answer", job.attempts)
+                return
+            await attempt.run()
+        except LeaseLostError:
+            logger.info("job was deleted or taken over")
+            await self._clear_away(job)
+        except (MediaError, ModelRefusedError) as error:
+            logger.info("job failed", code=error.code, reason=str(error))
+            await self._fail(attempt, error.code, str(error))
+        except asyncio.CancelledError:
+            await self._hand_back(job)
+            raise
+        except ModelAwayError as error:
+            logger.info("nobody took the request", reason=str(error))
+            await self._retry(attempt, str(error), job.attempts)
+        except (ModelUnavailableError, ConversionError) as error:
+            logger.warning("attempt failed", reason=str(error))
+            await self._retry(attempt, str(error), job.attempts + 1)
+        except (FilesUnavailableError, OSError) as error:
+            logger.warning("attempt failed", reason=str(error))
+            await self._retry(attempt, "its files could not be read or written", job.attempts + 1)
+        except DatabaseAwayError:
+            raise
+        except Exception:
+            logger.exception("attempt failed unexpectedly")
+            await self._retry(attempt, "an unexpected error", job.attempts + 1)
+        else:
+            self._count(attempt, "completed")
+            logger.info("job completed", **attempt.timings)
+            await keep_result_only(self._files, job.id, job.lease)
 
-    async def _fail(self, job: Job, files: JobFiles, code: str, sentence: str) -> None:
-        with suppress(LeaseLostError):
-            await self._table.fail(job, code, sentence)
-        files.remove()
+    async def _hand_back(self, job: Job) -> None:
+        """Put the job back as if it had not been taken; whether it is still ours is not known."""
+        try:
+            await self._leases.retry(job, 0, "Waiting in the queue", job.attempts)
+        except LeaseLostError:
+            await self._clear_away(job)
 
-    async def _retry(self, job: Job, files: JobFiles, reason: str) -> None:
+    async def _clear_away(self, job: Job) -> None:
+        """Leave nothing of ours where the job is gone, or another's work."""
+        present = await self._table.get(job.id)
+        if present is None:
+            await self._files.remove(job.id)
+        elif present.lease != job.lease:
+            await self._files.delete(job.id, part_name(job.lease))
+            self._sweep.soon()  # a window of ours may have come after the result of the other
+
+    async def _give_up(self, attempt: "Attempt", reason: str, attempts: int) -> None:
+        sentence = f"Given up after {attempts} attempts; the last one failed: {reason}"
+        await self._fail(attempt, "too_many_attempts", sentence, attempts)
+
+    async def _fail(
+        self, attempt: "Attempt", code: str, sentence: str, attempts: int | None = None
+    ) -> None:
+        try:
+            await self._leases.fail(attempt.job, code, sentence, attempts)
+        except LeaseLostError:
+            await self._clear_away(attempt.job)
+            return
+        self._count(attempt, code)
+        await self._files.remove(attempt.job.id)
+
+    async def _retry(self, attempt: "Attempt", reason: str, attempts: int) -> None:
         """Try again later what may pass; give up after the last attempt."""
-        if job.attempt >= MAX_ATTEMPTS:
-            sentence = f"Given up after {job.attempt} attempts; the last one failed: {reason}"
-            await self._fail(job, files, "too_many_attempts", sentence)
+        if attempts >= MAX_ATTEMPTS:
+            await self._give_up(attempt, reason, attempts)
             return
         first, longest = RETRY_S
-        wait = min(longest, first * 2 ** (job.attempt - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
-        with suppress(LeaseLostError):
-            await self._table.retry(job, wait)
+        wait = min(longest, first * 2 ** max(0, attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
+        self._metrics.failed_attempts.inc()
+        try:
+            message = f"Waiting for another try: {reason}"
+            await self._leases.retry(attempt.job, wait, message, attempts)
+        except LeaseLostError:
+            await self._clear_away(attempt.job)
 
-    async def _renew(self, job: Job) -> None:
-        with suppress(LeaseLostError):
-            while True:
-                await asyncio.sleep(LEASE_S / 3)
-                await self._table.renew(job)
+    def _count(self, attempt: "Attempt", outcome: str) -> None:
+        self._metrics.finished.labels(outcome).inc()
+        for stage, seconds in attempt.timings.items():
+            self._metrics.stage_seconds.labels(stage).observe(seconds)
 
 
-async def _convert_both(job: Job, files: JobFiles) -> None:
+class Attempt:
+    """The stages of one attempt.
+
+    Attributes:
+        timings: seconds by stage, those of earlier attempts' stages included that need not be
+            repeated.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        leases: Leases,
+        files: Files,
+        inference: InferenceClient,
+        watch: ModelWatch,
+    ) -> None:
+        self.job = job
+        self.timings = dict(job.timings)
+        self._leases = leases
+        self._files = files
+        self._inference = inference
+        self._watch = watch
+        self._began = self._stage_began = time.monotonic()
+
+    async def run(self) -> None:
+        """All stages that are not done yet."""
+        job = self.job
+        self.timings["queued"] = round((job.started_at or job.created_at) - job.created_at, 3)
+        await self._files.create(job.id)
+        if not job.converted:
+            await self._leases.advance(job, 10, "Converting audio to WAV...")
+            await self._convert()
+        await self._leases.advance(job, 30, "Extracting audio segments...")
+        tracks = [await self._files.read(job.id, window_name(track)) for track in TRACKS]
+        music = await self._generate(*tracks)
+        await self._leases.advance(job, 95, "Saving output...")
+        await self._save(music)
+
+    async def _convert(self) -> None:
+        job = self.job
+        windows = await _convert_both(job, self._files)
+        await self._files.keep(job.id, *(path.name for path in windows))
+        self._end_stage("convert")
+        size = sum(path.stat().st_size for path in windows)
+        await self._leases.mark_converted(job, size, self.timings)
+        await self._files.delete(job.id, *_uploads(job))
+
+    async def _generate(self, track1: bytes, track2: bytes) -> bytes:
+        job, status = self.job, self._watch.status
+        version = job.wanted_version or status.version
+        loaded = None if version is None else status.find(version)
+        if version is None:
+            raise ModelAwayError(status.reason)
+        if loaded is None:
+            raise ModelUnavailableError(f"version {version} of the model is not loaded")
+        await self._leases.begin_generation(job, version, loaded.codec, "Generating music...")
+        music = await self._inference.generate(version, track1, track2)
+        self._end_stage("generate")
+        return music
+
+    async def _save(self, music: bytes) -> None:
+        job, part = self.job, part_name(self.job.lease)
+        path = self._files.workspace(job.id) / part
+        # On the event loop: less than 1 MB, and a thread would go on when the job is cancelled.
+        path.write_bytes(music)
+        await self._files.keep(job.id, part)
+        self._end_stage("save")
+        work_seconds = time.monotonic() - self._began
+        await self._leases.complete(job, len(music), self.timings, work_seconds)
+
+    def _end_stage(self, name: str) -> None:
+        now = time.monotonic()
+        self.timings[name] = round(now - self._stage_began, 3)
+        self._stage_began = now
+
+
+def _uploads(job: Job) -> list[str]:
+    return [upload_name(track, job.extensions[track - 1]) for track in TRACKS]
+
+
+async def _convert_both(job: Job, files: Files) -> list[Path]:
     """Convert both tracks at once; when one fails, the other's ffmpeg is killed.
 
     Raises:
@@ -157,16 +330,18 @@ async def _convert_both(job: Job, files: JobFiles) -> None:
     """
     try:
         async with asyncio.TaskGroup() as group:
-            for track in TRACKS:
-                group.create_task(_convert(job, files, track))
+            tasks = [group.create_task(_convert(job, files, track)) for track in TRACKS]
     except ExceptionGroup as faults:
         raise faults.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
-async def _convert(job: Job, files: JobFiles, track: int) -> None:
-    source = files.upload(track, job.extensions[track - 1])
+async def _convert(job: Job, files: Files, track: int) -> Path:
+    source = await files.fetch(job.id, upload_name(track, job.extensions[track - 1]))
+    target = files.workspace(job.id) / window_name(track)
     try:
-        await ffmpeg.convert(source, job.windows[track - 1], files.conversion(track))
+        await ffmpeg.convert(source, job.windows[track - 1], target)
     except MediaError as error:
         error.args = (f"track{track}: {error}",)
         raise
+    return target

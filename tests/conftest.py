@@ -1,9 +1,7 @@
 """Fixtures that several test modules share."""
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,13 @@ from orchestrator import model_versions
 from orchestrator.model_server import ModelServer
 from orchestrator.settings import PROJECT, Settings
 from tests.model_client import ModelClient
+from tests.ports import free_ports
+from tests.postgres import PostgresServer, postgres_server
+from tests.s3 import S3Server, s3_server
 from tests.service import Service, running
+from tests.tables import Backend, new_id
 
 PORTS = [name for name in Settings.model_fields if name.endswith("_port")]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nothing uses."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def settings_in(folder: Path) -> Settings:
@@ -65,15 +58,53 @@ def client(model_server: ModelServer) -> ModelClient:
     return ModelClient(model_server.settings, model_server.key_file)
 
 
+@pytest.fixture
+def packed(settings: Settings, starter_settings: Settings, starter_archive: Path) -> Settings:
+    """Settings under which nothing needs to be packed."""
+    return with_store_of(starter_settings, settings)
+
+
+def with_store_of(starter: Settings, settings: Settings) -> Settings:
+    folders = {name: getattr(starter, name) for name in ("checkpoints", "model_store")}
+    return settings.model_copy(update=folders)
+
+
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    tmp_path_factory: pytest.TempPathFactory, starter_settings: Settings, starter_archive: Path
+) -> Iterator[Service]:
     """`musiclab up` with starter weights."""
     (frontend,) = free_ports(1)
     origins = f"http://localhost:3000,http://127.0.0.1:{frontend}"
-    folder = tmp_path_factory.mktemp("service")
-    settings = settings_in(folder).model_copy(update={"cors_origins": origins})
+    chosen = {"cors_origins": origins, "rate_limit": 0, "reuse_results": False}
+    own = settings_in(tmp_path_factory.mktemp("service")).model_copy(update=chosen)
+    settings = with_store_of(starter_settings, own)
     with running(settings, "up"):
         yield Service(settings)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """An empty database of each kind."""
+    url = ""
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.create_database(f"test_{new_id()}")
+    return Backend(url, tmp_path / "jobs.sqlite")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL."""
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,61 +1,112 @@
 """POST /api/generate: two tracks become a job."""
 
 import asyncio
-import os
 import uuid
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 
-from aiohttp import BodyPartReader, web
-from aiohttp.http import HttpProcessingError
+import sqlalchemy as sa
+import structlog
+from aiohttp import web
 
 from orchestrator import ffmpeg
-from orchestrator.errors import RequestError
-from orchestrator.files import JobFiles
-from orchestrator.keys import CACHE, SETTINGS, TABLE, WORKER
-from orchestrator.windows import read_windows
+from orchestrator.access import client_address, needs_key
+from orchestrator.admission import Submission
+from orchestrator.errors import (
+    ConversionError,
+    DatabaseAwayError,
+    FilesUnavailableError,
+    MediaError,
+    RequestError,
+)
+from orchestrator.files import GENERATED
+from orchestrator.form import TRACK_FIELDS, Form, read_form
+from orchestrator.jobs import Job
+from orchestrator.keys import (
+    ADMISSION,
+    DATABASE,
+    FILES,
+    LEASES,
+    METRICS,
+    SETTINGS,
+    TABLE,
+    WATCH,
+    WORKER,
+)
 
 routes = web.RouteTableDef()
 
-EXTENSIONS = (".mp3", ".m4a", ".wav", ".flac", ".ogg")
-TRACK_FIELDS = {"track1": 1, "track2": 2}
-TIME_FIELDS = tuple(
-    f"{edge}_time{suffix}" for edge in ("start", "end") for suffix in ("", "_1", "_2")
-)
-CHUNK_BYTES = 256 * 1024
-LONGEST_TIME = 64
-# What aiohttp makes of a broken form, of a broken header in it, and of a body that breaks off.
-MALFORMED = (ValueError, HttpProcessingError, web.RequestPayloadError, ConnectionError)
+log = structlog.get_logger()
+
+LONGEST_KEY = 255
 
 
 @routes.post("/api/generate")
+@needs_key
 async def generate(request: web.Request) -> web.Response:
     """Store both tracks and queue the job; answers once neither can be lost."""
-    job_id = uuid.uuid4().hex
-    files = request.app[CACHE].job(job_id)
+    app, job_id = request.app, uuid.uuid4().hex
+    _check_headers(request)
+    key = _idempotency_key(request)
+    earlier = await app[ADMISSION].find(key) if key else None
+    await _check_disk(request)
+    await app[ADMISSION].admit(
+        job_id,
+        client_address(request),
+        min(request.content_length or 0, 2 * app[SETTINGS].max_track_bytes),
+        repeated=earlier is not None,
+    )
+    app[LEASES].hold(job_id)
     try:
-        extensions, times = await _receive(request, files)
-        windows = read_windows(times)
-        await _check_audio(files, extensions)
-        await request.app[TABLE].submit(job_id, extensions, windows)
+        await app[FILES].create(job_id)
+        folder = app[FILES].workspace(job_id)
+        form = await read_form(request, folder, app[SETTINGS].max_track_bytes)
+        app[METRICS].uploaded_bytes.inc(form.upload.size)
+        earlier = earlier or await _accept(request, job_id, key, form)
+        if earlier is None:
+            return _accepted(job_id)
+        if earlier.body != form.digest:
+            raise RequestError(
+                "idempotency_key_reused",
+                f"Idempotency-Key {key!r} was sent before, with another body; use a new key for a "
+                "new request",
+                status=409,
+            )
+        await _withdraw(app, job_id)
+        return _accepted(earlier.job_id, repeated=True)
+    except DatabaseAwayError:
+        await app[FILES].release(job_id)
+        raise  # it may have been accepted; if not, the sweep finds it
     except BaseException:
-        files.remove()
+        await asyncio.shield(_withdraw(app, job_id))
         raise
-    request.app[WORKER].wake()
+    finally:
+        app[LEASES].let_go(job_id)
+
+
+def _accepted(job_id: str, *, repeated: bool = False) -> web.Response:
+    headers = {"Location": f"/api/status/{job_id}"}
+    if repeated:
+        headers["Idempotent-Replayed"] = "true"
     return web.json_response(
         {"job_id": job_id, "status": "queued", "message": "Generation started"},
         status=202,
-        headers={"Location": f"/api/status/{job_id}"},
+        headers=headers,
     )
 
 
-async def _receive(request: web.Request, files: JobFiles) -> tuple[tuple[str, str], dict[str, str]]:
-    """Stream the tracks into the job's folder; returns their extensions and the time fields."""
-    settings = request.app[SETTINGS]
-    if (request.content_length or 0) > settings.max_body_bytes:
+async def _withdraw(app: web.Application, job_id: str) -> None:
+    with suppress(DatabaseAwayError, FilesUnavailableError):  # then the sweep does it
+        await app[ADMISSION].withdraw(job_id)
+        await app[FILES].remove(job_id)
+
+
+def _check_headers(request: web.Request) -> None:
+    limit = request.app[SETTINGS].max_body_bytes
+    if (request.content_length or 0) > limit:
         raise RequestError(
             "request_too_large",
-            f"The request has {request.content_length:,} bytes; at most "
-            f"{settings.max_body_bytes:,} are taken",
+            f"The request has {request.content_length:,} bytes; at most {limit:,} are taken",
             status=413,
         )
     if request.content_type != "multipart/form-data":
@@ -64,69 +115,103 @@ async def _receive(request: web.Request, files: JobFiles) -> tuple[tuple[str, st
             f"The request is of type {request.content_type}; send track1 and track2 as files of "
             "multipart/form-data",
         )
-    extensions: dict[str, str] = {}
-    times: dict[str, str] = {}
-    files.create()
-    try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader) or part.name is None:
-                raise RequestError("malformed_form", "A part of the form has no name")
-            if part.name in extensions or part.name in times:
-                raise RequestError("repeated_field", f"{part.name} was sent more than once")
-            if part.name in TRACK_FIELDS:
-                extension = _extension(part)
-                upload = files.upload(TRACK_FIELDS[part.name], extension)
-                await _store(part, upload, settings.max_track_bytes)
-                extensions[part.name] = extension
-            elif part.name in TIME_FIELDS:
-                times[part.name] = (await part.read_chunk(LONGEST_TIME)).decode(errors="replace")
-            else:
-                fields = ", ".join([*TRACK_FIELDS, *TIME_FIELDS])
-                raise RequestError(
-                    "unknown_field", f"{part.name!r} is not a field; the fields are {fields}"
-                )
-    except MALFORMED as error:
-        raise RequestError("malformed_form", f"The form cannot be read: {error}") from error
-    for field in TRACK_FIELDS:
-        if field not in extensions:
-            raise RequestError("missing_field", f"{field} is missing; send it as a file")
-    return (extensions["track1"], extensions["track2"]), times
 
 
-def _extension(part: BodyPartReader) -> str:
-    if part.filename is None:
-        raise RequestError("not_a_file", f"{part.name} was sent as text; send it as a file")
-    extension = Path(part.filename).suffix.lower()
-    if extension not in EXTENSIONS:
+def _idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None or (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+        return key
+    raise RequestError(
+        "invalid_idempotency_key",
+        f"Idempotency-Key is {key[:40]!r}; it has to be 1 to {LONGEST_KEY} printable ASCII "
+        "characters, best a UUID",
+    )
+
+
+async def _check_disk(request: web.Request) -> None:
+    needed = request.app[SETTINGS].min_free_disk_percent
+    free = 100 * await request.app[FILES].free_share()
+    if free < needed:
         raise RequestError(
-            "unsupported_format",
-            f"{part.name} is called {part.filename!r}; its name has to end in "
-            f"{', '.join(EXTENSIONS)}",
+            "storage_full",
+            f"Only {free:.1f} % of the disk are free, and {needed} % have to stay so",
+            status=507,
         )
-    return extension
 
 
-async def _store(part: BodyPartReader, path: Path, limit: int) -> None:
-    """Write an upload as it comes; whoever answers 202 has it on the disk for good."""
-    size = 0
-    with path.open("wb") as file:
-        while chunk := await part.read_chunk(CHUNK_BYTES):
-            size += len(chunk)
-            if size > limit:
-                raise RequestError("file_too_large", f"{part.name} is larger than {limit:,} bytes")
-            await asyncio.to_thread(file.write, chunk)
-        if size == 0:
-            raise RequestError("empty_file", f"{part.name} is an empty file")
-        file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
+async def _accept(
+    request: web.Request, job_id: str, key: str | None, form: Form
+) -> Submission | None:
+    """Make a job of the upload; returns the earlier one that has its idempotency key, if any."""
+    app = request.app
+    _check_version(request, form.wanted_version)
+    original = await _copied_result(request, job_id, form)
+    if original is None:
+        await _check_audio(request, job_id, form)
+        await app[FILES].keep(job_id, *form.names)
+        add = partial(app[TABLE].submit, job_id, form.upload)
+    else:
+        add = partial(app[TABLE].submit_completed, job_id, form.upload, original)
+
+    def work(connection: sa.Connection) -> None:
+        add(connection)
+        app[ADMISSION].remember(job_id, key, form.digest, connection)
+
+    try:
+        await app[DATABASE].write(work)
+    except sa.exc.IntegrityError:
+        # The same request came twice at once, and the other one was quicker.
+        return None if key is None else await app[ADMISSION].find(key)
+    app[METRICS].accepted.inc()
+    if original is not None:
+        app[METRICS].reused.inc()
+        await app[FILES].delete(job_id, *form.names)
+    await app[FILES].release(job_id)
+    if WORKER in app:
+        app[WORKER].wake()
+    return None
 
 
-async def _check_audio(files: JobFiles, extensions: tuple[str, str]) -> None:
-    uploads = [
-        files.upload(track, extension)
-        for track, extension in zip(TRACK_FIELDS.values(), extensions, strict=True)
-    ]
-    sound = await asyncio.gather(*(ffmpeg.has_audio(upload) for upload in uploads))
+def _check_version(request: web.Request, version: str | None) -> None:
+    status = request.app[WATCH].status
+    if version is not None and status.find(version) is None:
+        loaded = ", ".join(each.version for each in status.versions) or "none at the moment"
+        raise RequestError(
+            "model_not_loaded",
+            f"model_version is {version!r}, which is not loaded; loaded: {loaded}",
+        )
+
+
+async def _check_audio(request: web.Request, job_id: str, form: Form) -> None:
+    folder = request.app[FILES].workspace(job_id)
+    try:
+        sound = await asyncio.gather(*(ffmpeg.has_audio(folder / name) for name in form.names))
+    except MediaError as error:
+        raise RequestError(error.code, str(error)) from error
+    except ConversionError as error:
+        log.error("tracks cannot be looked at", reason=str(error))
+        raise RequestError(
+            "not_checked",
+            "The tracks cannot be looked at just now; try again",
+            status=503,
+            retry_after_s=5,
+        ) from error
     for field, has_audio in zip(TRACK_FIELDS, sound, strict=True):
         if not has_audio:
             raise RequestError("not_audio", f"{field} holds no audio that can be decoded")
+
+
+async def _copied_result(request: web.Request, job_id: str, form: Form) -> Job | None:
+    """The earlier job that made this music already, after this one got a copy of it."""
+    app = request.app
+    version = form.wanted_version or app[WATCH].status.version
+    if not app[SETTINGS].reuse_results or version is None:
+        return None
+    original = await app[TABLE].find_completed(form.upload.content, version)
+    if original is None:
+        return None
+    try:
+        await app[FILES].copy(original.id, GENERATED, job_id)
+    except FileNotFoundError:  # it is being cleaned up
+        return None
+    return original

@@ -1,6 +1,5 @@
-"""The service itself: what it is, whether it is well, and its contract."""
+"""The service itself: what it is, and its contract."""
 
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import swagger_ui_bundle
 import yaml
 from aiohttp import web
-
-from orchestrator.keys import WATCH
 
 routes = web.RouteTableDef()
 
@@ -38,31 +35,13 @@ async def index(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/health")
-async def health(request: web.Request) -> web.Response:
-    """Alive, and what is known of the model server; asks nobody, so it answers at once."""
-    model = request.app[WATCH].status
-    return web.json_response(
-        {
-            "status": "healthy" if model.ready else "degraded",
-            "reason": model.reason,
-            "model_loaded": model.ready,
-            "encodec_loaded": model.ready,
-            "device": model.device,
-            "model_version": model.version,
-            "codec": model.codec,
-            "checkpoint": model.checkpoint,
-            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
-    )
-
-
 @routes.get("/openapi.json")
 async def openapi(request: web.Request) -> web.Response:
     return web.json_response(CONTRACT)
 
 
 @routes.get("/docs")
+@routes.get("/docs/")
 async def docs(request: web.Request) -> web.Response:
     """The contract as a page to try it on."""
     raise web.HTTPFound("/docs/index.html")

@@ -1,1 +1,1 @@
-"""Tests with a real TorchServe."""
+"""Tests with real servers: TorchServe, S3, PostgreSQL."""

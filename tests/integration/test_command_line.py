@@ -1,5 +1,6 @@
 """`musiclab up`, `generate` and `doctor`, as people run them."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -8,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import TestServer
 
+from orchestrator.app import create_app
 from orchestrator.settings import Settings
+from tests.flaky_proxy import flaky_proxy
 from tests.service import (
     ENDED_WITHIN_S,
     Service,
@@ -78,9 +82,37 @@ def test_generate_looks_at_the_output_first(
 def test_generate_without_a_service_says_how_to_start_one(
     settings: Settings, tracks: list[Path]
 ) -> None:
+    started = time.monotonic()
     refused = musiclab(settings, "generate", *tracks)
     assert refused.returncode == 1
     assert "musiclab up" in refused.stderr
+    assert time.monotonic() - started < 20, "a service that is not there was waited for"
+
+
+def test_ctrl_c_cancels_what_generate_waits_for(settings: Settings, tracks: list[Path]) -> None:
+    async def scenario() -> None:
+        app = create_app(settings.model_copy(update={"api_keys": "secret"}))
+        async with (
+            TestServer(app) as server,
+            flaky_proxy(str(server.make_url("")).rstrip("/")) as (proxy, url),
+        ):
+            process = await asyncio.create_subprocess_exec(
+                *command("generate", *tracks, "--url", url),
+                env=environment(settings, MUSICLAB_API_KEY="secret"),
+                stderr=asyncio.subprocess.PIPE,
+                # As from a terminal, whatever started the tests.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+            async with asyncio.timeout(ENDED_WITHIN_S):
+                while not proxy.seen or not proxy.seen[-1].path.startswith("/api/events/"):
+                    await asyncio.sleep(0.1)
+                process.send_signal(signal.SIGINT)
+                _, said = await process.communicate()
+            assert process.returncode == 130
+            assert b"Traceback" not in said
+            assert list(settings.cache.iterdir()) == []
+
+    asyncio.run(scenario())
 
 
 def test_generate_without_a_file_is_a_usage_error(settings: Settings, tmp_path: Path) -> None:
@@ -120,12 +152,40 @@ def test_up_stops_without_a_trace_and_goes_on_where_it_was(
         second.kill()
 
 
-def test_up_names_a_taken_port(settings: Settings) -> None:
+def test_sigterm_hands_jobs_back_within_the_grace_time(
+    packed: Settings, tracks: list[Path]
+) -> None:
+    brief = packed.model_copy(update={"grace_s": 1.0, "reuse_results": False})
+    service = Service(brief)
+    contents = [(path.name, path.read_bytes()) for path in tracks]
+    with running(brief, "up") as first:
+        jobs = []
+        for number in range(4):
+            files = dict(zip(("track1", "track2"), contents, strict=True))
+            jobs.append(service.generate(files, start_time=str(number)).json()["job_id"])
+        deadline = time.monotonic() + 60
+        while service.call("GET", f"/api/status/{jobs[0]}").json()["progress"] < 50:
+            assert time.monotonic() < deadline, "the first job did not start within 60 s"
+            time.sleep(0.05)
+        began = time.monotonic()
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(ENDED_WITHIN_S) == 0
+        assert time.monotonic() - began < brief.grace_s + 10
+        assert torchserve_processes(brief) == []
+    with running(brief, "up"):
+        for job_id in jobs:
+            done = service.finished(job_id)
+            assert (done["status"], done["attempts"]) == ("completed", 1)
+            assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
+        assert service.cached_jobs() == []
+
+
+def test_up_names_a_taken_port(packed: Settings) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", settings.api_port))
+        taken.bind(("127.0.0.1", packed.api_port))
         taken.listen()
-        refused = musiclab(settings, "up")
+        refused = musiclab(packed, "up")
     assert refused.returncode == 1
-    assert f":{settings.api_port}" in refused.stderr
+    assert f":{packed.api_port}" in refused.stderr
     assert "MUSICLAB_API_PORT" in refused.stderr
-    assert torchserve_processes(settings) == []
+    assert torchserve_processes(packed) == []

@@ -1,6 +1,7 @@
 """How the model server starts, fails, lives beside others and ends."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -55,6 +56,11 @@ def test_two_versions_each_run_their_own_code(
     assert np.abs(sounds["plain"]).max() > 0.1
     # The two's complement has one value more below zero than above.
     assert np.abs(sounds["plain"] + sounds["inverted"]).max() <= 2 / 32768
+
+
+def test_torchserve_and_its_worker_leave_the_cpu_to_the_api(model_server: ModelServer) -> None:
+    processes = torchserve_processes(model_server.settings)
+    assert [process.nice() for process in processes] == 2 * [min(19, os.nice(0) + 10)]
 
 
 def test_stopping_the_command_leaves_no_process(settings: Settings) -> None:

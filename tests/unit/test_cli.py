@@ -70,3 +70,42 @@ def test_a_setting_at_fault_is_named(monkeypatch: pytest.MonkeyPatch, port: str)
     refused = musiclab("serve-model")
     assert refused.exit_code == 1
     assert f"MUSICLAB_METRICS_PORT is '{port}'" in refused.stderr
+
+
+@pytest.mark.parametrize("role", ["api", "worker"])
+def test_processes_that_share_jobs_need_a_database(role: str) -> None:
+    refused = musiclab(role)
+    assert refused.exit_code == 1
+    assert "MUSICLAB_DATABASE_URL" in refused.stderr
+    assert "musiclab up" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("MUSICLAB_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("MUSICLAB_RATE_LIMIT", "-1"),
+        ("MUSICLAB_KEEP_HOURS", "0"),
+        ("MUSICLAB_MIN_FREE_DISK_PERCENT", "101"),
+    ],
+)
+def test_limits_at_fault_are_named(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: str
+) -> None:
+    monkeypatch.setenv(setting, value)
+    refused = musiclab("doctor")
+    assert refused.exit_code == 1
+    assert f"{setting} is '{value}'" in refused.stderr
+
+
+def test_doctor_names_a_database_and_a_bucket_that_are_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MUSICLAB_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("MUSICLAB_FILES_URL", "ftp://nowhere")
+    monkeypatch.setenv("MUSICLAB_RUN_DIR", str(tmp_path))
+    found = musiclab("doctor")
+    assert found.exit_code == 1
+    said = {" ".join(line.split()[:2]): line for line in found.stdout.splitlines()}
+    assert "does not answer" in said["missing database"]
+    assert "MUSICLAB_FILES_URL" in said["missing files"]

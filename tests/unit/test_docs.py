@@ -1,10 +1,16 @@
 """What the README says is what there is."""
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 
+from orchestrator.metrics import Metrics
+from orchestrator.routes.service import CONTRACT
 from orchestrator.settings import PREFIX, PROJECT, Settings
+from tests.error_codes import api_codes, job_codes, model_codes
 
 README = (PROJECT / "README.md").read_text()
 
@@ -29,20 +35,72 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert documented == actual
 
 
-def test_every_error_code_is_documented() -> None:
-    code = "".join(file.read_text() for file in (PROJECT / "handlers").glob("*.py"))
-    raised = set(re.findall(r'InvalidRequestError\(\s*"(\w+)"', code))
-    assert len(raised) >= 10
-    assert {row[0] for row in rows("The model by itself") if row[0] not in FIELDS} == raised
+def test_every_route_is_documented() -> None:
+    documented = {row[0].strip() for row in rows("Make music")}
+    assert documented == {
+        f"{method.upper()} {path}"
+        for path, methods in CONTRACT["paths"].items()
+        for method in methods
+        if method != "parameters"
+    }
+
+
+def test_every_error_code_of_the_api_is_documented_with_its_status() -> None:
+    documented = {(row[0].strip(), row[1]) for row in rows("Errors") if len(row) == 3}
+    assert documented - EVERYWHERE == set(contract_codes())
+    assert {code for code, _ in documented} == api_codes()
+
+
+def test_every_error_code_of_jobs_is_documented() -> None:
+    documented = {row[0].strip() for row in rows("Errors") if len(row) == 2}
+    assert documented | model_codes() == job_codes()
+
+
+def test_every_error_code_of_the_model_is_documented() -> None:
+    documented = {row[0].strip() for row in rows("The model by itself")}
+    assert documented - set(FIELDS) == model_codes()
+    assert len(documented) > 10
 
 
 def test_every_metric_is_documented_with_its_labels() -> None:
-    declared = re.findall(
+    of_the_model = re.findall(
         r"name: (musiclab_\w+), unit: \w+, dimensions: \[(.*)\]",
         (PROJECT / "metrics.yaml").read_text(),
     )
-    documented = [(row[0], row[2]) for row in rows("Metrics")]
-    assert sorted(documented) == sorted(declared)
+    documented = [(row[0].strip(), row[2].strip()) for row in rows("Metrics")]
+    assert sorted(documented) == sorted([*of_the_model, *orchestrator_metrics()])
 
 
+def orchestrator_metrics() -> Iterator[tuple[str, str]]:
+    """Name and labels of each, as Prometheus sees them."""
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            ending = "_total" if family.type == "counter" else ""
+            yield family.name + ending, ", ".join(metric._labelnames)
+
+
+def contract_codes() -> Iterator[tuple[str, str]]:
+    """Every error code of the contract and the status that it comes with."""
+    for methods in CONTRACT["paths"].values():
+        for method, operation in methods.items():
+            if method != "parameters":
+                for status, response in operation["responses"].items():
+                    for code in codes_in(response):
+                        yield code, status
+
+
+def codes_in(response: dict[str, Any]) -> list[str]:
+    if "$ref" in response:
+        response = CONTRACT["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+    return [
+        code
+        for part in schema.get("allOf", ())
+        for code in part.get("properties", {}).get("code", {}).get("enum", ())
+    ]
+
+
+# What any path may answer, which the contract's description tells of once.
+EVERYWHERE = {("not_found", "404"), ("method_not_allowed", "405"), ("internal_error", "500")}
 FIELDS = ("track1, track2", "start_time_1, start_time_2")

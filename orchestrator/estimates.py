@@ -1,0 +1,65 @@
+"""How long a job will take, learned from those that were done lately."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from orchestrator.database import Database
+from orchestrator.jobs import READ_PATIENCE_S, Job
+from orchestrator.schema import jobs, submissions
+
+LEARNED_FROM = 20
+VALID_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Median seconds of work a job, and how many are at work now."""
+
+    seconds: float | None
+    running: int
+
+
+class Estimates:
+    """Estimates when jobs will be completed; asks the database once a second at most."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._learned = _Learned(None, 0)
+        self._valid_until = 0.0
+
+    async def seconds_left(self, job: Job, queue_position: int | None) -> float | None:
+        """Until the job is completed; None when there is nothing to learn from, or to wait for."""
+        if job.state not in ("queued", "running"):
+            return None
+        learned = await self._now()
+        if learned.seconds is None:
+            return None
+        if job.state == "running":
+            worked = job.read_at - (job.started_at or job.read_at)
+            return round(max(1.0, learned.seconds - worked), 1)
+        # Little's law: as many jobs as are at work are completed in the time that one takes.
+        ahead = (queue_position or 1) - 1
+        wait = ahead * learned.seconds / max(1, learned.running)
+        return round(wait + learned.seconds, 1)
+
+    async def _now(self) -> _Learned:
+        if time.monotonic() >= self._valid_until:
+            self._valid_until = time.monotonic() + VALID_S
+            self._learned = await self._database.read(_learn, READ_PATIENCE_S)
+        return self._learned
+
+
+def _learn(connection: sa.Connection) -> _Learned:
+    recent = (
+        sa.select(submissions.c.work_seconds)
+        .where(submissions.c.work_seconds.is_not(None))
+        .order_by(submissions.c.at.desc())
+        .limit(LEARNED_FROM)
+    )
+    running = sa.select(sa.func.count()).where(jobs.c.state == "running")
+    seconds = list(connection.execute(recent).scalars())
+    count = int(connection.execute(running).scalar_one())
+    return _Learned(statistics.median(seconds) if seconds else None, count)

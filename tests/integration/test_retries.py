@@ -1,0 +1,114 @@
+"""What is tried again, how often, and what counts as an attempt."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from orchestrator import ffmpeg
+from orchestrator import worker as worker_module
+from orchestrator.errors import ConversionError
+from orchestrator.settings import Settings
+from orchestrator.windows import Window
+from tests.integration.test_bookkeeping import finished, status, submit
+from tests.quick_model import MUSIC, Predict, with_quick_model
+
+PREDICTION_FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
+NO_WORKER = {"code": 503, "type": "ServiceUnavailableException", "message": "No worker"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "RETRY_S", (0.01, 0.05))
+    monkeypatch.setattr(worker_module, "POLL_S", 0.05)
+
+
+def answering(*answers: tuple[int, object]) -> Predict:
+    """A model that gives these answers, and the music after them."""
+    left = list(answers)
+
+    async def predict(request: web.Request) -> web.Response:
+        await request.read()
+        if left:
+            code, document = left.pop(0)
+            return web.json_response(document, status=code)
+        return web.Response(body=MUSIC)
+
+    return predict
+
+
+def outcome(settings: Settings, predict: Predict) -> tuple[str, int, str]:
+    """Of one job: how it ends, after how many attempts, and what is said of it."""
+
+    async def served() -> tuple[str, int, str]:
+        async with with_quick_model(settings, predict) as client:
+            done = await finished(client, await submit(client))
+            return done["status"], done["attempts"], done.get("error_code") or done["message"]
+
+    return asyncio.run(served())
+
+
+def test_a_failed_prediction_is_repeated_and_counts(settings: Settings) -> None:
+    failures = [(503, PREDICTION_FAILED)] * 4
+    assert outcome(settings, answering(*failures))[:2] == ("completed", 5)
+
+
+def test_after_five_attempts_the_job_fails_with_the_cause(settings: Settings) -> None:
+    failures = [(503, PREDICTION_FAILED)] * 5
+    assert outcome(settings, answering(*failures)) == ("failed", 5, "too_many_attempts")
+
+
+def test_what_no_worker_took_counts_for_nothing(settings: Settings) -> None:
+    refusals = [(503, NO_WORKER)] * 12
+    assert outcome(settings, answering(*refusals))[:2] == ("completed", 1)
+
+
+def test_what_cannot_pass_is_not_repeated(settings: Settings) -> None:
+    refusal = (400, {"code": "not_finite", "detail": "track1 holds NaN"})
+    assert outcome(settings, answering(refusal)) == ("failed", 1, "not_finite")
+
+
+def test_a_conversion_that_may_pass_is_repeated(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert, failures = ffmpeg.convert, [ConversionError("no memory")] * 2
+
+    async def failing(source: Path, window: Window, target: Path) -> None:
+        if failures:
+            raise failures.pop()
+        await convert(source, window, target)
+
+    monkeypatch.setattr(ffmpeg, "convert", failing)
+    done = outcome(settings, answering())
+    assert done[0] == "completed"
+    assert done[1] > 1
+
+
+def test_a_disk_that_stays_full_ends_the_job_with_that_cause(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(source: Path, window: Window, target: Path) -> None:
+        raise ConversionError("No space left on device")
+
+    monkeypatch.setattr(ffmpeg, "convert", full)
+    assert outcome(settings, answering()) == ("failed", 5, "too_many_attempts")
+
+
+def test_while_it_waits_the_status_says_why(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "RETRY_S", (30.0, 30.0))
+
+    async def served() -> None:
+        predict = answering((503, PREDICTION_FAILED))
+        async with with_quick_model(settings, predict) as client, asyncio.timeout(20):
+            job_id = await submit(client)
+            now = await status(client, job_id)
+            while (now["status"], now["attempts"]) != ("queued", 1):
+                await asyncio.sleep(0.02)
+                now = await status(client, job_id)
+            assert now["message"].startswith("Waiting for another try: ")
+            assert now["progress"] == 50
+
+    asyncio.run(served())

@@ -1,0 +1,138 @@
+"""What the sweep removes, and what it must not touch."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from orchestrator import admission as admission_module
+from orchestrator.admission import Limits
+from orchestrator.errors import RequestError
+from orchestrator.files import GENERATED, LocalFiles, part_name, upload_name, window_name
+from orchestrator.schema import NOW, jobs, submissions
+from orchestrator.sweep import Sweep, keep_result_only
+from tests.tables import Backend, Tables
+
+DAY_S = 24 * 3600.0
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    return LocalFiles(tmp_path / "cache")
+
+
+async def put(files: LocalFiles, job_id: str, *names: str) -> None:
+    await files.create(job_id)
+    for name in names:
+        (files.workspace(job_id) / name).write_text(name)
+
+
+async def backdate(tables: Tables, job_id: str, seconds: float) -> None:
+    """Let a job have ended, or its upload have stood still, so long ago."""
+
+    def work(connection: sa.Connection) -> None:
+        then = NOW - seconds
+        job = jobs.update().where(jobs.c.id == job_id)
+        connection.execute(job.values(finished_at=then, lease_until=then))
+        submission = submissions.update().where(submissions.c.job_id == job_id)
+        connection.execute(submission.values(at=then, forget_at=then))
+
+    await tables.database.write(work)
+
+
+async def swept(tables: Tables, files: LocalFiles) -> None:
+    sweep = Sweep(tables.database, files, kept_s=DAY_S)
+    await sweep.abandoned_uploads()
+    await sweep.everything()
+
+
+def test_files_without_a_job_are_removed(backend: Backend, files: LocalFiles) -> None:
+    async def scenario(tables: Tables) -> None:
+        await tables.submit("queued")
+        await tables.admission().admit("receiving", "192.0.2.1", 1, repeated=False)
+        for job_id in ("queued", "receiving", "unknown"):
+            await put(files, job_id, upload_name(1, ".mp3"))
+        await swept(tables, files)
+        assert await files.job_ids() == {"queued", "receiving"}
+        assert await files.names("queued") == {upload_name(1, ".mp3")}
+
+    backend.run(scenario)
+
+
+def test_a_finished_job_is_kept_for_a_day(backend: Backend, files: LocalFiles) -> None:
+    async def scenario(tables: Tables) -> None:
+        for job_id in ("old", "young"):
+            await tables.submit(job_id)
+            await tables.complete(await tables.claim())
+            await put(files, job_id, GENERATED)
+        await backdate(tables, "old", DAY_S + 60)
+        await backdate(tables, "young", DAY_S - 60)
+        await swept(tables, files)
+        assert await files.job_ids() == {"young"}
+        assert await tables.table.get("old") is None
+        assert (await tables.get("young")).state == "completed"
+
+    backend.run(scenario)
+
+
+def test_a_completed_job_keeps_its_accepted_result_only(
+    backend: Backend, files: LocalFiles
+) -> None:
+    async def scenario(tables: Tables) -> None:
+        await tables.submit("a")
+        job = await tables.claim()
+        await tables.complete(job)
+        stray = part_name(job.lease + 1)
+        await put(files, "a", part_name(job.lease), stray, window_name(1), upload_name(1, ".wav"))
+        for _ in range(2):
+            await swept(tables, files)
+            assert await files.names("a") == {GENERATED}
+        assert await files.read("a", GENERATED) == part_name(job.lease).encode()
+        await keep_result_only(files, "a", job.lease)
+        assert await files.names("a") == {GENERATED}
+
+    backend.run(scenario)
+
+
+def test_a_failed_job_keeps_no_files(backend: Backend, files: LocalFiles) -> None:
+    async def scenario(tables: Tables) -> None:
+        await tables.submit("a")
+        await tables.leases.fail(await tables.claim(), "not_audio", "sentence")
+        await put(files, "a", upload_name(1, ".mp3"))
+        await swept(tables, files)
+        assert await files.job_ids() == set()
+        assert (await tables.get("a")).error_code == "not_audio"
+
+    backend.run(scenario)
+
+
+def test_an_upload_whose_process_died_is_removed(backend: Backend, files: LocalFiles) -> None:
+    async def scenario(tables: Tables) -> None:
+        for job_id in ("dead", "alive"):
+            await tables.admission().admit(job_id, "192.0.2.1", 1, repeated=False)
+            await put(files, job_id, upload_name(1, ".mp3"))
+        await backdate(tables, "dead", 1)
+        await swept(tables, files)
+        assert await files.job_ids() == {"alive"}
+
+    backend.run(scenario)
+
+
+def test_a_submission_outlives_its_deleted_job_by_a_day(
+    backend: Backend, files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "RATE_WINDOW_S", 10 * DAY_S)
+    once = Limits(per_minute=1, queued=0, stored_bytes=0)
+
+    async def scenario(tables: Tables) -> None:
+        admission = tables.admission(once)
+        await tables.submit("a")
+        await tables.table.delete("a")
+        await swept(tables, files)
+        with pytest.raises(RequestError, match="At most 1"):
+            await admission.admit("b", "192.0.2.1", 1, repeated=False)
+        await backdate(tables, "a", 1)
+        await swept(tables, files)
+        await admission.admit("b", "192.0.2.1", 1, repeated=False)
+
+    backend.run(scenario)

@@ -1,0 +1,253 @@
+"""The clients of TorchServe: what serves, and what becomes of a request."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from orchestrator import model_versions
+from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
+from orchestrator.model_server import ModelServer
+from orchestrator.settings import Settings
+from orchestrator.torchserve import InferenceClient, Keys, LoadedVersion, ModelStatus, ModelWatch
+from tests.conftest import settings_in
+from tests.model_client import ModelClient
+from tests.service import torchserve_processes
+from tests.signals import SEGMENT, decoded, encoded, noise
+
+TRACKS = encoded(noise(SEGMENT, 1)), encoded(noise(SEGMENT, 2))
+WAIT_S = 60.0
+KNOWN_WITHIN_S = 8.0  # of a worker's end, by the request that it had
+
+Scenario = Callable[[InferenceClient, ModelWatch], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A TorchServe that nobody else uses: here workers are killed and versions loaded."""
+    settings = settings_in(tmp_path_factory.mktemp("own"))
+    with ModelServer(settings, pack(settings, "first")) as server:
+        server.wait_ready()
+        yield server
+
+
+def pack(settings: Settings, version: str) -> Path:
+    ingredients = model_versions.choose_ingredients(settings)
+    return model_versions.pack(settings, ingredients, version)
+
+
+@pytest.fixture
+def load(own_server: ModelServer) -> Iterator[Callable[[str], None]]:
+    """Packs the present code as a version and loads it beside the first."""
+    loaded = []
+    manage = ModelClient(own_server.settings, own_server.key_file).manage
+
+    def load_version(version: str) -> None:
+        archive = pack(own_server.settings, version)
+        answer = manage("POST", "/models", url=archive.name, initial_workers=1, synchronous="true")
+        assert answer.status_code == 200, answer.text
+        loaded.append(version)
+
+    yield load_version
+    for version in loaded:
+        manage("DELETE", f"/models/musiclab/{version}")
+
+
+def run(settings: Settings, scenario: Scenario) -> None:
+    async def watched() -> None:
+        async with watching(settings) as (client, watch):
+            await scenario(client, watch)
+
+    asyncio.run(watched())
+
+
+@asynccontextmanager
+async def watching(settings: Settings) -> AsyncIterator[tuple[InferenceClient, ModelWatch]]:
+    """The clients of one TorchServe, with a watch that has looked once."""
+    async with aiohttp.ClientSession() as session:
+        keys = Keys(settings.key_file)
+        watch = ModelWatch(session, settings, keys)
+        url = f"http://127.0.0.1:{settings.inference_port}"
+        running = asyncio.create_task(watch.run())
+        await watch.changed()
+        try:
+            yield InferenceClient(session, url, keys, watch), watch
+        finally:
+            running.cancel()
+
+
+async def until(watch: ModelWatch, condition: Callable[[ModelStatus], bool]) -> None:
+    """Wait until a look finds it so."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition(watch.status):
+        assert time.monotonic() < deadline, f"not so after {WAIT_S:g} s: {watch.status}"
+        await watch.changed()
+
+
+def found(status: ModelStatus, version: str) -> LoadedVersion:
+    loaded = status.find(version)
+    assert loaded is not None, f"{version} is not among {status.versions}"
+    return loaded
+
+
+async def at_work(
+    server: ModelServer, client: InferenceClient, version: str
+) -> asyncio.Task[bytes]:
+    """A request that a worker has begun to work on."""
+    metrics = ModelClient(server.settings, server.key_file)
+
+    async def batches() -> float:
+        return await asyncio.to_thread(
+            metrics.metric, "musiclab_batch_size_count", model_version=version
+        )
+
+    before, deadline = await batches(), time.monotonic() + WAIT_S
+    request = asyncio.create_task(client.generate(version, *TRACKS))
+    while await batches() == before:
+        assert time.monotonic() < deadline, f"no worker took the request in {WAIT_S:g} s"
+        assert not request.done(), "the request was answered before it was seen at work"
+        await asyncio.sleep(0.01)
+    return request
+
+
+def test_the_status_tells_what_serves(model_server: ModelServer) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+        status = watch.status
+        pids = found(status, "starter").worker_pids
+        (version,) = status.versions
+        assert version == LoadedVersion("starter", True, 1, 1, "cpu", "starter", "starter", pids)
+        assert status == ModelStatus(
+            True, "", "starter", "cpu", "starter", "starter", versions=(version,)
+        )
+        assert pids < {process.pid for process in torchserve_processes(model_server.settings)}
+        assert status.find("another") is None
+
+        elsewhere = ModelStatus.from_json(json.loads(json.dumps(status.to_json())))
+        without_pids = replace(version, worker_pids=frozenset())
+        assert elsewhere == replace(status, versions=(without_pids,))
+
+    run(model_server.settings, scenario)
+
+
+def test_music_or_a_refusal_comes_back(model_server: ModelServer) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+        assert len(decoded(await client.generate("starter", *TRACKS))) == SEGMENT
+        with pytest.raises(ModelRefusedError, match="track2 is not audio") as refused:
+            await client.generate("starter", TRACKS[0], b"no audio")
+        assert refused.value.code == "not_audio"
+
+    run(model_server.settings, scenario)
+
+
+def test_a_request_that_nobody_takes_finds_the_model_away(
+    model_server: ModelServer, tmp_path: Path
+) -> None:
+    stale = tmp_path / "key_file.json"
+    stale.write_text('{"inference": {"key": "of-an-earlier-start"}}')
+
+    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+        with pytest.raises(ModelAwayError, match="404"):
+            await client.generate("unknown", *TRACKS)
+        with pytest.raises(ModelAwayError, match="400"):
+            await replace(client, keys=Keys(stale)).generate("starter", *TRACKS)
+
+    run(model_server.settings, scenario)
+
+
+def test_without_torchserve_the_model_is_away(settings: Settings) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+        assert watch.status == ModelStatus(False, reason="the model server does not answer")
+        with pytest.raises(ModelAwayError, match="cannot be reached"):
+            await client.generate("starter", *TRACKS)
+
+    run(settings, scenario)
+
+
+def test_a_killed_worker_is_known_soon_and_the_next_one_serves(own_server: ModelServer) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+        (pid,) = killed = found(watch.status, "first").worker_pids
+        request = await at_work(own_server, client, "first")
+        os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(ModelUnavailableError) as lost:
+            await request
+        assert not isinstance(lost.value, ModelAwayError)
+        assert time.monotonic() - began < KNOWN_WITHIN_S
+
+        await until(watch, lambda status: not status.ready)
+        assert watch.status.reason == "the model is loading"
+        await until(watch, lambda status: status.ready)
+        assert not found(watch.status, "first").worker_pids & killed
+        assert len(decoded(await client.generate("first", *TRACKS))) == SEGMENT
+
+    run(own_server.settings, scenario)
+
+
+def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
+    own_server: ModelServer, load: Callable[[str], None]
+) -> None:
+    manage = ModelClient(own_server.settings, own_server.key_file).manage
+    load("second")
+
+    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+        both = {loaded.version: loaded for loaded in watch.status.versions}
+        assert {version: loaded.default for version, loaded in both.items()} == {
+            "first": True,
+            "second": False,
+        }
+        assert both["second"].device == "cpu"
+        assert not both["first"].worker_pids & both["second"].worker_pids
+
+        manage("PUT", "/models/musiclab/second/set-default")
+        await until(watch, lambda status: status.version == "second")
+        assert found(watch.status, "second").default
+        manage("PUT", "/models/musiclab/first/set-default")
+        await until(watch, lambda status: status.version == "first")
+
+        # Nothing is ever answered to a request whose version is deleted.
+        request = await at_work(own_server, client, "second")
+        began = time.monotonic()
+        assert manage("DELETE", "/models/musiclab/second").status_code == 200
+        with pytest.raises(ModelUnavailableError, match="no answer") as lost:
+            await request
+        assert not isinstance(lost.value, ModelAwayError)
+        assert time.monotonic() - began < KNOWN_WITHIN_S
+        assert watch.status.find("second") is None
+
+    run(own_server.settings, scenario)
+
+
+def test_no_worker_is_away_and_code_that_raises_is_not(
+    own_server: ModelServer,
+    load: Callable[[str], None],
+    changed_code: Callable[[str, str, str], None],
+) -> None:
+    changed_code(
+        "musiclab_handler.py", "started = time.perf_counter()", "raise ValueError('on purpose')"
+    )
+    load("raising")
+    manage = ModelClient(own_server.settings, own_server.key_file).manage
+
+    # TorchServe answers 503 in both cases.
+    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+        with pytest.raises(ModelUnavailableError, match="503") as failed:
+            await client.generate("raising", *TRACKS)
+        assert not isinstance(failed.value, ModelAwayError)
+
+        scaled = manage(
+            "PUT", "/models/musiclab/raising", min_worker=0, max_worker=0, synchronous="true"
+        )
+        assert scaled.status_code == 200, scaled.text
+        with pytest.raises(ModelAwayError, match="503"):
+            await client.generate("raising", *TRACKS)
+
+    run(own_server.settings, scenario)
