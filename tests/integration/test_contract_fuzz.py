@@ -1,0 +1,18 @@
+"""The short form of tests/contract_fuzz.py; `make fuzz` is the long one."""
+
+from pathlib import Path
+
+from orchestrator.settings import Settings
+from tests.contract_fuzz import Fuzzer, unlimited_service
+
+CASES = 100
+
+
+def test_answers_are_what_the_contract_says(packed: Settings, tmp_path: Path) -> None:
+    with unlimited_service(packed) as service:
+        report = Fuzzer(service, tmp_path).run(CASES, seed_number=1)
+    print(*report.lines(), sep="\n")
+    assert not report.violations, "\n".join(report.violations[:5])
+    assert report.server_errors == 0
+    assert report.count("generate", 202) >= CASES / 10, "too few forms were accepted to tell much"
+    assert {"completed", "failed"} <= report.states.keys()
