@@ -1,0 +1,1 @@
+"""What was accepted is never lost: MusicLab killed at random under steady submissions."""

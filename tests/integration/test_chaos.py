@@ -1,0 +1,18 @@
+"""A short form of `make chaos`: two kills of each kind of service lose nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.settings import Settings
+from tests.chaos.run import run
+from tests.chaos.systems import SYSTEMS
+
+SEED = 7  # strikes a worker, then the API
+
+
+@pytest.mark.parametrize("backend", sorted(SYSTEMS))
+def test_what_was_accepted_is_never_lost(backend: str, packed: Settings, tmp_path: Path) -> None:
+    report = run(backend, 2, SEED, packed, tmp_path)
+    assert report.faults == [], f"see {tmp_path}"
+    assert report.figures["accepted"]

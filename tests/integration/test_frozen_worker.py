@@ -1,0 +1,93 @@
+"""A worker that stands still past its lease, and wakes up when others have done its work."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import requests
+import sqlalchemy as sa
+
+from orchestrator.database import Database
+from orchestrator.files import GENERATED, JOB_PREFIX
+from orchestrator.jobs import JobTable, Upload
+from orchestrator.leases import Leases
+from orchestrator.schema import events, jobs
+from orchestrator.settings import Settings
+from orchestrator.windows import Window
+from tests.chaos.checks import SWEPT_WITHIN_S, rows
+from tests.chaos.commands import Command, wait_until
+from tests.chaos.systems import ManyProcesses, started
+from tests.postgres import PostgresServer
+from tests.s3 import S3Server
+from tests.service import DONE_WITHIN_S, Service
+from tests.signals import RATE, encoded, noise
+
+
+def test_the_newer_result_is_not_touched(
+    packed: Settings, tmp_path: Path, postgres: PostgresServer, s3: S3Server
+) -> None:
+    with started(ManyProcesses(packed, tmp_path, postgres, s3)) as system:
+        *_, first, second = system.commands
+        second.freeze()  # so that the other one takes the job
+        files = {
+            f"track{track}": ("noise.wav", encoded(noise(2 * RATE, track))) for track in (1, 2)
+        }
+        job_id = Service(system.settings).generate(files).json()["job_id"]
+        query = sa.select(jobs).where(jobs.c.id == job_id)
+        wait_until(lambda: rows(system, query)[0].progress == 50, DONE_WITHIN_S, "at work")
+        first.freeze()
+        second.wake()
+        wait_until(lambda: rows(system, query)[0].state == "completed", DONE_WITHIN_S, "done")
+        music = [f"{JOB_PREFIX}{job_id}/{GENERATED}"]
+        wait_until(lambda: system.files() == music, SWEPT_WITHIN_S, "only the music is left")
+
+        before = all_of(system, job_id)
+        assert [row.lease for row in before["row"]] == [2]
+        first.wake()
+        wait_until(lambda: not at_work(first), DONE_WITHIN_S, "the first worker lets go")
+        assert all_of(system, job_id) == before
+
+
+def all_of(system: ManyProcesses, job_id: str) -> dict[str, Any]:
+    """All that there is of a job."""
+    return {
+        "row": rows(system, sa.select(jobs).where(jobs.c.id == job_id)),
+        "events": rows(system, sa.select(events).where(events.c.job_id == job_id)),
+        "files": [system.store.head(path) for path in system.files()],
+        "music": Service(system.settings).call("GET", f"/api/download/{job_id}").content,
+    }
+
+
+def at_work(worker: Command) -> bool:
+    metrics = requests.get(f"http://127.0.0.1:{worker.health}/metrics", timeout=30).text
+    return "musiclab_jobs_at_work 0.0" not in metrics.splitlines()
+
+
+def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = Database("", tmp_path / "jobs.sqlite")
+        await database.open()
+        table, leases = JobTable(database), Leases(database)
+        await add(database, table, "slept")
+        job = await leases.claim()
+        assert job is not None
+        await leases.resume()  # its lease has ended
+        assert await leases.claim() is None
+        leases.let_go(job.id)
+        again = await leases.claim()
+        assert again is not None
+        assert (again.id, again.lease) == (job.id, 2)
+        await database.close()
+
+    asyncio.run(scenario())
+
+
+async def add(database: Database, table: JobTable, job_id: str) -> None:
+    window = Window(0, 16)
+    upload = Upload((".wav", ".wav"), (window, window), "content", None, 0)
+
+    def work(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(jobs).values(id=job_id, state="receiving"))
+        table.submit(job_id, upload, connection)
+
+    await database.write(work)
