@@ -1,0 +1,52 @@
+"""How quickly is a request answered whose music was made before?
+
+    python -m benchmarks.repeated_request
+
+Starts `musiclab up`, sends two tracks of four minutes, waits for the music, and sends the same
+request again, 20 times. Prints how long a repeated request took from the first byte sent until the
+answer was there, and that the job was completed by then.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from tests.conftest import settings_in
+from tests.service import Service, running
+from tests.tracks import make_track, restless_noise
+
+SECONDS = 240
+REPEATED = 20
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sound = restless_noise(SECONDS)
+        kinds = ("cbr.mp3", "edit_list.m4a")
+        tracks = [make_track(folder, kind, sound).read_bytes() for kind in kinds]
+        files = {"track1": (kinds[0], tracks[0]), "track2": (kinds[1], tracks[1])}
+        settings = settings_in(folder).model_copy(update={"rate_limit": 0})
+        with running(settings, "up"):
+            service = Service(settings)
+            first = service.finished(service.generate(files).json()["job_id"])
+            assert first["status"] == "completed", first
+            took = []
+            for _ in range(REPEATED):
+                began = time.perf_counter()
+                answer = service.generate(files)
+                took.append(time.perf_counter() - began)
+                job_id = answer.json()["job_id"]
+                status = service.call("GET", f"/api/status/{job_id}").json()
+                assert status["status"] == "completed", status
+        sizes = " and ".join(f"{len(track) / 1e6:.1f} MB" for track in tracks)
+        print(f"{REPEATED} repeated requests of {sizes}, upload included:")
+        print(
+            f"median {1000 * statistics.median(took):.0f} ms, longest {1000 * max(took):.0f} ms; "
+            "every job was completed when the answer came"
+        )
+
+
+if __name__ == "__main__":
+    main()
