@@ -111,13 +111,18 @@ class Admission:
             .values(idempotency_key=idempotency_key, body=body)
         )
 
-    async def withdraw(self, job_id: str) -> None:
-        """Forget an upload that was refused; the rate limit goes on counting it."""
+    async def withdraw(self, job_id: str) -> bool:
+        """Forget an upload that was refused; the rate limit goes on counting it.
 
-        def work(connection: sa.Connection) -> None:
-            remove_rows(connection, [job_id])
+        False if it was accepted meanwhile, and is a job by now.
+        """
+        refused = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == "receiving")
 
-        await self._database.write(work, READ_PATIENCE_S)
+        def work(connection: sa.Connection) -> bool:
+            found = connection.execute(refused.with_for_update()).scalars().all()
+            return bool(remove_rows(connection, list(found)))
+
+        return await self._database.write(work, READ_PATIENCE_S)
 
     def _check_rate(self, connection: sa.Connection, client: str) -> None:
         limit = self._limits.per_minute

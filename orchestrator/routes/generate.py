@@ -97,8 +97,8 @@ def _accepted(job_id: str, *, repeated: bool = False) -> web.Response:
 
 async def _withdraw(app: web.Application, job_id: str) -> None:
     with suppress(DatabaseAwayError, FilesUnavailableError):  # then the sweep does it
-        await app[ADMISSION].withdraw(job_id)
-        await app[FILES].remove(job_id)
+        if await app[ADMISSION].withdraw(job_id):
+            await app[FILES].remove(job_id)
 
 
 def _check_headers(request: web.Request) -> None:
@@ -163,10 +163,11 @@ async def _accept(
         # The same request came twice at once, and the other one was quicker.
         return None if key is None else await app[ADMISSION].find(key)
     app[METRICS].accepted.inc()
-    if original is not None:
-        app[METRICS].reused.inc()
-        await app[FILES].delete(job_id, *form.names)
-    await app[FILES].release(job_id)
+    with suppress(FilesUnavailableError):  # then the sweep does it
+        if original is not None:
+            app[METRICS].reused.inc()
+            await app[FILES].delete(job_id, *form.names)
+        await app[FILES].release(job_id)
     if WORKER in app:
         app[WORKER].wake()
     return None

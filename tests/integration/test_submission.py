@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, FormData
+from aiohttp import ClientResponse, FormData, ServerDisconnectedError
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator import form as form_module
 from orchestrator.app import create_app
+from orchestrator.keys import FILES, TABLE
 from orchestrator.settings import Settings
 from tests.postgres import PostgresServer
 from tests.quick_model import Client
@@ -291,5 +292,29 @@ def test_an_upload_that_stands_still_is_given_up(
         assert await code_of(refused) == (408, "upload_timeout")
         assert 1.2 < time.monotonic() - began < 20
         assert list(settings.cache.iterdir()) == []
+
+    with_api(settings, scenario)
+
+
+def test_what_was_accepted_stays_whatever_happens_until_the_answer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(client: Client) -> None:
+        app = client.app
+        assert app is not None
+        release = app[FILES].release
+
+        async def cancelled(job_id: str) -> None:
+            if await app[TABLE].get(job_id) is not None:
+                raise asyncio.CancelledError
+            await release(job_id)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(app[FILES], "release", cancelled)
+            with pytest.raises(ServerDisconnectedError):
+                await generate(client, Idempotency_Key="one")
+        job_id = await job_of(await generate(client, Idempotency_Key="one"))
+        assert (await client.get(f"/api/status/{job_id}")).status == 200
+        assert [path.name for path in settings.cache.iterdir()] == [f"music_{job_id}"]
 
     with_api(settings, scenario)
