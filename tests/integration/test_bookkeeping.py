@@ -12,15 +12,17 @@ import psutil
 import pytest
 import sqlalchemy as sa
 from aiohttp import ClientResponse, FormData
+from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator import torchserve
 from orchestrator.admission import Admission
+from orchestrator.app import create_app, create_worker_app
 from orchestrator.files import window_name
 from orchestrator.keys import DATABASE, FILES, LEASES, TABLE, WORKER
 from orchestrator.schema import jobs
 from orchestrator.settings import Settings
 from tests.postgres import PostgresServer
-from tests.quick_model import MUSIC, VERSION, Client, with_quick_model
+from tests.quick_model import MUSIC, VERSION, Client, quick_model, with_quick_model
 from tests.s3 import S3Server
 from tests.signals import RATE, encoded, noise
 from tests.tables import NO_LIMITS, UPLOAD, new_id
@@ -267,6 +269,43 @@ def test_deleting_a_job_ends_its_ffmpeg_within_a_second(settings: Settings, tmp_
         assert (await client.get(f"/api/status/{job_id}")).status == 404
 
     run(settings, scenario)
+
+
+def test_deleting_a_job_ends_its_ffmpeg_on_another_host_too(
+    settings: Settings,
+    tmp_path: Path,
+    s3: S3Server,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    name = new_id()
+    urls = {"database_url": postgres.create_database(name), "files_url": s3.create_bucket(name)}
+    shared = settings.model_copy(update=urls)
+    long = make_endless_wav(tmp_path / "long.wav", 50 * 2**20)
+
+    async def scenario() -> None:
+        api = create_app(shared, runs_jobs=False)
+        async with (
+            quick_model(shared) as host,
+            TestClient(TestServer(create_worker_app(host))),
+            TestClient(TestServer(api)) as client,
+        ):
+            with long.open("rb") as file:
+                job_id = await submit(client, form(file, start_time_1="1e6"))
+            async with asyncio.timeout(20):
+                while not ffmpegs():
+                    await asyncio.sleep(0.01)
+            assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
+            async with asyncio.timeout(1):
+                while ffmpegs():
+                    await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                while await api[FILES].job_ids() or list(shared.scratch_dir.glob("*/*")):
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
 
 
 def ffmpegs() -> list[psutil.Process]:
