@@ -19,7 +19,7 @@ from orchestrator.errors import (
 from orchestrator.jobs import status_document
 from orchestrator.schema import layout
 from tests.postgres import PostgresServer
-from tests.tables import UPLOAD, Backend, Tables, opened
+from tests.tables import UPLOAD, Backend, Tables, new_id, opened
 
 
 def test_a_job_comes_back_as_it_was_submitted(backend: Backend) -> None:
@@ -210,7 +210,7 @@ def test_after_a_restart_what_ran_is_taken_at_once(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_take_the_same_job(postgres: PostgresServer) -> None:
-    url = postgres.create_database("two_processes")
+    url = postgres.create_database(new_id())
 
     async def scenario() -> None:
         ours, theirs = await opened(url, Path()), await opened(url, Path())
@@ -265,7 +265,7 @@ def test_a_commit_outlasts_a_power_failure(tmp_path: Path) -> None:
 
 
 def test_a_restart_of_postgresql_is_waited_for(postgres: PostgresServer) -> None:
-    url = postgres.create_database("restarted")
+    url = postgres.create_database(new_id())
 
     async def scenario() -> None:
         tables = await opened(url, Path())
