@@ -39,7 +39,8 @@ class Job:
         converted: whether both tracks are WAV files of just their windows by now.
         bytes: of its files, about.
         lease: how often a worker has taken it; the number under which that worker writes.
-        attempts: how often it was tried, without what was handed back.
+        attempts: how often it was tried to an end, without what was handed back or died.
+        deaths: how often a process that ran it died.
         created_at, started_at, finished_at, read_at: seconds since 1970 by the database's clock.
         timings: seconds by stage.
     """
@@ -60,6 +61,7 @@ class Job:
     bytes: int
     lease: int
     attempts: int
+    deaths: int
     created_at: float
     started_at: float | None
     finished_at: float | None

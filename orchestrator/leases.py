@@ -103,6 +103,7 @@ class Leases:
                 revision=jobs.c.revision + 1,
                 owner=self.owner,
                 lease=jobs.c.lease + 1,
+                deaths=jobs.c.deaths + sa.case((jobs.c.state == "running", 1), else_=0),
                 lease_until=NOW + LEASE_S,
                 started_at=sa.func.coalesce(jobs.c.started_at, NOW),
             )
@@ -133,14 +134,13 @@ class Leases:
     async def begin_generation(
         self, job: Job, version: str, codec: str | None, message: str
     ) -> None:
-        """The model is about to be asked, which counts as an attempt."""
+        """The model is about to be asked."""
         await self._write(
             job,
             progress=_at_least(50),
             message=message,
             model_version=version,
             codec=codec,
-            attempts=job.attempts + 1,
         )
 
     async def complete(
@@ -156,11 +156,11 @@ class Leases:
             finished_at=NOW,
             bytes=size,
             timings=timings,
+            attempts=job.attempts + 1,
         )
 
-    async def fail(self, job: Job, code: str, sentence: str, attempts: int | None = None) -> None:
-        """The job has failed for good, after so many attempts if that is not written yet."""
-        counted = {} if attempts is None else {"attempts": attempts}
+    async def fail(self, job: Job, code: str, sentence: str, attempts: int) -> None:
+        """The job has failed for good, after so many attempts."""
         await self._write(
             job,
             state="failed",
@@ -168,7 +168,7 @@ class Leases:
             message=sentence,
             finished_at=NOW,
             bytes=0,
-            **counted,
+            attempts=attempts,
         )
 
     async def retry(self, job: Job, after_s: float, message: str, attempts: int) -> None:

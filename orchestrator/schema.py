@@ -55,6 +55,7 @@ jobs = sa.Table(
     sa.Column("lease", sa.Integer, nullable=False, default=0),
     sa.Column("lease_until", sa.Double),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("deaths", sa.Integer, nullable=False, default=0),  # of processes that ran it
     sa.Column("run_at", sa.Double),
     sa.Column("created_at", sa.Double),
     sa.Column("started_at", sa.Double),

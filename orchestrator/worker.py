@@ -28,6 +28,8 @@ from orchestrator.torchserve import InferenceClient, ModelWatch
 
 TRACKS = (1, 2)
 MAX_ATTEMPTS = 5
+# Processes are killed and machines fail through no fault of a job; but one may be that fault.
+MAX_DEATHS = 20
 POLL_S = 1.0
 HELD_CHECK_S = 0.5  # how soon a job that another host deleted is stopped here
 RETRY_S = (1.0, 60.0)  # the first wait and the longest; each is twice the one before
@@ -115,7 +117,7 @@ class Worker:
                 self._leases.let_go(job.id)
                 await self._hand_back(job)
                 return
-            if job.lease > 1:  # whoever had it before may have died
+            if job.deaths:  # and may have left something
                 self._sweep.soon()
             self._running[job.id] = asyncio.create_task(self._work(job))
             self._metrics.at_work.set(len(self._running))
@@ -158,9 +160,9 @@ class Worker:
     async def _try(self, job: Job, logger: structlog.typing.FilteringBoundLogger) -> None:
         attempt = Attempt(job, self._leases, self._files, self._inference, self._watch)
         try:
-            if job.attempts >= MAX_ATTEMPTS:
-                # Whoever made the last of them died, or could not say what came of it.
-                await self._give_up(attempt, "no answer", job.attempts)
+            if job.deaths > MAX_DEATHS:
+                sentence = f"Given up: {job.deaths} processes died while they ran it"
+                await self._fail(attempt, "too_many_attempts", sentence, job.attempts)
                 return
             await attempt.run()
         except LeaseLostError:
@@ -168,7 +170,7 @@ class Worker:
             await self._clear_away(job)
         except (MediaError, ModelRefusedError) as error:
             logger.info("job failed", code=error.code, reason=str(error))
-            await self._fail(attempt, error.code, str(error))
+            await self._fail(attempt, error.code, str(error), job.attempts + 1)
         except asyncio.CancelledError:
             await self._hand_back(job)
             raise
@@ -207,13 +209,7 @@ class Worker:
             await self._files.delete(job.id, part_name(job.lease))
             self._sweep.soon()  # a window of ours may have come after the result of the other
 
-    async def _give_up(self, attempt: "Attempt", reason: str, attempts: int) -> None:
-        sentence = f"Given up after {attempts} attempts; the last one failed: {reason}"
-        await self._fail(attempt, "too_many_attempts", sentence, attempts)
-
-    async def _fail(
-        self, attempt: "Attempt", code: str, sentence: str, attempts: int | None = None
-    ) -> None:
+    async def _fail(self, attempt: "Attempt", code: str, sentence: str, attempts: int) -> None:
         try:
             await self._leases.fail(attempt.job, code, sentence, attempts)
         except LeaseLostError:
@@ -225,7 +221,8 @@ class Worker:
     async def _retry(self, attempt: "Attempt", reason: str, attempts: int) -> None:
         """Try again later what may pass; give up after the last attempt."""
         if attempts >= MAX_ATTEMPTS:
-            await self._give_up(attempt, reason, attempts)
+            sentence = f"Given up after {attempts} attempts; the last one failed: {reason}"
+            await self._fail(attempt, "too_many_attempts", sentence, attempts)
             return
         first, longest = RETRY_S
         wait = min(longest, first * 2 ** max(0, attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311

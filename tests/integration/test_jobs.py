@@ -119,7 +119,7 @@ def test_a_lost_lease_writes_nothing(backend: Backend, monkeypatch: pytest.Monke
             leases.mark_converted(stale, 1, {}),
             leases.begin_generation(stale, "late", None, "late"),
             leases.complete(stale, 1, {}, 1.0),
-            leases.fail(stale, "late", "late"),
+            leases.fail(stale, "late", "late", 1),
             leases.retry(stale, 0, "late", 0),
         ):
             with pytest.raises(LeaseLostError):
@@ -203,6 +203,7 @@ def test_after_a_restart_what_ran_is_taken_at_once(tmp_path: Path) -> None:
         assert (await tables.get("a")).state == "completed"
         orphan = await tables.claim()
         assert (orphan.id, orphan.lease, orphan.converted) == ("b", 2, True)
+        assert (orphan.deaths, orphan.attempts) == (1, 0), "its process died, the job did not fail"
         assert (await tables.claim()).id == "c"
         assert await tables.leases.claim() is None
 

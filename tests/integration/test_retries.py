@@ -4,11 +4,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from aiohttp import web
 
 from orchestrator import ffmpeg
 from orchestrator import worker as worker_module
 from orchestrator.errors import ConversionError
+from orchestrator.keys import DATABASE, WORKER
+from orchestrator.schema import jobs
 from orchestrator.settings import Settings
 from orchestrator.windows import Window
 from tests.integration.test_bookkeeping import finished, status, submit
@@ -110,5 +113,27 @@ def test_while_it_waits_the_status_says_why(
                 now = await status(client, job_id)
             assert now["message"].startswith("Waiting for another try: ")
             assert now["progress"] == 50
+
+    asyncio.run(served())
+
+
+@pytest.mark.parametrize(("deaths", "outcome"), [(20, "completed"), (21, "too_many_attempts")])
+def test_a_job_outlives_many_processes_but_not_any_number(
+    settings: Settings, deaths: int, outcome: str
+) -> None:
+    async def served() -> None:
+        async with with_quick_model(settings, answering()) as client:
+            app = client.app
+            assert app is not None
+            await app[WORKER].finish(0)
+            job_id = await submit(client)
+
+            def die(connection: sa.Connection) -> None:
+                connection.execute(jobs.update().values(deaths=deaths))
+
+            await app[DATABASE].write(die)
+        async with with_quick_model(settings, answering()) as client:
+            done = await finished(client, job_id)
+            assert outcome in (done["status"], done.get("error_code")), done
 
     asyncio.run(served())

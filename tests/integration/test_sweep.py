@@ -97,7 +97,7 @@ def test_a_completed_job_keeps_its_accepted_result_only(
 def test_a_failed_job_keeps_no_files(backend: Backend, files: LocalFiles) -> None:
     async def scenario(tables: Tables) -> None:
         await tables.submit("a")
-        await tables.leases.fail(await tables.claim(), "not_audio", "sentence")
+        await tables.leases.fail(await tables.claim(), "not_audio", "sentence", 1)
         await put(files, "a", upload_name(1, ".mp3"))
         await swept(tables, files)
         assert await files.job_ids() == set()
