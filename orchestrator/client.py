@@ -57,7 +57,7 @@ class Status:
 
     Attributes:
         progress: 0 to 100; never goes back.
-        attempts: how often the model was asked.
+        attempts: how often it was tried to an end.
         model_version, codec: what makes the music, once that is known.
         timings: seconds by stage.
         queue_position: 1 is the next; only while queued.

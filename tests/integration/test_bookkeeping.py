@@ -53,23 +53,22 @@ def run(settings: Settings, scenario: Scenario, **changed: Any) -> None:
     asyncio.run(served())
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def anywhere(
-    request: pytest.FixtureRequest,
-    settings: Settings,
-    s3: S3Server,
-    postgres: PostgresServer,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def shared(
+    settings: Settings, s3: S3Server, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    """SQLite and a folder; PostgreSQL and a bucket."""
-    if request.param == "folder":
-        return settings
+    """PostgreSQL and a bucket, as several hosts have them."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     name = new_id()
-    return settings.model_copy(
-        update={"database_url": postgres.create_database(name), "files_url": s3.create_bucket(name)}
-    )
+    urls = {"database_url": postgres.create_database(name), "files_url": s3.create_bucket(name)}
+    return settings.model_copy(update=urls)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def anywhere(request: pytest.FixtureRequest, settings: Settings, shared: Settings) -> Settings:
+    """SQLite and a folder; PostgreSQL and a bucket."""
+    return settings if request.param == "folder" else shared
 
 
 async def submit(client: Client, data: FormData | None = None) -> str:
@@ -272,17 +271,8 @@ def test_deleting_a_job_ends_its_ffmpeg_within_a_second(settings: Settings, tmp_
 
 
 def test_deleting_a_job_ends_its_ffmpeg_on_another_host_too(
-    settings: Settings,
-    tmp_path: Path,
-    s3: S3Server,
-    postgres: PostgresServer,
-    monkeypatch: pytest.MonkeyPatch,
+    shared: Settings, tmp_path: Path
 ) -> None:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    name = new_id()
-    urls = {"database_url": postgres.create_database(name), "files_url": s3.create_bucket(name)}
-    shared = settings.model_copy(update=urls)
     long = make_endless_wav(tmp_path / "long.wav", 50 * 2**20)
 
     async def scenario() -> None:

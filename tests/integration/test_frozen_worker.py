@@ -1,19 +1,14 @@
 """A worker that stands still past its lease, and wakes up when others have done its work."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import requests
 import sqlalchemy as sa
 
-from orchestrator.database import Database
 from orchestrator.files import GENERATED, JOB_PREFIX
-from orchestrator.jobs import JobTable, Upload
-from orchestrator.leases import Leases
 from orchestrator.schema import events, jobs
 from orchestrator.settings import Settings
-from orchestrator.windows import Window
 from tests.chaos.checks import SWEPT_WITHIN_S, rows
 from tests.chaos.commands import Command, wait_until
 from tests.chaos.systems import ManyProcesses, started
@@ -21,6 +16,7 @@ from tests.postgres import PostgresServer
 from tests.s3 import S3Server
 from tests.service import DONE_WITHIN_S, Service
 from tests.signals import RATE, encoded, noise
+from tests.tables import Backend, Tables
 
 
 def test_the_newer_result_is_not_touched(
@@ -64,30 +60,13 @@ def at_work(worker: Command) -> bool:
 
 
 def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        database = Database("", tmp_path / "jobs.sqlite")
-        await database.open()
-        table, leases = JobTable(database), Leases(database)
-        await add(database, table, "slept")
-        job = await leases.claim()
-        assert job is not None
-        await leases.resume()  # its lease has ended
-        assert await leases.claim() is None
-        leases.let_go(job.id)
-        again = await leases.claim()
-        assert again is not None
+    async def scenario(tables: Tables) -> None:
+        await tables.submit("slept")
+        job = await tables.claim()
+        await tables.leases.resume()  # its lease has ended
+        assert await tables.leases.claim() is None
+        tables.leases.let_go(job.id)
+        again = await tables.claim()
         assert (again.id, again.lease) == (job.id, 2)
-        await database.close()
 
-    asyncio.run(scenario())
-
-
-async def add(database: Database, table: JobTable, job_id: str) -> None:
-    window = Window(0, 16)
-    upload = Upload((".wav", ".wav"), (window, window), "content", None, 0)
-
-    def work(connection: sa.Connection) -> None:
-        connection.execute(sa.insert(jobs).values(id=job_id, state="receiving"))
-        table.submit(job_id, upload, connection)
-
-    await database.write(work)
+    Backend("", tmp_path / "jobs.sqlite").run(scenario)

@@ -16,7 +16,7 @@ from orchestrator.settings import Settings
 from tests.postgres import PostgresServer
 from tests.quick_model import Client
 from tests.signals import RATE, encoded, noise
-from tests.tables import new_id
+from tests.tables import Backend, new_id
 
 SOUND = [encoded(noise(RATE // 4, seed)) for seed in range(3)]
 
@@ -57,14 +57,10 @@ def with_api(settings: Settings, scenario: Scenario, **changed: Any) -> None:
     asyncio.run(served())
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def stored(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+@pytest.fixture
+def stored(backend: Backend, settings: Settings) -> Settings:
     """Settings with a database of each kind."""
-    url = ""
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        url = server.create_database(f"test_{new_id()}")
-    return settings.model_copy(update={"database_url": url})
+    return settings.model_copy(update={"database_url": backend.url})
 
 
 def test_the_same_key_gives_the_same_job(stored: Settings) -> None:
