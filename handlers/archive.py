@@ -12,13 +12,16 @@ from handlers.encodec_network import LATENT_DIM
 from handlers.errors import CheckpointError, MusicLabError
 from handlers.files import sha256
 from handlers.pipeline import Pipeline
+from handlers.precision import Precision
 
 MANIFEST = "musiclab.json"
 CHECKPOINT = "checkpoint.pt"
 CODEC_WEIGHTS = "codec.th"
 
 
-def load_archive(folder: Path, device: torch.device) -> tuple[Pipeline, dict[str, Any]]:
+def load_archive(
+    folder: Path, device: torch.device, precision: Precision
+) -> tuple[Pipeline, dict[str, Any]]:
     """The pipeline that the unpacked archive in `folder` describes, and its manifest.
 
     Raises:
@@ -31,7 +34,7 @@ def load_archive(folder: Path, device: torch.device) -> tuple[Pipeline, dict[str
     checkpoint = load_checkpoint(folder / CHECKPOINT)
     check_latent_dim(checkpoint)
     codec = load_codec(folder / CODEC_WEIGHTS, manifest["codec"]["kind"])
-    return Pipeline(codec, checkpoint.model, device), manifest
+    return Pipeline(codec, checkpoint.model, device, precision), manifest
 
 
 def check_latent_dim(checkpoint: Checkpoint) -> None:

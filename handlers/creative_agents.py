@@ -6,7 +6,7 @@ Both take and return latents [B, D, T]; their inner sizes are fixed, only D vari
 import torch
 from torch import Tensor, nn
 
-from handlers.layers import SinusoidalEncoding, rms, transformer_encoder
+from handlers.layers import SinusoidalEncoding, TransformerEncoder, rms
 
 FEATURES = 256
 COMPONENT_CHANNELS = 64
@@ -107,7 +107,7 @@ class Composer(nn.Module):
         components = 2 * len(COMPONENT_KERNELS) * COMPONENT_CHANNELS
         self.component_projection = nn.Linear(components, COMPOSER_DIM)
         self.pos_encoder = SinusoidalEncoding(COMPOSER_DIM)
-        self.composer = transformer_encoder(COMPOSER_DIM, nhead=8, num_layers=4)
+        self.composer = TransformerEncoder(COMPOSER_DIM, nhead=8, num_layers=4)
         self.output_projection = nn.Sequential(
             nn.Linear(COMPOSER_DIM, 256),
             nn.GELU(),

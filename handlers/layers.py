@@ -31,9 +31,20 @@ class SinusoidalEncoding(nn.Module):
         return x + self.pe[:, : x.shape[1]]
 
 
-def transformer_encoder(d_model: int, nhead: int, num_layers: int) -> nn.TransformerEncoder:
-    """Post-norm transformer encoder over [B, T, d_model], feed-forward of 4 d_model, exact GELU."""
-    layer = nn.TransformerEncoderLayer(
-        d_model, nhead, dim_feedforward=4 * d_model, activation="gelu", batch_first=True
-    )
-    return nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+class TransformerEncoder(nn.TransformerEncoder):
+    """Post-norm transformer encoder over [B, T, d_model], feed-forward of 4 d_model, exact GELU.
+
+    It may compute in bfloat16 while all around it stays in float32: it takes and returns the
+    latter.
+    """
+
+    def __init__(self, d_model: int, nhead: int, num_layers: int) -> None:
+        layer = nn.TransformerEncoderLayer(
+            d_model, nhead, dim_feedforward=4 * d_model, activation="gelu", batch_first=True
+        )
+        super().__init__(layer, num_layers, enable_nested_tensor=False)
+
+    def forward(self, src: Tensor) -> Tensor:  # type: ignore[override]  # no masks here
+        dtype = next(self.parameters()).dtype
+        encoded: Tensor = super().forward(src.to(dtype))
+        return encoded.to(src.dtype)

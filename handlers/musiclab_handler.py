@@ -26,6 +26,7 @@ from handlers.errors import CheckpointError, InvalidRequestError
 from handlers.job_request import read_job
 from handlers.memory import keep_activations_in_heap
 from handlers.pipeline import SEGMENT_SAMPLES, Pipeline
+from handlers.precision import choose_precision
 
 log = logging.getLogger(__name__)
 
@@ -51,25 +52,29 @@ class MusicLabHandler:
     def initialize(self, context: Any) -> None:
         """Load the archive onto the worker's device and generate once, so that READY means ready.
 
+        The first batch is a full one: what it needs (memory, compiled code) is there from then on.
+
         Raises:
             MusicLabError: the device or the archive is not what it should be.
         """
         keep_activations_in_heap()
         properties = context.system_properties
-        asked = context.model_yaml_config.get("deviceType")
-        device = choose_device(asked, properties.get("gpu_id"))
-        self.pipeline, manifest = load_archive(Path(properties["model_dir"]), device)
+        config = context.model_yaml_config
+        device = choose_device(config.get("deviceType"), properties.get("gpu_id"))
+        precision = choose_precision(config.get("precision"), device)
+        self.pipeline, manifest = load_archive(Path(properties["model_dir"]), device, precision)
         self.labels = [manifest["version"], str(device).replace(":", "")]
-        silence = torch.zeros(1, 1, SEGMENT_SAMPLES)
+        silence = torch.zeros(config.get("batchSize", 1), 1, SEGMENT_SAMPLES)
         if not self.pipeline.generate(silence, silence).waveforms.isfinite().all():
             raise CheckpointError("the model makes NaN or infinity of silence; it cannot serve")
         codec = manifest["codec"]["kind"]
         checkpoint = "starter" if manifest["checkpoint"]["starter"] else "trained"
         self._observe(context, "musiclab_model_info", 1, [codec, checkpoint])
         log.info(
-            "musiclab %s is ready on %s: %s codec, %s checkpoint",
+            "musiclab %s is ready on %s in %s: %s codec, %s checkpoint",
             manifest["version"],
             describe(device),
+            precision,
             codec,
             checkpoint,
         )

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from handlers.channels_last import ChannelsLast
 from handlers.codec import Codec
+from handlers.layers import TransformerEncoder
+from handlers.precision import DTYPES, Precision, forbid_tf32
 from handlers.simple_transformer import SimpleTransformer
 
 SEGMENT_SAMPLES = 384_000
@@ -48,12 +51,33 @@ class _Stopwatch:
 
 
 class Pipeline:
-    """The codec and the model on one device, in fp32."""
+    """The codec and the model on one device.
 
-    def __init__(self, codec: Codec, model: SimpleTransformer, device: torch.device) -> None:
-        self.codec = codec.to(device)
-        self.model = model.to(device)
+    Args:
+        codec: the reference codec; it stays as it is.
+        model: is taken over.
+        device: where to compute.
+        precision: bf16 is that of the codec and of the model's transformers. What joins them, and
+            all latents between them, are float32: it costs next to nothing, and the loudness of
+            the music hangs on it.
+    """
+
+    def __init__(
+        self, codec: Codec, model: SimpleTransformer, device: torch.device, precision: Precision
+    ) -> None:
         self.device = device
+        self.precision = precision
+        self._dtype = DTYPES[precision]
+        if precision == "fp32":
+            forbid_tf32()
+        self.encoder, self.decoder = (
+            ChannelsLast(part, one_by_one=device.type == "cpu").to(device, self._dtype)
+            for part in (codec.encoder, codec.decoder)
+        )
+        self.model = model.to(device)
+        for module in self.model.modules():
+            if isinstance(module, TransformerEncoder):
+                module.to(self._dtype)
 
     @torch.inference_mode()
     def generate(self, track1: Tensor, track2: Tensor) -> Generated:
@@ -68,9 +92,16 @@ class Pipeline:
         # A single-stage model does not hear track 2, so nothing is spent on it.
         clips = torch.cat([track1, track2]) if self.model.uses_track2 else track1
         with watch.stage("encode"):
-            latents = self.codec.encode(clips.to(self.device))
+            latents = self.encoder(self._upload(clips).to(self._dtype)).float()
         with watch.stage("cascade"):
             latent = self.model(latents[:jobs], latents[jobs:])
         with watch.stage("decode"):
-            audio = self.codec.decode(latent).clamp(-1, 1)
-        return Generated(audio[:, 0].cpu(), watch.seconds)
+            audio = self.decoder(latent.to(self._dtype)).float().clamp(-1, 1)
+            waveforms = audio[:, 0].cpu()
+        return Generated(waveforms, watch.seconds)
+
+    def _upload(self, clips: Tensor) -> Tensor:
+        """Clips on the device; from pinned memory, which a GPU reads by itself."""
+        if self.device.type == "cuda":
+            clips = clips.pin_memory()
+        return clips.to(self.device, non_blocking=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.creative_agents import ComposingAgent, MaskingAgent
-from handlers.layers import SinusoidalEncoding, rms, transformer_encoder
+from handlers.layers import SinusoidalEncoding, TransformerEncoder, rms
 
 CASCADE_STAGES = 2
 GAIN_RANGE = (0.7, 1.5)
@@ -55,7 +55,7 @@ class Stage(nn.Module):
     def __init__(self, d_model: int, out_dim: int, nhead: int, num_layers: int) -> None:
         super().__init__()
         self.input_norm = nn.LayerNorm(d_model)
-        self.transformer = transformer_encoder(d_model, nhead, num_layers)
+        self.transformer = TransformerEncoder(d_model, nhead, num_layers)
         self.post_norm = nn.LayerNorm(d_model)
         self.output_proj = nn.Linear(d_model, out_dim)
 

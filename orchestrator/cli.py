@@ -20,7 +20,7 @@ from orchestrator.client import MusicLabClient, Status
 from orchestrator.doctor import examine
 from orchestrator.errors import ApiError, MusicLabError
 from orchestrator.model_server import ModelServer
-from orchestrator.model_versions import MODEL_NAME, CodecKind, Device
+from orchestrator.model_versions import MODEL_NAME, CodecKind, Device, Precision
 from orchestrator.service import CHECK_S, serve, serve_api, serve_worker
 from orchestrator.settings import Settings, load_settings
 from orchestrator.torchserve import ModelStatus
@@ -67,6 +67,9 @@ def model_pack(
     device: Annotated[
         Device | None, typer.Option(help="Insist on it.", show_default="a GPU if there is one")
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="What to compute with; auto takes bf16 where it is quick.")
+    ] = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="Allow a trained checkpoint with the starter codec.")
     ] = False,
@@ -74,7 +77,9 @@ def model_pack(
     """Build model_store/musiclab-<version>.mar, and print where it is."""
     with sentences():
         settings = load_settings()
-        ingredients = model_versions.choose_ingredients(settings, checkpoint, codec_kind, device)
+        ingredients = model_versions.choose_ingredients(
+            settings, checkpoint, codec_kind, device, precision
+        )
         typer.echo(model_versions.pack(settings, ingredients, version, force))
 
 

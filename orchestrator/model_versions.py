@@ -29,6 +29,7 @@ MANIFEST = "musiclab.json"
 HANDLERS = PROJECT / "handlers"
 HANDLER_FILE = "musiclab_handler.py"
 MODEL_CONFIG = "model-config.yaml"
+TUNED_CONFIGS = {"cpu": "model-config.cpu.yaml", "gpu": "model-config.gpu.yaml"}
 MANIFEST_KEYS = {"version", "checkpoint", "codec"}
 BEST_MODEL = "best_model.pt"
 OFFICIAL_CODEC = "encodec_24khz-d7cc33bc.th"
@@ -38,6 +39,7 @@ VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 CodecKind = Literal["official", "starter"]
 Device = Literal["cpu", "gpu"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,30 @@ class Ingredients:
         checkpoint: the checkpoint's file; None for the starter checkpoint.
         codec: the official codec weights' file; None for the starter codec.
         device: the device to insist on; None takes a GPU if there is one.
+        precision: what to compute with; "auto" takes bf16 where the device computes it.
     """
 
     checkpoint: Path | None
     codec: Path | None
     device: Device | None
+    precision: Precision = "auto"
+
+    @property
+    def tuned_for(self) -> Device:
+        """The device whose batch sizes suit: where none is insisted on, that of this machine."""
+        return self.device or ("gpu" if shutil.which("nvidia-smi") else "cpu")
+
+    @property
+    def config(self) -> str:
+        """The archive's model-config.yaml."""
+        files = (HANDLERS / MODEL_CONFIG, HANDLERS / TUNED_CONFIGS[self.tuned_for])
+        insisted = "" if self.device is None else f"deviceType: {self.device}\n"
+        text = "".join(file.read_text() for file in files)
+        return f"{text}\nprecision: {self.precision}\n{insisted}"
 
     def fingerprint(self) -> str:
-        """SHA-256 that changes when the code, the weights or the device does."""
-        parts = [f"device {self.device}"]
+        """SHA-256 that changes when the code, the weights or the configuration does."""
+        parts = [self.config]
         parts += [f"{file.name} {_sha256(file)}" for file in sorted(_code_files())]
         parts += [_sha256(file) if file else "starter" for file in (self.checkpoint, self.codec)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -67,6 +84,7 @@ def choose_ingredients(
     checkpoint: Path | None = None,
     codec: CodecKind | None = None,
     device: Device | None = None,
+    precision: Precision = "auto",
 ) -> Ingredients:
     """Fill in what was not given: one's own weights from checkpoints/, else the starter ones.
 
@@ -85,7 +103,7 @@ def choose_ingredients(
             "`musiclab codec fetch`, or pack with --codec starter"
         )
     use_official = codec == "official" or (codec is None and official.exists())
-    return Ingredients(checkpoint, official if use_official else None, device)
+    return Ingredients(checkpoint, official if use_official else None, device, precision)
 
 
 def fetch_codec(settings: Settings) -> Path:
@@ -137,6 +155,7 @@ def pack(
             "version": version,
             "created_at": created.isoformat(),
             "device": ingredients.device or "gpu if there is one, else cpu",
+            "precision": ingredients.precision,
             "fingerprint": fingerprint,
             **facts,
         }
@@ -205,7 +224,7 @@ def find_packed(settings: Settings, ingredients: Ingredients) -> Path | None:
 
 
 def _code_files() -> list[Path]:
-    return [*HANDLERS.glob("*.py"), HANDLERS / MODEL_CONFIG]
+    return list(HANDLERS.glob("*.py"))
 
 
 def _stage(content: Path, ingredients: Ingredients, starters: Path, force: bool) -> dict[str, Any]:
@@ -213,12 +232,9 @@ def _stage(content: Path, ingredients: Ingredients, starters: Path, force: bool)
     code = content / HANDLERS.name
     code.mkdir(parents=True)
     for file in _code_files():
-        if file.name not in (HANDLER_FILE, MODEL_CONFIG):  # those two go to the archive's root
+        if file.name != HANDLER_FILE:  # which goes to the archive's root
             shutil.copyfile(file, code / file.name)
-    config = (HANDLERS / MODEL_CONFIG).read_text()
-    if ingredients.device is not None:
-        config += f"\ndeviceType: {ingredients.device}\n"
-    (content / MODEL_CONFIG).write_text(config)
+    (content / MODEL_CONFIG).write_text(ingredients.config)
     options = [f"--starters={starters}", f"--into={content}"]
     if ingredients.checkpoint is not None:
         options.append(f"--checkpoint={ingredients.checkpoint.resolve()}")

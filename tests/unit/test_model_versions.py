@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -94,12 +95,30 @@ def test_the_device_goes_into_the_archives_configuration(
 ) -> None:
     archive = pack(settings, choose_ingredients(settings, device=device))
     config = yaml.safe_load(text_of(archive, "model-config.yaml"))
+    tuned = yaml.safe_load((model_versions.HANDLERS / f"model-config.{device}.yaml").read_text())
     assert config["deviceType"] == device
-    assert config["batchSize"] > 1
+    assert config["precision"] == "auto"
+    assert tuned["batchSize"] > 1
+    assert config["batchSize"] == tuned["batchSize"]
+    assert config["minWorkers"] == 1
+
+
+def test_the_precision_goes_into_the_archives_configuration(settings: Settings) -> None:
+    archive = pack(settings, choose_ingredients(settings, precision="fp32"))
+    assert yaml.safe_load(text_of(archive, "model-config.yaml"))["precision"] == "fp32"
+    assert read_manifest(archive)["precision"] == "fp32"
 
 
 def test_without_a_device_none_is_insisted_on(starter_archive: Path) -> None:
     assert "deviceType" not in yaml.safe_load(text_of(starter_archive, "model-config.yaml"))
+
+
+@pytest.mark.parametrize(("found", "device"), [(None, "cpu"), ("/usr/bin/nvidia-smi", "gpu")])
+def test_without_a_device_batches_suit_that_of_this_machine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, found: str | None, device: str
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: found)
+    assert choose_ingredients(settings).tuned_for == device
 
 
 def test_every_packing_makes_a_new_version(settings: Settings) -> None:
@@ -173,8 +192,9 @@ def test_the_fingerprint_follows_code_weights_and_device(
         choose_ingredients(settings).fingerprint(),
         choose_ingredients(settings, checkpoint=trained).fingerprint(),
         choose_ingredients(settings, device="cpu").fingerprint(),
+        choose_ingredients(settings, precision="fp32").fingerprint(),
     ]
-    changed_code("model-config.yaml", "batchSize: 4", "batchSize: 2")
+    changed_code("model-config.cpu.yaml", "batchSize: 2", "batchSize: 3")
     prints.append(choose_ingredients(settings).fingerprint())
     assert len(set(prints)) == len(prints)
 

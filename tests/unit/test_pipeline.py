@@ -25,12 +25,12 @@ def random_model(stages: int) -> SimpleTransformer:
 
 @pytest.fixture(scope="module")
 def cascade(starter_codec: Codec) -> Pipeline:
-    return Pipeline(starter_codec, random_model(stages=2), torch.device("cpu"))
+    return Pipeline(starter_codec, random_model(stages=2), torch.device("cpu"), "fp32")
 
 
 @pytest.fixture(scope="module")
 def single_stage(starter_codec: Codec) -> Pipeline:
-    return Pipeline(starter_codec, random_model(stages=1), torch.device("cpu"))
+    return Pipeline(starter_codec, random_model(stages=1), torch.device("cpu"), "fp32")
 
 
 def clips(jobs: int, samples: int, seed: int) -> Tensor:
@@ -42,9 +42,9 @@ def clips(jobs: int, samples: int, seed: int) -> Tensor:
 def recorded_calls(pipeline: Pipeline) -> Iterator[Calls]:
     """What each call of encoder, model and decoder returns, as long as the context lasts."""
     parts: dict[str, nn.Module] = {
-        "encoder": pipeline.codec.encoder,
+        "encoder": pipeline.encoder,
         "model": pipeline.model,
-        "decoder": pipeline.codec.decoder,
+        "decoder": pipeline.decoder,
     }
     calls: Calls = {name: [] for name in parts}
     with ExitStack() as hooks:
@@ -83,13 +83,31 @@ def test_a_single_stage_spends_nothing_on_track_2(single_stage: Pipeline) -> Non
     assert torch.equal(heard, single_stage.generate(track1, torch.zeros(2, 1, SHORT)).waveforms)
 
 
-def test_tracks_keep_their_roles(cascade: Pipeline) -> None:
+def test_tracks_keep_their_roles(cascade: Pipeline, starter_codec: Codec) -> None:
     track1, track2 = clips(2, SHORT, seed=1), clips(2, SHORT, seed=2)
-    codec, model = cascade.codec, cascade.model
-    with torch.inference_mode():
-        expected = codec.decode(model(codec.encode(track1), codec.encode(track2)))[:, 0]
     generated = cascade.generate(track1, track2).waveforms
-    torch.testing.assert_close(generated, expected.clamp(-1, 1), rtol=0, atol=1e-5)
+    expected = by_the_reference(starter_codec, track1, track2)
+    torch.testing.assert_close(generated, expected, rtol=0, atol=1e-5)
+
+
+def by_the_reference(codec: Codec, track1: Tensor, track2: Tensor) -> Tensor:
+    """What EnCodec's own network and the plain model make, in float32."""
+    model = random_model(stages=2)
+    with torch.inference_mode():
+        latent = model(codec.encode(track1), codec.encode(track2))
+        return codec.decode(latent)[:, 0].clamp(-1, 1)
+
+
+def test_bf16_is_close_and_its_latents_are_float32(starter_codec: Codec) -> None:
+    pipeline = Pipeline(starter_codec, random_model(stages=2), torch.device("cpu"), "bf16")
+    track1, track2 = clips(2, SHORT, seed=1), clips(2, SHORT, seed=2)
+    with recorded_calls(pipeline) as calls:
+        generated = pipeline.generate(track1, track2).waveforms
+    assert calls["encoder"][0].dtype == calls["decoder"][0].dtype == torch.bfloat16
+    assert calls["model"][0].dtype == generated.dtype == torch.float32
+    expected = by_the_reference(starter_codec, track1, track2)
+    noise = (generated - expected).square().sum()
+    assert 10 * torch.log10(expected.square().sum() / noise) > 33
 
 
 def test_what_the_decoder_makes_too_loud_is_clipped(cascade: Pipeline) -> None:
