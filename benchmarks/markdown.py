@@ -1,0 +1,13 @@
+"""Tables as the README has them."""
+
+from collections.abc import Iterable, Sequence
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown; it ends with an empty line."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines) + "\n"
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.2f}x"
