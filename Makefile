@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 
-.PHONY: run test chaos fuzz lint setup clean
+.PHONY: run test bench chaos fuzz lint setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -26,6 +26,10 @@ fuzz: $(VENV)/test.done
 chaos: $(VENV)/test.done
 	$(BIN)/python -m tests.chaos --backend sqlite --kills 20 --seed 1
 	$(BIN)/python -m tests.chaos --backend postgresql --kills 20 --seed 1
+
+# How fast it is, in about ten minutes; the machine should have nothing else to do.
+bench: $(VENV)/bench.done
+	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .
@@ -68,4 +72,8 @@ $(VENV)/test.done: $(VENV)/run.done
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || (apt-get update -qq \
 		&& apt-get install -y -qq --no-install-recommends chromium >/dev/null) \
 		|| echo "The tests in a browser need Chromium on PATH; install it."
+	touch $@
+
+$(VENV)/bench.done: $(VENV)/test.done
+	$(PIP) --editable '.[bench]'
 	touch $@
