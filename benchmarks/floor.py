@@ -16,10 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.weights import ARGS
 from handlers import encodec_network
 from handlers.pipeline import SEGMENT_SAMPLES
-from handlers.precision import Precision, choose_precision
+from handlers.precision import DTYPES, Precision, choose_precision
 from handlers.simple_transformer import build_model
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = (1024, 2048, 3072)
 REPEATS = 8
 
