@@ -57,7 +57,7 @@ def measure() -> BatchSizes:
     computed, elsewhere = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        weights.save(folder)
+        weights.save(folder, "random")
         for size in SIZES:
             with Variant(precision, folder, size) as variant:
                 variant.compute(next(iter(PAIRS)))  # which warms it up

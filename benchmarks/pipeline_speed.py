@@ -9,9 +9,12 @@ those of plain PyTorch, and which share of the machine's floor each one reaches.
 
 import statistics
 import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from benchmarks.machine import Elsewhere
 from benchmarks.markdown import table, times
 from benchmarks.sounds import PAIRS, snr_db
 from benchmarks.variant import Computed, Name, Variant
+from benchmarks.weights import Cascade
 from handlers.precision import Precision
 
 ROUNDS = 9
@@ -33,14 +37,14 @@ class PipelineSpeed:
 
     Attributes:
         computed: by variant, one of each round.
-        snr: by precision and pair, in dB against the waveform of the eager variant.
+        snr: by precision, cascade and pair, in dB against the waveform of the eager variant.
         flops: of one job, by stage.
         gemm: by precision, the FLOP/s of large matrix products.
         elsewhere: the share of the machine's CPU time that other processes took meanwhile.
     """
 
     computed: dict[Name, list[Computed]]
-    snr: dict[Precision, dict[str, float]]
+    snr: dict[Precision, dict[Cascade, dict[str, float]]]
     flops: dict[str, int]
     gemm: dict[Precision, float]
     elsewhere: float
@@ -58,6 +62,10 @@ class PipelineSpeed:
         both = zip(self.computed[base], self.computed[name], strict=True)
         return statistics.median(slow.seconds / quick.seconds for slow, quick in both)
 
+    def least_snr(self, precision: Precision) -> float:
+        """That of the pair which fares worst, in dB."""
+        return min(min(snr.values()) for snr in self.snr[precision].values())
+
     def floor_seconds(self, precision: Precision) -> float:
         """What a job would take if it were nothing but large matrix products."""
         return sum(self.flops.values()) / self.gemm[precision]
@@ -71,26 +79,43 @@ def precision_of(name: Name) -> Precision:
 def measure() -> PipelineSpeed:
     precisions = floor.precisions()
     names: tuple[Name, ...] = (EAGER, SAME_MALLOC, *precisions)
-    computed: dict[Name, list[Computed]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        folder = Path(scratch)
-        weights.save(folder)
-        variants = {name: stack.enter_context(Variant(name, folder, jobs=1)) for name in names}
-        for name, variant in variants.items():  # which warms it up
-            for number, sounds in enumerate(PAIRS):
-                variant.compute(sounds, folder / f"{name} {number}.npy")
-        others = Elsewhere(variant.pid for variant in variants.values())
-        for turn in range(ROUNDS):
-            sounds = list(PAIRS)[turn % len(PAIRS)]
-            for name, variant in variants.items():
-                computed[name].append(variant.compute(sounds))
-        elsewhere = others.share()
-        snr = {name: _snr(folder, name) for name in precisions}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {cascade: Path(scratch, cascade) for cascade in get_args(Cascade)}
+        for cascade, folder in folders.items():
+            folder.mkdir()
+            weights.save(folder, cascade)
+        computed, elsewhere = _take_turns(names, folders["random"])
+        for name in (EAGER, *precisions):
+            with Variant(name, folders["starter"], jobs=1) as variant:
+                _keep_waveforms(variant, name, folders["starter"])
+        snr = {
+            name: {cascade: _snr(name, folder) for cascade, folder in folders.items()}
+            for name in precisions
+        }
     gemm = {precision: floor.gemm_rate(precision) for precision in precisions}
     return PipelineSpeed(computed, snr, floor.job_flops(), gemm, elsewhere)
 
 
-def _snr(folder: Path, name: Name) -> dict[str, float]:
+def _take_turns(names: Iterable[Name], folder: Path) -> tuple[dict[Name, list[Computed]], float]:
+    """What each variant took in each round, and which share of the CPU time others took."""
+    computed: dict[Name, list[Computed]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        variants = {name: stack.enter_context(Variant(name, folder, jobs=1)) for name in computed}
+        for name, variant in variants.items():  # which warms it up
+            _keep_waveforms(variant, name, folder)
+        others = Elsewhere(variant.pid for variant in variants.values())
+        for sounds in islice(cycle(PAIRS), ROUNDS):
+            for name, variant in variants.items():
+                computed[name].append(variant.compute(sounds))
+        return computed, others.share()
+
+
+def _keep_waveforms(variant: Variant, name: Name, folder: Path) -> None:
+    for number, sounds in enumerate(PAIRS):
+        variant.compute(sounds, folder / f"{name} {number}.npy")
+
+
+def _snr(name: Name, folder: Path) -> dict[str, float]:
     """How well a variant made the music that the eager one made, by pair."""
     return {
         sounds: snr_db(*(np.load(folder / f"{each} {number}.npy") for each in (EAGER, name)))
@@ -136,10 +161,18 @@ def tables(speed: PipelineSpeed) -> str:
             for name, computed in speed.computed.items()
         ],
     )
-    text += "The waveforms against those of `eager`, as signal-to-noise ratio:\n\n"
+    text += (
+        "The waveforms against those of `eager`, as signal-to-noise ratio. The starter cascade "
+        "blends the tracks; the random one, which the times are of, drowns them in a sound of its "
+        "own.\n\n"
+    )
     text += table(
-        ("tracks", *(f"`{name}`" for name in speed.snr)),
-        [(sounds, *(f"{snr[sounds]:.1f} dB" for snr in speed.snr.values())) for sounds in PAIRS],
+        ("cascade", "tracks", *(f"`{name}`" for name in speed.snr)),
+        [
+            (cascade, sounds, *(f"{snr[cascade][sounds]:.1f} dB" for snr in speed.snr.values()))
+            for cascade in get_args(Cascade)
+            for sounds in PAIRS
+        ],
     )
     counts = ", ".join(f"{stage} {count / 1e9:.1f}" for stage, count in speed.flops.items())
     rates = ", ".join(

@@ -25,7 +25,7 @@ def draw(speed: PipelineSpeed, sizes: BatchSizes, whole: EndToEnd, path: Path) -
         labels = [f"{ratio:.2f}x" for ratio in ratios]
         for number, name in enumerate(names):
             if name in speed.snr:
-                labels[number] += f", {min(speed.snr[name].values()):.0f} dB"
+                labels[number] += f", {speed.least_snr(name):.0f} dB"
         left.bar_label(left.barh(names, ratios, color=colours), labels, padding=4)
         left.invert_yaxis()
         left.set_xlim(right=1.35 * max(ratios))

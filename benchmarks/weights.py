@@ -1,18 +1,24 @@
 """The weights that every variant of the pipeline computes with: the starter codec, and a cascade.
 
-The cascade is not the starter one, of which the residual path alone speaks: its weights are random.
-`output_proj` is scaled so that its largest singular value is 1, as spectral norm has it.
+Of the starter cascade the residual path alone speaks, so that it blends both tracks. The random one
+speaks throughout, and drowns the tracks in a sound of its own, much the same for all of them. Its
+`output_proj` is scaled so that the largest singular value is 1, as spectral norm has it.
 """
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.utils import weight_norm
 
+from handlers import starter_checkpoint
+from handlers.checkpoint import load_checkpoint
 from handlers.codec import Codec, load_codec, save_starter
 from handlers.simple_transformer import ModelArgs, SimpleTransformer, build_model
+
+Cascade = Literal["random", "starter"]
 
 CODEC = "codec.th"
 MODEL = "cascade.pt"
@@ -20,9 +26,13 @@ ARGS = ModelArgs(num_transformer_layers=2)
 SEED = 0
 
 
-def save(folder: Path) -> None:
-    """Write both into a folder."""
+def save(folder: Path, cascade: Cascade) -> None:
+    """Write codec and cascade into a folder."""
     save_starter(folder / CODEC)
+    if cascade == "starter":
+        starter_checkpoint.save_starter(folder / MODEL)
+        torch.save(load_checkpoint(folder / MODEL).model.state_dict(), folder / MODEL)
+        return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         state = build_model(ARGS).state_dict()

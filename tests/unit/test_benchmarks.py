@@ -13,7 +13,7 @@ from benchmarks import weights
 from benchmarks.batch_sizes import BatchSizes
 from benchmarks.end_to_end import TENTH, EndToEnd, Job, Load
 from benchmarks.floor import LstmProducts, job_flops
-from benchmarks.goals import goals
+from benchmarks.goals import PIPELINE, goals
 from benchmarks.pipeline_speed import PipelineSpeed
 from benchmarks.sounds import LOUDNESS, PAIRS, SOUNDS, pair, snr_db
 from benchmarks.variant import Computed, Name
@@ -82,7 +82,7 @@ def test_every_kind_of_product_is_counted(
 
 
 def test_the_plain_codec_is_the_folded_one(tmp_path: Path) -> None:
-    weights.save(tmp_path)
+    weights.save(tmp_path, "random")
     sound = torch.from_numpy(SOUNDS["chords"]()[:24_000])[None, None]
     plain, folded = weights.plain_codec(tmp_path), weights.folded_codec(tmp_path)
     norms = [name for name in plain.state_dict() if name.endswith("weight_g")]
@@ -94,7 +94,7 @@ def test_the_plain_codec_is_the_folded_one(tmp_path: Path) -> None:
 
 
 def test_the_cascade_is_heard(tmp_path: Path) -> None:
-    weights.save(tmp_path)
+    weights.save(tmp_path, "random")
     state = weights.load_model(tmp_path).state_dict()
     projections = [weight for name, weight in state.items() if name.endswith("output_proj.weight")]
     assert len(projections) == 2
@@ -127,7 +127,6 @@ def figures(
 ) -> tuple[PipelineSpeed, BatchSizes, EndToEnd]:
     """What would be measured if one client's first job and the others took so long."""
     computed = {name: [Computed(each, {}, 0)] for name, each in seconds.items()}
-    ratios = {name: {"drums": 200.0, "chords": snr} for name in ("fp32", "bf16") if name in seconds}
     batch = {1: [Computed(1.0, {}, 0)]}
     first, other = jobs
     one = [
@@ -136,7 +135,17 @@ def figures(
     ]
     eight = Load([Job(20.0, 20.0 + other, {})], {}, {}, {}, 0)
     return (
-        PipelineSpeed(computed, ratios, {}, {}, 0),
+        PipelineSpeed(
+            computed,
+            snr={
+                name: {"random": {"drums": 200.0, "chords": snr}, "starter": {"drums": 300.0}}
+                for name in PIPELINE
+                if name in seconds
+            },
+            flops={},
+            gemm={},
+            elsewhere=0,
+        ),
         BatchSizes("bf16" if "bf16" in seconds else "fp32", batch, {}),
         EndToEnd(0, 8.0, 10.0 * first, one, eight, 2 * 10**9, worker_bytes, worker_bytes),
     )
