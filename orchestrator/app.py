@@ -120,7 +120,6 @@ async def _with_worker(app: web.Application) -> AsyncIterator[None]:
             watch,
             sweep,
             app[METRICS],
-            settings.concurrency,
         )
         app[WORKER] = worker
         parts = [watch.run(), sweep.run()]

@@ -42,7 +42,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "musiclab_stage_seconds",
-            "Seconds of a job's stages: queued, convert, generate, save.",
+            "Seconds of a job's stages: queued, convert, wait, generate, save.",
             ["stage"],
             buckets=SECONDS,
             registry=self.registry,

@@ -80,9 +80,6 @@ class Settings(BaseSettings):
     reuse_results: bool = True
     """Whether the same files, windows and model version give the music made before."""
 
-    concurrency: Annotated[int, Field(ge=1)] = 8
-    """Jobs at work at once; twice the model's batch size lets conversion overlap generation."""
-
     grace_s: Annotated[float, Field(ge=0)] = 10.0
     """For how long jobs at work may go on when the process is to end, in seconds."""
 

@@ -98,6 +98,7 @@ class LoadedVersion:
         checkpoint: "trained" or "starter".
         worker_pids: process ids of the READY workers. They alone tell a worker from the one that
             replaces it: TorchServe describes both with the same id and start time.
+        batch_size: requests that a worker takes at once, at most.
     """
 
     version: str
@@ -108,6 +109,7 @@ class LoadedVersion:
     codec: str | None = None
     checkpoint: str | None = None
     worker_pids: frozenset[int] = frozenset()
+    batch_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,12 @@ class ModelStatus:
     codec: str | None = None
     checkpoint: str | None = None
     versions: tuple[LoadedVersion, ...] = ()
+
+    @property
+    def capacity(self) -> int:
+        """Requests that the default version works on at once, or 1 while it is not ready."""
+        working = (each.ready * each.batch_size for each in self.versions if each.default)
+        return next(working, 0) or 1
 
     def find(self, version: str) -> LoadedVersion | None:
         """A loaded version; None if it is not there."""
@@ -195,6 +203,7 @@ class ModelWatch:
                 workers=len(model["workers"]),
                 ready=len(pids[version]),
                 worker_pids=pids[version],
+                batch_size=model["batchSize"],
                 **labels.get(version, {}),
             )
             for model in described

@@ -23,6 +23,7 @@ from orchestrator.files import Files, part_name, upload_name, window_name
 from orchestrator.jobs import Job, JobTable
 from orchestrator.leases import Leases
 from orchestrator.metrics import Metrics
+from orchestrator.slots import Slots
 from orchestrator.sweep import Sweep, keep_result_only
 from orchestrator.torchserve import InferenceClient, ModelWatch
 
@@ -30,6 +31,8 @@ TRACKS = (1, 2)
 MAX_ATTEMPTS = 5
 # Processes are killed and machines fail through no fault of a job; but one may be that fault.
 MAX_DEATHS = 20
+# So that the windows of the next batch are converted while the model works on this one.
+JOBS_PER_SLOT = 2
 POLL_S = 1.0
 HELD_CHECK_S = 0.5  # how soon a job that another host deleted is stopped here
 RETRY_S = (1.0, 60.0)  # the first wait and the longest; each is twice the one before
@@ -40,8 +43,8 @@ log = structlog.get_logger()
 class Worker:
     """Takes jobs off the table while the model is ready, several at a time.
 
-    Args:
-        concurrency: jobs at work at once, so that the model finds others to batch with.
+    The model is sent as many requests as it can batch, and no more: the others wait here, from
+    where a job that is deleted can still be taken away.
     """
 
     def __init__(
@@ -53,7 +56,6 @@ class Worker:
         watch: ModelWatch,
         sweep: Sweep,
         metrics: Metrics,
-        concurrency: int,
     ) -> None:
         self._table = table
         self._leases = leases
@@ -62,7 +64,7 @@ class Worker:
         self._watch = watch
         self._sweep = sweep
         self._metrics = metrics
-        self._concurrency = concurrency
+        self._slots = Slots(watch.status.capacity)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._finishing = False
@@ -73,7 +75,7 @@ class Worker:
 
     async def run(self) -> None:
         """Take jobs until `finish` is called."""
-        checking = asyncio.create_task(self._check_held())
+        beside = [asyncio.create_task(part) for part in (self._check_held(), self._follow_model())]
         while not self._finishing:
             self._wake.clear()
             try:
@@ -84,7 +86,8 @@ class Worker:
                 log.exception("no jobs could be taken")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
-        checking.cancel()
+        for task in beside:
+            task.cancel()
 
     async def finish(self, grace_s: float) -> None:
         """Take no more jobs, let those at work end if they do so in time, hand back the others."""
@@ -107,7 +110,7 @@ class Worker:
     async def _take_jobs(self) -> None:
         while (
             self._watch.status.ready
-            and len(self._running) < self._concurrency
+            and len(self._running) < JOBS_PER_SLOT * self._watch.status.capacity
             and not self._finishing
         ):
             job = await self._leases.claim()
@@ -138,6 +141,12 @@ class Worker:
                 if task is not None:
                     task.cancel()
 
+    async def _follow_model(self) -> None:
+        """Have as many slots as the model takes requests."""
+        while True:
+            self._slots.resize(self._watch.status.capacity)
+            await self._watch.changed()
+
     async def _work(self, job: Job) -> None:
         """One attempt at one job, whatever comes of it."""
         logger = log.bind(job_id=job.id, lease=job.lease)
@@ -158,7 +167,7 @@ class Worker:
             self.wake()
 
     async def _try(self, job: Job, logger: structlog.typing.FilteringBoundLogger) -> None:
-        attempt = Attempt(job, self._leases, self._files, self._inference, self._watch)
+        attempt = Attempt(job, self._leases, self._files, self._inference, self._watch, self._slots)
         try:
             if job.deaths > MAX_DEATHS:
                 sentence = f"Given up: {job.deaths} processes died while they ran it"
@@ -254,6 +263,7 @@ class Attempt:
         files: Files,
         inference: InferenceClient,
         watch: ModelWatch,
+        slots: Slots,
     ) -> None:
         self.job = job
         self.timings = dict(job.timings)
@@ -261,6 +271,7 @@ class Attempt:
         self._files = files
         self._inference = inference
         self._watch = watch
+        self._slots = slots
         self._began = self._stage_began = time.monotonic()
 
     async def run(self) -> None:
@@ -273,7 +284,11 @@ class Attempt:
             await self._convert()
         await self._leases.advance(job, 30, "Extracting audio segments...")
         tracks = [await self._files.read(job.id, window_name(track)) for track in TRACKS]
-        music = await self._generate(*tracks)
+        if not self._slots.free:
+            await self._leases.advance(job, 40, "Waiting for the model...")
+        async with self._slots.hold():
+            self._end_stage("wait")
+            music = await self._generate(*tracks)
         await self._leases.advance(job, 95, "Saving output...")
         await self._save(music)
 

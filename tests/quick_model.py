@@ -15,6 +15,7 @@ from orchestrator.settings import Settings
 from tests.signals import SEGMENT, encoded, noise
 
 VERSION = "quick"
+BATCH_SIZE = 4
 MUSIC = encoded(noise(SEGMENT, 3))
 METRICS = (
     f'# TYPE musiclab_model_info gauge\nmusiclab_model_info{{model_version="{VERSION}",'
@@ -27,7 +28,8 @@ Client = TestClient[web.Request, web.Application]
 
 async def _describe(request: web.Request) -> web.Response:
     worker = {"status": "READY", "pid": 1}
-    return web.json_response([{"modelVersion": VERSION, "workers": [worker]}])
+    described = {"modelVersion": VERSION, "batchSize": BATCH_SIZE, "workers": [worker]}
+    return web.json_response([described])
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -44,7 +46,7 @@ def _application(predict: Predict) -> web.Application:
     app.router.add_get("/models/musiclab", _describe)
     app.router.add_get("/models/musiclab/all", _describe)
     app.router.add_get("/metrics", _metrics)
-    app.router.add_post(f"/predictions/musiclab/{VERSION}", predict)
+    app.router.add_post("/predictions/musiclab/{version}", predict)
     return app
 
 

@@ -16,7 +16,7 @@ import requests
 from tests.chaos.commands import wait_until
 from tests.signals import RATE, encoded, noise
 
-AT_ONCE = 4  # jobs that are not done yet: some at work, some in the queue
+AT_ONCE = 4  # jobs that are not done yet: two at work, the others in the queue
 SUBMITTERS = 2
 PAUSE_S = 0.2
 TIMEOUT_S = 15

@@ -1,7 +1,9 @@
 """One run: submissions, blows, and what came of it."""
 
 import random
+import re
 import time
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator import model_versions
 from orchestrator.schema import events, jobs
 from orchestrator.settings import Settings
 from tests.chaos.checks import Check, check, rows
@@ -22,7 +25,6 @@ CHOSEN = {
     "max_queued": 0,
     "max_stored_gb": 0.0,
     "reuse_results": False,
-    "concurrency": 1,  # so that a job takes seconds where there are few CPUs
 }
 APART = (0.5, 2.5)  # from one blow to the next, in median times of a job
 DURING_A_SUBMISSION = 1 / 3  # of the blows; what is lost then is an answer
@@ -71,7 +73,8 @@ def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -
     began = time.monotonic()
     chance = random.Random(seed)  # noqa: S311
     report = Report()
-    with SYSTEMS[backend](settings.model_copy(update=CHOSEN), folder) as system:
+    chosen = settings.model_copy(update=CHOSEN | {"model_store": _store_of_one_by_one(settings)})
+    with SYSTEMS[backend](chosen, folder) as system:
         load = Load(system.settings.api_port)
         with load.running():
             for name, strike in system.blows(kills, chance):
@@ -86,6 +89,28 @@ def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -
         report.checks += check(system, list(load.accepted.values()))
     report.figures["seconds"] = round(time.monotonic() - began)
     return report
+
+
+def _store_of_one_by_one(settings: Settings) -> Path:
+    """A model store with the present archive, but for batches of one.
+
+    So a job takes seconds where there are few CPUs; and while one is generated, another one waits
+    for the model and the rest in the queue.
+    """
+    ingredients = model_versions.choose_ingredients(settings)
+    packed = model_versions.find_packed(settings, ingredients)
+    if packed is None:
+        packed = model_versions.pack(settings, ingredients)
+    store = settings.run_dir / "one-by-one"
+    store.mkdir(parents=True)
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(store / packed.name, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename == model_versions.MODEL_CONFIG:
+                content, changed = re.subn(rb"(?m)^batchSize: \d+$", b"batchSize: 1", content)
+                assert changed == 1, f"{entry.filename} says batchSize in another way; adapt this"
+            new.writestr(entry, content)
+    return store
 
 
 def _wait_for_the_moment(load: Load, chance: random.Random) -> None:

@@ -114,7 +114,7 @@ def test_from_upload_to_cleanup(anywhere: Settings) -> None:
         done = await finished(client, job_id)
         assert (done["status"], done["progress"], done["attempts"]) == ("completed", 100, 1)
         assert (done["model_version"], done["codec"]) == (VERSION, "starter")
-        assert set(done["timings"]) == {"queued", "convert", "generate", "save"}
+        assert set(done["timings"]) == {"queued", "convert", "wait", "generate", "save"}
         assert await (await client.get(f"/api/download/{job_id}")).read() == MUSIC
         async with asyncio.timeout(5):
             while await app[FILES].names(job_id) != {"generated.wav"}:

@@ -124,7 +124,8 @@ def test_the_status_tells_what_serves(model_server: ModelServer) -> None:
         status = watch.status
         pids = found(status, "starter").worker_pids
         (version,) = status.versions
-        assert version == LoadedVersion("starter", True, 1, 1, "cpu", "starter", "starter", pids)
+        expected = LoadedVersion("starter", True, 1, 1, "cpu", "starter", "starter", pids, 4)
+        assert version == expected
         assert status == ModelStatus(
             True, "", "starter", "cpu", "starter", "starter", versions=(version,)
         )

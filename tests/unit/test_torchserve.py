@@ -63,7 +63,7 @@ class TorchServe:
             return web.Response(status=500)
         self.looks += 1
         workers = [{"status": "READY", "pid": pid} for pid in self.pids]
-        return web.json_response([{"modelVersion": "one", "workers": workers}])
+        return web.json_response([{"modelVersion": "one", "batchSize": 4, "workers": workers}])
 
     async def metrics(self, request: web.Request) -> web.Response:
         self.metrics_read += 1
@@ -140,6 +140,17 @@ def test_what_a_version_is_is_asked_again_only_when_it_has_become_ready_anew() -
         server.pids = {2}
         await server.look()
         assert (client.watch.status.device, server.metrics_read) == ("cuda0", 2)
+
+    run(scenario, 1)
+
+
+def test_the_capacity_is_what_all_ready_workers_batch() -> None:
+    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+        for pids, capacity in (({1, 2}, 8), (set(), 1), ({3}, 4), (None, 1)):
+            server.pids = pids
+            await client.watch.changed()
+            await client.watch.changed()
+            assert client.watch.status.capacity == capacity, pids
 
     run(scenario, 1)
 

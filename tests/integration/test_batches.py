@@ -1,0 +1,144 @@
+"""The model is sent as many requests as it batches, and the next ones are ready by then."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from orchestrator import torchserve
+from orchestrator.settings import Settings
+from tests import quick_model as module
+from tests.integration.test_bookkeeping import converted_job, finished, status
+from tests.quick_model import BATCH_SIZE, MUSIC, VERSION, Client, with_quick_model
+
+WITHIN_S = 15.0
+LOOK_S = 0.1
+
+
+class SlowModel:
+    """Answers nobody until it is told to.
+
+    Attributes:
+        versions: of the requests that wait for their answer.
+        most: how many waited at once, at most.
+        go: set while requests are answered.
+    """
+
+    def __init__(self) -> None:
+        self.versions: list[str] = []
+        self.most = 0
+        self.go = asyncio.Event()
+
+    async def predict(self, request: web.Request) -> web.Response:
+        await request.read()
+        version = request.match_info["version"]
+        self.versions.append(version)
+        self.most = max(self.most, len(self.versions))
+        await self.go.wait()
+        self.versions.remove(version)
+        return web.Response(body=MUSIC)
+
+
+def run(
+    settings: Settings, scenario: Callable[[Client, SlowModel], Coroutine[Any, Any, None]]
+) -> None:
+    async def served() -> None:
+        model = SlowModel()
+        async with with_quick_model(settings, model.predict) as client:
+            try:
+                await scenario(client, model)
+            finally:
+                model.go.set()  # else the model's server waits for its requests
+
+    asyncio.run(served())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", LOOK_S)
+
+
+async def reached(what: str, condition: Callable[[], Awaitable[bool]]) -> None:
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while not await condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not reached in {WITHIN_S:g} s: {what}") from None
+
+
+async def messages(client: Client, job_ids: list[str]) -> list[str]:
+    return [(await status(client, job_id))["message"] for job_id in job_ids]
+
+
+def test_a_batch_is_at_work_and_the_next_one_waits_for_it(settings: Settings) -> None:
+    async def scenario(client: Client, model: SlowModel) -> None:
+        job_ids = [await converted_job(client) for _ in range(2 * BATCH_SIZE + 2)]
+        said = ["Generating music...", "Waiting for the model...", "Waiting in the queue"]
+        expected = [*said[:1] * BATCH_SIZE, *said[1:2] * BATCH_SIZE, *said[2:] * 2]
+
+        async def as_expected() -> bool:
+            return await messages(client, job_ids) == expected
+
+        await reached(f"the messages {expected}", as_expected)
+        await asyncio.sleep(0.5)
+        assert await as_expected()
+        assert len(model.versions) == BATCH_SIZE
+        model.go.set()
+        done = [await finished(client, job_id) for job_id in job_ids]
+        assert {document["status"] for document in done} == {"completed"}
+        assert model.most == BATCH_SIZE
+        first, waited = done[0]["timings"], done[BATCH_SIZE]["timings"]
+        assert first["generate"] > 0.5 > first["wait"]
+        assert waited["wait"] > 0.5 > waited["generate"]
+
+    run(settings, scenario)
+
+
+def test_as_the_model_takes_more_it_is_sent_more(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_SIZE", 1)
+
+    async def scenario(client: Client, model: SlowModel) -> None:
+        for _ in range(6):
+            await converted_job(client)
+
+        async def at_work(number: int) -> bool:
+            return len(model.versions) == number
+
+        await reached("one request", lambda: at_work(1))
+        monkeypatch.setattr(module, "BATCH_SIZE", 3)
+        await reached("three requests", lambda: at_work(3))
+        await asyncio.sleep(2 * LOOK_S)
+        assert model.most == 3
+
+    run(settings, scenario)
+
+
+def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_SIZE", 1)
+
+    async def scenario(client: Client, model: SlowModel) -> None:
+        first, second = [await converted_job(client) for _ in range(2)]
+
+        async def second_waits() -> bool:
+            return await messages(client, [second]) == ["Waiting for the model..."]
+
+        async def is_default() -> bool:
+            health = await (await client.get("/health")).json()
+            return bool(health["model_version"] == "newer")
+
+        await reached("the second job waits", second_waits)
+        assert (await status(client, second))["progress"] == 40
+        monkeypatch.setattr(module, "VERSION", "newer")
+        await reached("the newer version is the default", is_default)
+        model.go.set()
+        done = [await finished(client, job_id) for job_id in (first, second)]
+        assert [each["model_version"] for each in done] == [VERSION, "newer"]
+
+    run(settings, scenario)
