@@ -99,8 +99,8 @@ async def has_audio(source: Path) -> bool:
     return (await _decode(source, [], ["-frames:a", "1"], wanted=1)).samples > 0
 
 
-async def convert(source: Path, window: Window, target: Path) -> None:
-    """Write the window of the first audio stream as 24 kHz mono PCM_16 WAV.
+async def convert(source: Path, window: Window, target: Path) -> bytes:
+    """Write the window of the first audio stream as 24 kHz mono PCM_16 WAV, and return the same.
 
     It is shorter where the track ends inside the window. On failure nothing is written.
 
@@ -127,7 +127,9 @@ async def convert(source: Path, window: Window, target: Path) -> None:
     if not heard.wanted:
         raise WindowPastEndError(heard.samples / RATE)
     # Written on the event loop: less than 1 MB, and no cancellation can come in between.
-    _write(_wav(heard.wanted), target)
+    wav = _wav(heard.wanted)
+    _write(wav, target)
+    return wav
 
 
 async def _decode(

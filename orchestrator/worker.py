@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
-from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
@@ -36,6 +37,9 @@ JOBS_PER_SLOT = 2
 POLL_S = 1.0
 HELD_CHECK_S = 0.5  # how soon a job that another host deleted is stopped here
 RETRY_S = (1.0, 60.0)  # the first wait and the longest; each is twice the one before
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 log = structlog.get_logger()
 
@@ -279,29 +283,50 @@ class Attempt:
         job = self.job
         self.timings["queued"] = round((job.started_at or job.created_at) - job.created_at, 3)
         await self._files.create(job.id)
-        if not job.converted:
+        if job.converted:
+            names = [window_name(track) for track in TRACKS]
+            windows = await _both(*(self._files.read(job.id, name) for name in names))
+            music = await self._generate(*windows)
+        else:
             await self._leases.advance(job, 10, "Converting audio to WAV...")
-            await self._convert()
-        await self._leases.advance(job, 30, "Extracting audio segments...")
-        tracks = [await self._files.read(job.id, window_name(track)) for track in TRACKS]
-        if not self._slots.free:
-            await self._leases.advance(job, 40, "Waiting for the model...")
-        async with self._slots.hold():
-            self._end_stage("wait")
-            music = await self._generate(*tracks)
+            windows = await _both(*(self._convert(track) for track in TRACKS))
+            self._end_stage("convert")
+            keeping = self._keep(sum(map(len, windows)), dict(self.timings))
+            music, _ = await _both(self._generate(*windows), keeping)
         await self._leases.advance(job, 95, "Saving output...")
         await self._save(music)
 
-    async def _convert(self) -> None:
+    async def _convert(self, track: int) -> bytes:
+        """The window of a track, which lies in the workspace as well."""
+        job, folder = self.job, self._files.workspace(self.job.id)
+        source = await self._files.fetch(job.id, _upload(job, track))
+        try:
+            return await ffmpeg.convert(source, job.windows[track - 1], folder / window_name(track))
+        except MediaError as error:
+            error.args = (f"track{track}: {error}",)
+            raise
+
+    async def _keep(self, size: int, timings: dict[str, float]) -> None:
+        """Spare later attempts the conversion.
+
+        The uploads go last: who dies on the way leaves a job that can be converted again.
+        """
         job = self.job
-        windows = await _convert_both(job, self._files)
-        await self._files.keep(job.id, *(path.name for path in windows))
-        self._end_stage("convert")
-        size = sum(path.stat().st_size for path in windows)
-        await self._leases.mark_converted(job, size, self.timings)
-        await self._files.delete(job.id, *_uploads(job))
+        await self._files.keep(job.id, *map(window_name, TRACKS))
+        await self._leases.mark_converted(job, size, timings)
+        await self._files.delete(job.id, *(_upload(job, track) for track in TRACKS))
 
     async def _generate(self, track1: bytes, track2: bytes) -> bytes:
+        await self._leases.advance(self.job, 30, "Extracting audio segments...")
+        if not self._slots.free:
+            await self._leases.advance(self.job, 40, "Waiting for the model...")
+        async with self._slots.hold():
+            self._end_stage("wait")
+            music = await self._ask_model(track1, track2)
+            self._end_stage("generate")
+        return music
+
+    async def _ask_model(self, track1: bytes, track2: bytes) -> bytes:
         job, status = self.job, self._watch.status
         version = job.wanted_version or status.version
         loaded = None if version is None else status.find(version)
@@ -309,9 +334,11 @@ class Attempt:
             raise ModelAwayError(status.reason)
         if loaded is None:
             raise ModelUnavailableError(f"version {version} of the model is not loaded")
-        await self._leases.begin_generation(job, version, loaded.codec, "Generating music...")
-        music = await self._inference.generate(version, track1, track2)
-        self._end_stage("generate")
+        # The model need not wait for the database; should the lease be lost, it has worked in vain.
+        music, _ = await _both(
+            self._inference.generate(version, track1, track2),
+            self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
+        )
         return music
 
     async def _save(self, music: bytes) -> None:
@@ -330,30 +357,19 @@ class Attempt:
         self._stage_began = now
 
 
-def _uploads(job: Job) -> list[str]:
-    return [upload_name(track, job.extensions[track - 1]) for track in TRACKS]
+def _upload(job: Job, track: int) -> str:
+    return upload_name(track, job.extensions[track - 1])
 
 
-async def _convert_both(job: Job, files: Files) -> list[Path]:
-    """Convert both tracks at once; when one fails, the other's ffmpeg is killed.
+async def _both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What two return that run at once; when one fails, the other is cancelled.
 
     Raises:
-        MediaError: the first fault, with the name of the track in its sentence.
+        Exception: that of the one that failed first.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_convert(job, files, track)) for track in TRACKS]
+            tasks = group.create_task(first), group.create_task(second)
     except ExceptionGroup as faults:
         raise faults.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-async def _convert(job: Job, files: Files, track: int) -> Path:
-    source = await files.fetch(job.id, upload_name(track, job.extensions[track - 1]))
-    target = files.workspace(job.id) / window_name(track)
-    try:
-        await ffmpeg.convert(source, job.windows[track - 1], target)
-    except MediaError as error:
-        error.args = (f"track{track}: {error}",)
-        raise
-    return target
+    return tasks[0].result(), tasks[1].result()

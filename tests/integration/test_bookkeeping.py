@@ -11,16 +11,17 @@ from typing import IO, Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from aiohttp import ClientResponse, FormData
+from aiohttp import ClientResponse, FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator import torchserve
+from orchestrator import ffmpeg, torchserve, worker
 from orchestrator.admission import Admission
 from orchestrator.app import create_app, create_worker_app
 from orchestrator.files import window_name
 from orchestrator.keys import DATABASE, FILES, LEASES, TABLE, WORKER
 from orchestrator.schema import jobs
 from orchestrator.settings import Settings
+from orchestrator.windows import Window
 from tests.postgres import PostgresServer
 from tests.quick_model import MUSIC, VERSION, Client, quick_model, with_quick_model
 from tests.s3 import S3Server
@@ -232,6 +233,45 @@ def test_reuse_can_be_switched_off(settings: Settings) -> None:
             assert done["attempts"] == 1
 
     run(settings, scenario, reuse_results=False)
+
+
+def test_a_later_attempt_need_not_convert_again(
+    anywhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert, converted, asked = ffmpeg.convert, [], []
+    tried = asyncio.Event()
+
+    async def noting(source: Path, window: Window, target: Path) -> bytes:
+        converted.append(await convert(source, window, target))
+        return converted[-1]
+
+    async def predict(request: web.Request) -> web.Response:
+        form = await request.post()
+        fields = [form["track1"], form["track2"]]
+        asked.append([field.file.read() for field in fields if isinstance(field, web.FileField)])
+        if len(asked) == 2:
+            return web.Response(body=MUSIC)
+        await tried.wait()
+        return web.json_response({"code": 503, "message": "Prediction failed"}, status=503)
+
+    monkeypatch.setattr(ffmpeg, "convert", noting)
+    monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
+
+    async def scenario() -> None:
+        async with with_quick_model(anywhere, predict) as client, asyncio.timeout(30):
+            app = client.app
+            assert app is not None
+            job_id = await submit(client)
+            windows = {window_name(track) for track in (1, 2)}
+            while await app[FILES].names(job_id) != windows:  # the uploads are gone
+                await asyncio.sleep(0.02)
+            tried.set()
+            done = await finished(client, job_id)
+            assert (done["status"], done["attempts"]) == ("completed", 2)
+
+    asyncio.run(scenario())
+    assert len(converted) == 2
+    assert [sorted(windows) for windows in asked] == 2 * [sorted(converted)]
 
 
 def test_the_remaining_time_is_learned(settings: Settings) -> None:

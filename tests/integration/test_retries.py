@@ -77,10 +77,10 @@ def test_a_conversion_that_may_pass_is_repeated(
 ) -> None:
     convert, failures = ffmpeg.convert, [ConversionError("no memory")] * 2
 
-    async def failing(source: Path, window: Window, target: Path) -> None:
+    async def failing(source: Path, window: Window, target: Path) -> bytes:
         if failures:
             raise failures.pop()
-        await convert(source, window, target)
+        return await convert(source, window, target)
 
     monkeypatch.setattr(ffmpeg, "convert", failing)
     done = outcome(settings, answering())
@@ -91,7 +91,7 @@ def test_a_conversion_that_may_pass_is_repeated(
 def test_a_disk_that_stays_full_ends_the_job_with_that_cause(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(source: Path, window: Window, target: Path) -> None:
+    async def full(source: Path, window: Window, target: Path) -> bytes:
         raise ConversionError("No space left on device")
 
     monkeypatch.setattr(ffmpeg, "convert", full)

@@ -83,9 +83,10 @@ def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cut(source: Path, start: float, target: Path, seconds: float = 16) -> Samples:
-    asyncio.run(convert(source, Window(start, start + seconds), target))
+    wav = asyncio.run(convert(source, Window(start, start + seconds), target))
     assert list(target.parent.iterdir()) == [target]
-    return decoded(target.read_bytes())
+    assert target.read_bytes() == wav
+    return decoded(wav)
 
 
 def refusal(kind: type[Refusal], source: Path, target: Path, start: float = 0) -> Refusal:
