@@ -48,6 +48,7 @@ OBSERVED = ("batch_size", *(f"{stage}_seconds" for stage in STAGES))
 STAGE_NAMES = {
     "queued": "waiting in the queue",
     "convert": "conversion",
+    "wait": "waiting for the model",
     "generate": "generation, with the way to the model and back",
     "save": "saving",
 }
