@@ -24,7 +24,7 @@ from orchestrator.errors import (
     TooSlowError,
     WindowPastEndError,
 )
-from orchestrator.ffmpeg import convert, find_ffmpeg, has_audio
+from orchestrator.ffmpeg import SEEK_AFTER_S, convert, find_ffmpeg, has_audio
 from orchestrator.windows import Window
 from tests import tracks
 from tests.signals import RATE, SEGMENT, Samples, decoded, encoded, tones
@@ -62,7 +62,7 @@ def track(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def long_track(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A track longer than what is decoded from its beginning; its header states no length."""
+    """Seven minutes; its header states no length."""
     sound = tracks.restless_noise(420)
     return make_track(tmp_path_factory.mktemp("long"), "vbr_without_xing.mp3", sound)
 
@@ -106,22 +106,77 @@ def children() -> list[psutil.Process]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_window_starts_where_a_full_decode_puts_it(
-    ffmpeg: Path,
-    track: Callable[[str], Path],
-    kind: str,
-    target: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    ffmpeg: Path, track: Callable[[str], Path], kind: str, target: Path
 ) -> None:
     whole = full_decode(ffmpeg, track(kind))
     assert len(whole) / RATE == pytest.approx(SECONDS, abs=0.1)
-    for seeking_after, starts in ((300, (0,)), (2, (2.01, 33.125))):
-        monkeypatch.setattr(module, "SEEK_AFTER_S", seeking_after)
-        for start in starts:
-            sound = cut(track(kind), start, target)
-            assert len(sound) == pytest.approx(min(SEGMENT, len(whole) - start * RATE), abs=2)
-            later, alike, alike_at_first = lag(whole, sound, start)
-            assert abs(later) < 0.001, (start, later)  # 0.025 is promised
-            assert alike > 0.9 and alike_at_first > 0.9, (start, alike, alike_at_first)
+    for start in (0, SEEK_AFTER_S, SEEK_AFTER_S + 0.01, 33.125, SECONDS - 16):
+        sound = cut(track(kind), start, target)
+        assert len(sound) == pytest.approx(min(SEGMENT, len(whole) - start * RATE), abs=2)
+        lies_right(whole, sound, start)
+
+
+def lies_right(whole: Samples, sound: Samples, start: float) -> None:
+    later, alike, alike_at_first = lag(whole, sound, start)
+    assert abs(later) < 0.001, (start, later)  # 0.025 is promised
+    assert alike > 0.9 and alike_at_first > 0.9, (start, alike, alike_at_first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_more_is_decoded_than_the_window(
+    track: Callable[[str], Path], kind: str, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, decoded_samples = module._samples, []
+
+    async def noting(stream: asyncio.StreamReader, skipped: int, wanted: int) -> module._Heard:
+        heard = await read(stream, skipped, wanted)
+        decoded_samples.append(heard.samples)
+        return heard
+
+    monkeypatch.setattr(module, "_samples", noting)
+    cut(track(kind), 33.125, target)
+    assert decoded_samples == [pytest.approx(SEGMENT, abs=2)]
+
+
+DAMAGED = ["edit_list.m4a", "48_khz.flac", "vorbis.ogg", "opus.ogg"]
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damage_before_a_window_does_not_move_it(
+    ffmpeg: Path, track: Callable[[str], Path], kind: str, tmp_path: Path, target: Path
+) -> None:
+    content = bytearray(track(kind).read_bytes())
+    for at in range(len(content) // 10, len(content) // 3, len(content) // 50):
+        content[at : at + 8] = bytes(8)
+    damaged = tmp_path / kind
+    damaged.write_bytes(content)
+    whole = full_decode(ffmpeg, track(kind))
+    assert len(full_decode(ffmpeg, damaged)) < len(whole) - RATE // 20, "nothing was lost"
+    lies_right(whole, cut(damaged, 33.125, target), 33.125)
+
+
+def several_streams(folder: Path, track: Callable[[str], Path]) -> dict[str, Path]:
+    """Tracks in which seeking would go wrong, by what they are."""
+    video = ("-f", "lavfi", "-i", f"testsrc=size=64x64:rate=10:duration={SECONDS}")
+    sound = ("-itsoffset", "0.7", "-i", track("edit_list.m4a"), "-map", "0", "-map", "1")
+    tracks.ffmpeg(*video, *sound, "-c:v", "mpeg4", "-c:a", "aac", "-f", "mp4", folder / "video.m4a")
+    for kind in ("vorbis.ogg", "48_khz.flac"):
+        (folder / kind).write_bytes(2 * track(kind).read_bytes())
+    return {name: folder / name for name in ("video.m4a", "vorbis.ogg", "48_khz.flac")}
+
+
+def test_a_track_of_several_streams_is_not_sought_in(
+    ffmpeg: Path, track: Callable[[str], Path], tmp_path: Path, target: Path
+) -> None:
+    for name, source in several_streams(tmp_path, track).items():
+        whole = full_decode(ffmpeg, source)
+        for start in (33.125, len(whole) / RATE - 20):
+            sound = cut(source, start, target)
+            assert len(sound) == SEGMENT, name
+            lies_right(whole, sound, start)
+    chained = full_decode(ffmpeg, tmp_path / "vorbis.ogg")
+    assert len(chained) / RATE == pytest.approx(2 * SECONDS, abs=0.1)
+    lies_right(chained, cut(tmp_path / "vorbis.ogg", SECONDS - 8, target), SECONDS - 8)
 
 
 def test_a_late_window_of_a_long_track_is_found_by_seeking(
