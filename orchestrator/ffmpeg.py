@@ -88,23 +88,27 @@ class _Heard:
 
 
 def find_ffmpeg() -> Path:
-    """The ffmpeg of PATH, or else of the imageio-ffmpeg wheel.
+    """The ffmpeg of the imageio-ffmpeg wheel (or what IMAGEIO_FFMPEG_EXE names), or else of PATH.
+
+    In this order because the wheel's is one file without libraries to load: it starts in 15 ms,
+    where Debian's takes 75 ms, four times a job.
 
     Raises:
         FfmpegMissingError: there is neither.
     """
-    on_path = shutil.which("ffmpeg")
-    if on_path is not None:
-        return Path(on_path)
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
 
-        return Path(get_ffmpeg_exe())
+        name = get_ffmpeg_exe()
     except (ImportError, RuntimeError):  # RuntimeError: a wheel without ffmpeg in it
+        name = "ffmpeg"
+    found = shutil.which(name)
+    if found is None:
         raise FfmpegMissingError(
-            "reading tracks needs ffmpeg, and PATH has none; install it, or "
+            f"reading tracks needs ffmpeg, and there is none called {name!r}; install it, or "
             "`pip install imageio-ffmpeg`"
-        ) from None
+        )
+    return Path(found)
 
 
 async def has_audio(source: Path) -> bool:

@@ -40,8 +40,12 @@ COVERED = ["cbr.mp3", "edit_list.m4a", "48_khz.flac"]
 @pytest.fixture(params=FFMPEGS, autouse=True)
 def ffmpeg(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if request.param == "wheel":
+        monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
         assert "imageio_ffmpeg" in str(find_ffmpeg())
+    else:
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "ffmpeg")
+        assert "imageio_ffmpeg" not in str(find_ffmpeg())
     return find_ffmpeg()
 
 
@@ -465,3 +469,14 @@ def test_without_any_ffmpeg_it_says_what_to_do(
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(FfmpegMissingError, match=r"needs ffmpeg.*imageio-ffmpeg"):
         find_ffmpeg()
+
+
+def test_without_the_wheel_it_is_the_one_of_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / "ffmpeg"
+    own.write_text("")
+    own.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert find_ffmpeg() == own
