@@ -194,7 +194,7 @@ def test_the_fingerprint_follows_code_weights_and_device(
         choose_ingredients(settings, device="cpu").fingerprint(),
         choose_ingredients(settings, precision="fp32").fingerprint(),
     ]
-    changed_code("model-config.cpu.yaml", "batchSize: 2", "batchSize: 3")
+    changed_code("model-config.cpu.yaml", "batchSize: 4", "batchSize: 3")
     prints.append(choose_ingredients(settings).fingerprint())
     assert len(set(prints)) == len(prints)
 
