@@ -19,8 +19,8 @@ from handlers.pipeline import SEGMENT_SAMPLES
 from handlers.precision import DTYPES, Precision, choose_precision
 from handlers.simple_transformer import build_model
 
-SIZES = (1024, 2048, 3072)
-REPEATS = 8
+SIZES = (2048, 3072)
+REPEATS = 3
 
 
 def job_flops() -> dict[str, int]:
