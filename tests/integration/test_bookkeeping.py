@@ -30,6 +30,7 @@ from tests.tables import NO_LIMITS, UPLOAD, new_id
 from tests.tracks import make_endless_wav
 
 RACES = 1000
+TAKEN_S = 0.5  # by a model that is slow enough to learn from
 LONGEST_S = 300
 TRACK1, TRACK2 = (encoded(noise(RATE // 4, seed)) for seed in (1, 2))
 
@@ -275,20 +276,27 @@ def test_a_later_attempt_need_not_convert_again(
 
 
 def test_the_remaining_time_is_learned(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
-        app = client.app
-        assert app is not None
-        first = await submit(client)
-        await finished(client, first)
-        await client.delete(f"/api/cleanup/{first}")  # what was learned outlives it
-        await app[WORKER].finish(0)
-        await asyncio.sleep(1.1)  # for which what was learned is valid
-        left = []
-        for _ in range(3):
-            left.append((await status(client, await submit(client)))["eta_seconds"])
-        assert 0 < left[0] < left[1] < left[2] < 60
+    async def unhurried(request: web.Request) -> web.Response:
+        await request.read()
+        await asyncio.sleep(TAKEN_S)
+        return web.Response(body=MUSIC)
 
-    run(settings, scenario)
+    async def scenario() -> None:
+        chosen = settings.model_copy(update={"rate_limit": 0})
+        async with asyncio.timeout(LONGEST_S), with_quick_model(chosen, unhurried) as client:
+            app = client.app
+            assert app is not None
+            first = await submit(client)
+            await finished(client, first)
+            await client.delete(f"/api/cleanup/{first}")  # what was learned outlives it
+            await app[WORKER].finish(0)
+            await asyncio.sleep(1.1)  # for which what was learned is valid
+            left = []
+            for _ in range(3):
+                left.append((await status(client, await submit(client)))["eta_seconds"])
+            assert TAKEN_S <= left[0] < left[1] < left[2] < 60
+
+    asyncio.run(scenario())
 
 
 def test_deleting_a_job_ends_its_ffmpeg_within_a_second(settings: Settings, tmp_path: Path) -> None:
