@@ -218,7 +218,7 @@ def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
         request = await at_work(own_server, client, "second")
         began = time.monotonic()
         assert manage("DELETE", "/models/musiclab/second").status_code == 200
-        with pytest.raises(ModelUnavailableError, match="no answer|Worker died") as lost:
+        with pytest.raises(ModelUnavailableError, match=r"no answer|Worker died") as lost:
             await request
         assert not isinstance(lost.value, ModelAwayError)
         assert time.monotonic() - began < KNOWN_WITHIN_S
