@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +67,8 @@ class ModelServer:
         self.management = ManagementClient(
             f"http://127.0.0.1:{settings.management_port}", Keys(self.key_file)
         )
+        # Stopped by one thread while another looks whether it has to be started again.
+        self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
@@ -144,23 +147,25 @@ class ModelServer:
 
     def start_again_if_ended(self) -> None:
         """Start TorchServe again where it ended by itself, which it should not."""
-        if not self.is_running():
-            log.warning("TorchServe ended; it is started again")
-            self.stop()
-            self.start()
+        with self._lock:
+            if self._process is not None and not self.is_running():
+                log.warning("TorchServe ended; it is started again")
+                self.stop()
+                self.start()
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in."""
-        if self._process is not None:
-            self._process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_TIMEOUT_S)
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # what is left of the group
-            self._process.wait()
-            self._process = None
-            self._sweep()
-        self._give_back_folder()
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_TIMEOUT_S)
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)  # what is left of the group
+                self._process.wait()
+                self._process = None
+                self._sweep()
+            self._give_back_folder()
 
     def __enter__(self) -> Self:
         self.start()
