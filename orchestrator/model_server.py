@@ -68,7 +68,7 @@ class ModelServer:
             f"http://127.0.0.1:{settings.management_port}", Keys(self.key_file)
         )
         # Stopped by one thread while another looks whether it has to be started again.
-        self._lock = threading.RLock()
+        self._one_thread = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
@@ -147,7 +147,7 @@ class ModelServer:
 
     def start_again_if_ended(self) -> None:
         """Start TorchServe again where it ended by itself, which it should not."""
-        with self._lock:
+        with self._one_thread:
             if self._process is not None and not self.is_running():
                 log.warning("TorchServe ended; it is started again")
                 self.stop()
@@ -155,7 +155,7 @@ class ModelServer:
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in."""
-        with self._lock:
+        with self._one_thread:
             if self._process is not None:
                 self._process.terminate()
                 with suppress(subprocess.TimeoutExpired):
