@@ -34,11 +34,12 @@ from orchestrator.keys import (
 )
 from orchestrator.leases import Leases
 from orchestrator.metrics import Metrics
+from orchestrator.model_keys import Keys
 from orchestrator.routes import generate, health, jobs, models, service
 from orchestrator.scratch import own_folder
 from orchestrator.settings import Settings
 from orchestrator.sweep import Sweep
-from orchestrator.torchserve import InferenceClient, Keys, ModelWatch
+from orchestrator.torchserve import InferenceClient, ModelWatch
 from orchestrator.worker import Worker
 
 CORS_METHODS = "GET, POST, DELETE"
@@ -110,13 +111,12 @@ async def _with_worker(app: web.Application) -> AsyncIterator[None]:
         keys = Keys(settings.key_file)
         watch = ModelWatch(session, settings, keys)
         app[WATCH] = watch
-        url = f"http://127.0.0.1:{settings.inference_port}"
         sweep = Sweep(database, app[FILES], settings.keep_hours * 3600)
         worker = Worker(
             app[TABLE],
             app[LEASES],
             app[FILES],
-            InferenceClient(session, url, keys, watch),
+            InferenceClient(session, settings.inference_url, keys, watch),
             watch,
             sweep,
             app[METRICS],

@@ -21,7 +21,7 @@ from orchestrator.doctor import examine
 from orchestrator.errors import ApiError, MusicLabError
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import MODEL_NAME, CodecKind, Device, Precision
-from orchestrator.service import CHECK_S, serve, serve_api, serve_worker
+from orchestrator.service import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
 from orchestrator.settings import Settings, load_settings
 from orchestrator.torchserve import ModelStatus
 
@@ -123,6 +123,15 @@ def up() -> None:
 
         out.print("starting TorchServe and loading the model ...")
         asyncio.run(serve(settings, server, announce))
+        out.print("stopped")
+
+
+@app.command("orchestrator")
+def orchestrator() -> None:
+    """Serve the API with its worker until Ctrl-C; the model is served by `musiclab serve-model`."""
+    with sentences():
+        settings = load_settings()
+        asyncio.run(serve_orchestrator(settings, _announcing("API", settings.api_port)))
         out.print("stopped")
 
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,13 +20,14 @@ import structlog
 
 from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
+from orchestrator.management import ManagementClient
+from orchestrator.model_keys import Keys
 from orchestrator.model_versions import (
     MODEL_NAME,
     check_archive,
     environment_without_pythonpath,
 )
 from orchestrator.settings import PROJECT, Settings
-from orchestrator.torchserve import Keys, ManagementClient
 
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
 STOP_TIMEOUT_S = 20
@@ -52,7 +52,7 @@ class ModelServer:
     """TorchServe with one archive, in a working and temporary directory of its own.
 
     TorchServe's Python launcher is not used: it does not hand on signals, and its process file in
-    the shared temporary folder allows one server a machine. The server listens on loopback.
+    the shared temporary folder allows one server a machine.
 
     Attributes:
         folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
@@ -64,11 +64,7 @@ class ModelServer:
         self.manifest = check_archive(self.archive)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
-        self.management = ManagementClient(
-            f"http://127.0.0.1:{settings.management_port}", Keys(self.key_file)
-        )
-        # Stopped by one thread while another looks whether it has to be started again.
-        self._one_thread = threading.RLock()
+        self.management = ManagementClient(settings.management_url, Keys(self.key_file))
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
@@ -147,25 +143,23 @@ class ModelServer:
 
     def start_again_if_ended(self) -> None:
         """Start TorchServe again where it ended by itself, which it should not."""
-        with self._one_thread:
-            if self._process is not None and not self.is_running():
-                log.warning("TorchServe ended; it is started again")
-                self.stop()
-                self.start()
+        if not self.is_running():
+            log.warning("TorchServe ended; it is started again")
+            self.stop()
+            self.start()
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in."""
-        with self._one_thread:
-            if self._process is not None:
-                self._process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(STOP_TIMEOUT_S)
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)  # what is left of the group
-                self._process.wait()
-                self._process = None
-                self._sweep()
-            self._give_back_folder()
+        if self._process is not None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT_S)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # what is left of the group
+            self._process.wait()
+            self._process = None
+            self._sweep()
+        self._give_back_folder()
 
     def __enter__(self) -> Self:
         self.start()
@@ -205,19 +199,19 @@ class ModelServer:
 
     def _write_config(self) -> None:
         """The project's config.properties with the addresses and paths of this server."""
-        settings = self.settings
+        settings, host = self.settings, self.settings.model_listen_host
         own = {
-            "inference_address": f"http://127.0.0.1:{settings.inference_port}",
-            "management_address": f"http://127.0.0.1:{settings.management_port}",
-            "metrics_address": f"http://127.0.0.1:{settings.metrics_port}",
-            "grpc_inference_address": "127.0.0.1",
+            "inference_address": f"http://{host}:{settings.inference_port}",
+            "management_address": f"http://{host}:{settings.management_port}",
+            "metrics_address": f"http://{host}:{settings.metrics_port}",
+            "grpc_inference_address": host,
             "grpc_inference_port": settings.grpc_inference_port,
-            "grpc_management_address": "127.0.0.1",
+            "grpc_management_address": host,
             "grpc_management_port": settings.grpc_management_port,
             "metrics_config": PROJECT / "metrics.yaml",
         }
         lines = [f"{name}={value}" for name, value in own.items()]
-        common = (PROJECT / "config.properties").read_text()
+        common = settings.config_properties.read_text()
         (self.folder / "config.properties").write_text("\n".join([common, *lines, ""]))
 
     def _environment(self) -> dict[str, str]:
@@ -255,7 +249,7 @@ class ModelServer:
         deadline = time.monotonic() + FREED_WITHIN_S
         for name in PORTS:
             port = getattr(self.settings, name)
-            while not _is_free(port):
+            while not _is_free(self.settings.model_listen_host, port):
                 if time.monotonic() > deadline:
                     raise ModelServerError(
                         f"port {port} is taken; stop what uses it, or set "
@@ -264,11 +258,11 @@ class ModelServer:
                 time.sleep(POLL_S)
 
 
-def _is_free(port: int) -> bool:
+def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

@@ -44,6 +44,12 @@ async def serve(
         await asyncio.to_thread(server.stop)
 
 
+async def serve_orchestrator(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Serve the API with its worker, and leave TorchServe to whoever runs it."""
+    app = create_app(settings)
+    await _run(app, "API", settings.api_host, settings.api_port, _say_ready(on_ready))
+
+
 async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
     """Serve the API alone; workers on any host run the jobs.
 
@@ -100,8 +106,9 @@ async def _run(
         if WORKER in app:
             # The API goes on answering meanwhile.
             grace = app[WORKER].finish(app[SETTINGS].grace_s)
-            tasks = {asyncio.create_task(grace), asyncio.create_task(signals.get())}
-            await _first(tasks)
+            ending = {asyncio.create_task(grace), asyncio.create_task(signals.get())}
+            tasks |= ending
+            await _first(ending)
     finally:
         for task in tasks:
             task.cancel()

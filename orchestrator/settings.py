@@ -83,6 +83,15 @@ class Settings(BaseSettings):
     grace_s: Annotated[float, Field(ge=0)] = 10.0
     """For how long jobs at work may go on when the process is to end, in seconds."""
 
+    model_host: str = "127.0.0.1"
+    """Where TorchServe is reached."""
+
+    model_listen_host: str = "127.0.0.1"
+    """Address that TorchServe listens on; 0.0.0.0 for all, on a network that is nobody else's."""
+
+    config_properties: Path = PROJECT / "config.properties"
+    """TorchServe's own settings."""
+
     inference_port: Port = 8080
     """TorchServe's port for predictions."""
 
@@ -132,6 +141,18 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{error}; networks look like 10.0.0.0/8 or 192.0.2.7") from None
         return value
+
+    @property
+    def inference_url(self) -> str:
+        return f"http://{self.model_host}:{self.inference_port}"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{self.model_host}:{self.management_port}"
+
+    @property
+    def model_metrics_url(self) -> str:
+        return f"http://{self.model_host}:{self.metrics_port}/metrics"
 
     @property
     def database_file(self) -> Path:

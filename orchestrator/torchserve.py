@@ -1,4 +1,4 @@
-"""Clients of TorchServe: the inference API for jobs, the management API for what serves."""
+"""What serves, watched; and the inference API, which jobs are sent to."""
 
 import asyncio
 import itertools
@@ -6,15 +6,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
-import requests
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
+from orchestrator.model_keys import Keys
 from orchestrator.model_versions import MODEL_NAME
 from orchestrator.settings import Settings
 
@@ -39,50 +38,6 @@ NOT_TAKEN = {
 }
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The keys in TorchServe's key_file.json; read at each use, as each start makes new ones."""
-
-    file: Path
-
-    def header(self, kind: str) -> dict[str, str]:
-        """The authorization header; none while the file is not written."""
-        try:
-            key = json.loads(self.file.read_text())[kind]["key"]
-        except (FileNotFoundError, ValueError):
-            return {}
-        return {"Authorization": f"Bearer {key}"}
-
-
-@dataclass(frozen=True)
-class ManagementClient:
-    """Calls the management API.
-
-    Attributes:
-        url: its address, without a slash at its end.
-    """
-
-    url: str
-    keys: Keys
-
-    def describe(self, name: str, version: str) -> dict[str, Any] | None:
-        """The description of one version, with its workers; None while it is not registered.
-
-        Raises:
-            requests.RequestException: the server is away or answers otherwise.
-        """
-        response = requests.get(
-            f"{self.url}/models/{name}/{version}",
-            headers=self.keys.header("management"),
-            timeout=TIMEOUT_S,
-        )
-        if response.status_code == requests.codes.not_found:
-            return None
-        response.raise_for_status()
-        description: dict[str, Any] = response.json()[0]
-        return description
 
 
 @dataclass(frozen=True)
@@ -162,8 +117,8 @@ class ModelWatch:
         self.status = ModelStatus(ready=False, reason="the model server was not asked yet")
         self._session = session
         self._keys = keys
-        self._models = f"http://127.0.0.1:{settings.management_port}/models/{MODEL_NAME}"
-        self._metrics = f"http://127.0.0.1:{settings.metrics_port}/metrics"
+        self._models = f"{settings.management_url}/models/{MODEL_NAME}"
+        self._metrics = settings.model_metrics_url
         self._labels: dict[str, dict[str, str]] = {}
         self._looked = asyncio.Condition()
 

@@ -17,6 +17,7 @@ from orchestrator.settings import PROJECT, Settings
 
 ENDED_WITHIN_S = 30
 DONE_WITHIN_S = 120
+TIDY_WITHIN_S = 5
 TIMEOUT_S = 30
 
 
@@ -98,7 +99,14 @@ class Service:
             assert time.monotonic() < deadline, f"not done after {DONE_WITHIN_S} s: {document}"
             time.sleep(0.2)
 
-    def job_files(self, job_id: str) -> list[str]:
+    def assert_only_music_left(self, job_id: str) -> None:
+        """All else of a completed job is deleted, a moment after its completion is told."""
+        deadline = time.monotonic() + TIDY_WITHIN_S
+        while (names := self._job_files(job_id)) != ["generated.wav"]:
+            assert time.monotonic() < deadline, f"after {TIDY_WITHIN_S} s there are {names}"
+            time.sleep(0.05)
+
+    def _job_files(self, job_id: str) -> list[str]:
         return sorted(path.name for path in (self.settings.cache / f"music_{job_id}").iterdir())
 
     def cached_jobs(self) -> list[str]:

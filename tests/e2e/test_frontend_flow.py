@@ -78,7 +78,7 @@ def test_upload_poll_download_cleanup(
     assert progress == sorted(progress)
 
     job_id = page.evaluate("jobId")
-    assert service.job_files(job_id) == ["generated.wav"]
+    service.assert_only_music_left(job_id)
     page.evaluate("cleanup()")
     expect(page.locator("#message")).to_have_text("Job cleaned up successfully")
     assert f"music_{job_id}" not in service.cached_jobs()

@@ -87,7 +87,7 @@ def test_real_songs_of_every_format(
     status = service.finished(job_id)
     assert status["status"] == "completed", status
     assert (status["progress"], status["message"]) == (100, "Music generation complete!")
-    assert service.job_files(job_id) == ["generated.wav"]
+    service.assert_only_music_left(job_id)
 
     download = service.call("GET", f"/api/download/{job_id}")
     assert download.headers["Content-Type"] == "audio/wav"

@@ -16,9 +16,10 @@ import pytest
 
 from orchestrator import model_versions
 from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
+from orchestrator.model_keys import Keys
 from orchestrator.model_server import ModelServer
 from orchestrator.settings import Settings
-from orchestrator.torchserve import InferenceClient, Keys, LoadedVersion, ModelStatus, ModelWatch
+from orchestrator.torchserve import InferenceClient, LoadedVersion, ModelStatus, ModelWatch
 from tests.conftest import settings_in
 from tests.model_client import ModelClient
 from tests.service import torchserve_processes
@@ -222,7 +223,7 @@ def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
             await request
         assert not isinstance(lost.value, ModelAwayError)
         assert time.monotonic() - began < KNOWN_WITHIN_S
-        assert watch.status.find("second") is None
+        await until(watch, lambda status: status.find("second") is None)
 
     run(own_server.settings, scenario)
 

@@ -17,8 +17,9 @@ from aiohttp.test_utils import TestServer
 
 from orchestrator import torchserve
 from orchestrator.errors import ModelAwayError, ModelUnavailableError
+from orchestrator.model_keys import Keys
 from orchestrator.settings import Settings
-from orchestrator.torchserve import InferenceClient, Keys, ModelWatch
+from orchestrator.torchserve import InferenceClient, ModelWatch
 
 LOOK_S = 0.02
 NONE_LEFT_S = 0.5
