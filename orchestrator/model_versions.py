@@ -148,7 +148,7 @@ def pack(
     fingerprint = ingredients.fingerprint()
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=archive.parent) as scratch:
         content = Path(scratch, "content")
-        starters = settings.checkpoints.resolve() / STARTER_FOLDER
+        starters = _starter_folder(settings.checkpoints.resolve(), Path(scratch))
         facts = _stage(content, ingredients, starters, force)
         manifest = {
             "model": MODEL_NAME,
@@ -225,6 +225,16 @@ def find_packed(settings: Settings, ingredients: Ingredients) -> Path | None:
 
 def _code_files() -> list[Path]:
     return list(HANDLERS.glob("*.py"))
+
+
+def _starter_folder(checkpoints: Path, scratch: Path) -> Path:
+    """Where starter weights are built: beside one's own, unless nothing may be written there."""
+    beside = checkpoints / STARTER_FOLDER
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return scratch / STARTER_FOLDER
+    return beside if os.access(beside, os.W_OK) else scratch / STARTER_FOLDER
 
 
 def _stage(content: Path, ingredients: Ingredients, starters: Path, force: bool) -> dict[str, Any]:

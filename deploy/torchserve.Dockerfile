@@ -1,0 +1,40 @@
+# The model in TorchServe, and what packs archives for it.
+FROM debian:bookworm-slim
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends \
+        ca-certificates openjdk-17-jre-headless python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/venv \
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /app musiclab
+
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /app
+
+# pip's arguments for installing torch; by default the build without CUDA, of PyTorch's own index.
+ARG TORCH_SOURCE=
+RUN if [ -n "$TORCH_SOURCE" ]; then \
+        pip install --no-cache-dir --disable-pip-version-check $TORCH_SOURCE; \
+    else \
+        pip install --no-cache-dir --disable-pip-version-check uv \
+        && uv pip install --no-cache --python /opt/venv/bin/python --torch-backend=cpu torch==2.13.0 \
+        && pip uninstall --yes uv; \
+    fi
+
+# What is installed depends on pyproject.toml alone, so a change of the code installs nothing.
+# encodec by itself: the torchaudio it asks for is never used here.
+COPY pyproject.toml ./
+RUN mkdir -p orchestrator/routes && touch README.md \
+    && pip install --no-cache-dir --disable-pip-version-check --editable '.[model]' \
+    && pip install --no-cache-dir --disable-pip-version-check --no-deps encodec==0.1.1
+
+# handlers is for packing: installed it is not, so workers import it from their archive alone.
+COPY orchestrator orchestrator
+COPY handlers handlers
+COPY config.properties metrics.yaml ./
+RUN python -m compileall -q orchestrator \
+    && install -d -o musiclab -g musiclab checkpoints model_store run
+
+USER musiclab
+EXPOSE 8080 8081 8082
+CMD ["musiclab", "serve-model"]

@@ -1,0 +1,1 @@
+"""The compose file built and run for real, by podman where there is no Docker engine."""

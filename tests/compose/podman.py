@@ -1,0 +1,183 @@
+"""podman in the place of a Docker engine, set up so that it runs wherever there is root and apt."""
+
+import configparser
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.settings import PROJECT
+
+PACKAGES = (
+    *("podman", "buildah", "runc", "netavark", "aardvark-dns", "iptables"),
+    *("catatonit", "debootstrap"),
+)
+BASE_IMAGE = "docker.io/library/debian:bookworm-slim"
+MIRROR = "http://deb.debian.org/debian"
+TORCH = "torch==2.13.0+cpu"
+CERTIFICATES = "/etc/pip-certificates.pem"
+
+# podman's own limits are higher than what some machines allow.
+CONFIG = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+
+
+class CommandError(Exception):
+    """A command failed; says which, and its last words."""
+
+
+def run(
+    *command: str | Path, cwd: Path = PROJECT, environment: dict[str, str] | None = None
+) -> str:
+    """What a command prints.
+
+    Raises:
+        CommandError: it failed.
+    """
+    words = [str(word) for word in command]
+    ended = subprocess.run(
+        words,
+        cwd=cwd,
+        env=os.environ | (environment or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode != 0:
+        said = (ended.stdout + ended.stderr)[-4000:]
+        raise CommandError(f"`{' '.join(words)}` ended with {ended.returncode}:\n{said}")
+    return ended.stdout
+
+
+def install_programs() -> None:
+    """Podman and what it needs, where they are missing."""
+    missing = [name for name in ("podman", "runc", "catatonit", "debootstrap") if not _has(name)]
+    if missing:
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        options = ("-y", "-qq", "-o", "DPkg::Lock::Timeout=600", "--no-install-recommends")
+        run("apt-get", "update", "-qq")
+        run("apt-get", "install", *options, *PACKAGES, environment=quiet)
+
+
+def _has(program: str) -> bool:
+    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/lib/podman") is not None
+
+
+@dataclass(frozen=True)
+class Podman:
+    """podman and podman-compose with one project of the compose file.
+
+    Attributes:
+        folder: for their configuration.
+        tree: where the compose file is.
+        environment: what the compose file takes from the shell.
+        project: the prefix of all names of containers, networks and volumes.
+    """
+
+    folder: Path
+    tree: Path
+    environment: dict[str, str]
+    project: str
+
+    def __call__(self, *arguments: str | Path) -> str:
+        """What `podman` prints."""
+        return run("podman", *arguments, environment=self._environment())
+
+    def compose(self, *arguments: str) -> str:
+        """What `podman-compose` prints."""
+        program = Path(sys.executable).with_name("podman-compose")
+        options = ("--project-name", self.project, "--in-pod", "false")
+        return run(program, *options, *arguments, cwd=self.tree, environment=self._environment())
+
+    def build(self, *services: str) -> None:
+        """Build images with the machine's own settings of pip and apt, which no image keeps."""
+        mounts = " ".join(f"--volume={mount}" for mount in self._client_settings())
+        self.compose(f"--podman-build-args={mounts}", "build", *services)
+
+    def execute(self, service: str, *command: str) -> str:
+        """What a command prints that runs in a service's container."""
+        return self("exec", self.name(service), *command)
+
+    def name(self, service: str) -> str:
+        """Of the service's container."""
+        return f"{self.project}_{service}_1"
+
+    def logs(self, service: str) -> str:
+        """The last that a service's container said, on both of its outputs."""
+        script = 'podman logs --tail 30 "$0" 2>&1'
+        return run("sh", "-c", script, self.name(service), environment=self._environment())
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """All that podman knows of a service's container."""
+        found: list[dict[str, Any]] = json.loads(self("inspect", self.name(service)))
+        return found[0]
+
+    def make_base_image(self) -> None:
+        """debian:bookworm-slim out of Debian's own packages, where podman has no such image."""
+        if self("images", "--quiet", BASE_IMAGE):
+            return
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
+            root, archive = Path(scratch, "root"), Path(scratch, "root.tar")
+            options = ("--variant=minbase", "--include=ca-certificates")
+            run("debootstrap", *options, "bookworm", root, MIRROR)
+            run("tar", "-C", root, "-cf", archive, ".")
+            self("import", archive, BASE_IMAGE)
+
+    def _environment(self) -> dict[str, str]:
+        config = self.folder / "containers.conf"
+        config.write_text(CONFIG)
+        # Where there is no systemd, nobody starts the health checks: the test does it.
+        own = {"CONTAINERS_CONF": str(config), "DISABLE_HC_SYSTEMD": "true"}
+        return own | self.environment
+
+    def _client_settings(self) -> list[str]:
+        """Mounts of pip's settings and the folders they point to, and of apt's."""
+        options = pip_options()
+        mounts = ["/etc/apt/apt.conf.d:/etc/apt/apt.conf.d:ro"]
+        if certificates := options.get("cert"):
+            mounts.append(f"{certificates}:{CERTIFICATES}:ro")
+            options["cert"] = CERTIFICATES
+        for name in ("find-links", "index-url", "extra-index-url"):
+            for place in options.get(name, "").split():
+                if place.startswith(("/", "file:")):
+                    # An index of links names files in folders beside it.
+                    path = Path(urlsplit(place).path)
+                    folder = path if name == "find-links" else path.parent
+                    mounts.append(f"{folder}:{folder}:ro")
+        parser = configparser.ConfigParser(interpolation=None)
+        parser["global"] = options
+        config = self.folder / "pip.conf"
+        with config.open("w") as file:
+            parser.write(file)
+        return [*mounts, f"{config}:/etc/pip.conf:ro"]
+
+
+def pip_options() -> dict[str, str]:
+    """Settings of pip on this machine, from its files and its environment."""
+    options = {}
+    for line in run(sys.executable, "-m", "pip", "config", "list").splitlines():
+        name, _, value = line.partition("=")
+        options[name.rpartition(".")[2]] = value.strip("'\"").replace("\\n", " ")
+    return options
+
+
+def torch_source() -> str:
+    """Arguments by which pip finds torch without CUDA; empty where it does not."""
+    try:
+        pip = (sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps")
+        run(*pip, "--ignore-installed", TORCH)
+    except CommandError:
+        return ""
+    return TORCH
