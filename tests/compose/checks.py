@@ -92,11 +92,12 @@ def clients_are_told_apart(stack: Stack) -> None:
     address = f"{stack.api}/api/generate"
     for number in range(RATE_LIMIT + 1):
         spoofed = {"X-Forwarded-For": f"192.0.2.{number}"}
-        answer = requests.post(address, json={}, headers=spoofed, timeout=TIMEOUT_S)
+        files = {"track1": ("notes.txt", b"no music")}
+        answer = requests.post(address, files=files, headers=spoofed, timeout=TIMEOUT_S)
     assert answer.status_code == 429, f"the last of many requests: {answer.status_code}"
-    curl = ("curl", "-s", "-X", "POST", "http://127.0.0.1:8001/api/generate")
+    curl = ("curl", "-s", "-F", "track1=@/etc/hostname", "http://127.0.0.1:8001/api/generate")
     said = json.loads(stack.podman.execute("nginx", *curl))
-    assert said["code"] == "not_multipart", f"another client got {said}"
+    assert said["code"] == "unsupported_format", f"another client got {said}"
 
 
 def prometheus_scrapes_both(stack: Stack) -> None:
