@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import IO, Self
 
 import requests
-import structlog
 
 from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
@@ -45,28 +44,39 @@ WORKER_DIED = "Backend worker process died."
 PR_SET_PDEATHSIG = 1
 NICENESS = 10  # where the model takes all CPUs, the API still answers at once
 
-log = structlog.get_logger()
-
 
 class ModelServer:
-    """TorchServe with one archive, in a working and temporary directory of its own.
+    """TorchServe with its archives, in a working and temporary directory of its own.
 
     TorchServe's Python launcher is not used: it does not hand on signals, and its process file in
     the shared temporary folder allows one server a machine.
 
     Attributes:
+        archive: that of the default version.
+        manifest: what is in it.
         folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
     """
 
-    def __init__(self, settings: Settings, archive: Path) -> None:
+    def __init__(self, settings: Settings, archive: Path, *beside: Path) -> None:
         self.settings = settings
-        self.archive = archive.resolve()
-        self.manifest = check_archive(self.archive)
+        self.serve_next(archive, *beside)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
         self.management = ManagementClient(settings.management_url, Keys(self.key_file))
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+
+    def serve_next(self, archive: Path, *beside: Path) -> None:
+        """Have these archives served from the next start on, the first as the default.
+
+        Raises:
+            ArchiveError: TorchServe could not read one of them.
+        """
+        self.archive = archive.resolve()
+        self.manifest = check_archive(self.archive)
+        for other in beside:
+            check_archive(other)
+        self._names = [each.name for each in (archive, *beside)]
 
     def start(self) -> None:
         """Start TorchServe; returns as soon as the process runs.
@@ -123,10 +133,10 @@ class ModelServer:
     def is_ready(self) -> bool:
         """Whether a worker of the archive's version is READY."""
         try:
-            model = self.management.describe(MODEL_NAME, self.manifest["version"])
-        except requests.RequestException:
+            model = self.management.find(self.manifest["version"])
+        except (ModelServerError, requests.RequestException):
             return False
-        return model is not None and any(w["status"] == "READY" for w in model["workers"])
+        return model is not None and model.ready > 0
 
     def load_fault(self) -> str | None:
         """What a worker that could not load the archive died of; None while none has."""
@@ -140,13 +150,6 @@ class ModelServer:
         if WORKER_DIED in said and not said[-1].startswith((" ", "Traceback", WORKER_DIED)):
             return said[-1]
         return None
-
-    def start_again_if_ended(self) -> None:
-        """Start TorchServe again where it ended by itself, which it should not."""
-        if not self.is_running():
-            log.warning("TorchServe ended; it is started again")
-            self.stop()
-            self.start()
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in."""
@@ -193,8 +196,8 @@ class ModelServer:
             "--model-store",
             str(self.archive.parent),
             "-ncs",
-            "--models",
-            f"{MODEL_NAME}={self.archive.name}",
+            "--models",  # the first becomes the default
+            ",".join(f"{MODEL_NAME}={name}" for name in self._names),
         ]
 
     def _write_config(self) -> None:

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     config_properties: Path = PROJECT / "config.properties"
     """TorchServe's own settings."""
 
+    orchestrator_urls: str = ""
+    """Orchestrators to ask which requests a version still works on, separated by commas."""
+
     inference_port: Port = 8080
     """TorchServe's port for predictions."""
 
@@ -141,6 +144,12 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{error}; networks look like 10.0.0.0/8 or 192.0.2.7") from None
         return value
+
+    @property
+    def orchestrator_url_list(self) -> list[str]:
+        """By default, whatever serves on this machine."""
+        here = (f"http://127.0.0.1:{port}" for port in (self.api_port, self.worker_port))
+        return _listed(self.orchestrator_urls) or list(here)
 
     @property
     def inference_url(self) -> str:

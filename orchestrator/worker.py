@@ -335,11 +335,22 @@ class Attempt:
         if loaded is None:
             raise ModelUnavailableError(f"version {version} of the model is not loaded")
         # The model need not wait for the database; should the lease be lost, it has worked in vain.
-        music, _ = await _both(
-            self._inference.generate(version, track1, track2),
-            self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
-        )
+        try:
+            music, _ = await _both(
+                self._inference.generate(version, track1, track2),
+                self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
+            )
+        except ModelUnavailableError as error:
+            if job.wanted_version is None and await self._is_gone(version):
+                # Which is no fault of the job's, and must not count as one of its attempts.
+                raise ModelAwayError(f"version {version} was unloaded meanwhile") from error
+            raise
         return music
+
+    async def _is_gone(self, version: str) -> bool:
+        """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
+        await self._watch.changed()  # what is known now may be of before
+        return self._watch.status.find(version) is None
 
     async def _save(self, music: bytes) -> None:
         job, part = self.job, part_name(self.job.lease)
