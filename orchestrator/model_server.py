@@ -21,6 +21,7 @@ from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
 from orchestrator.management import ManagementClient
 from orchestrator.model_keys import Keys
+from orchestrator.model_log import ModelLog
 from orchestrator.model_versions import (
     MODEL_NAME,
     check_archive,
@@ -39,8 +40,6 @@ PORTS = (
     "grpc_inference_port",
     "grpc_management_port",
 )
-LOAD_FAILED = f"Failed to load model {MODEL_NAME}, exception "
-WORKER_DIED = "Backend worker process died."
 PR_SET_PDEATHSIG = 1
 NICENESS = 10  # where the model takes all CPUs, the API still answers at once
 
@@ -63,6 +62,8 @@ class ModelServer:
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
         self.management = ManagementClient(settings.management_url, Keys(self.key_file))
+        self.log = ModelLog(self.folder / "logs")
+        self._log_start = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
@@ -89,9 +90,9 @@ class ModelServer:
         try:
             self._check_ports()
             self._sweep()
-            shutil.rmtree(self.folder / "logs", ignore_errors=True)
-            for name in ("tmp", "logs"):
-                (self.folder / name).mkdir()
+            (self.folder / "tmp").mkdir()
+            (self.folder / "logs").mkdir(exist_ok=True)
+            self._log_start = self.log.position()
             with (self.folder / "logs" / "stderr.log").open("w") as errors:
                 self._process = subprocess.Popen(
                     self._command(),
@@ -140,16 +141,7 @@ class ModelServer:
 
     def load_fault(self) -> str | None:
         """What a worker that could not load the archive died of; None while none has."""
-        log = self.folder / "logs" / "model_log.log"
-        text = log.read_text(errors="replace") if log.exists() else ""
-        said = [line.partition(" MODEL_LOG - ")[2] for line in text.splitlines()]
-        for line in said:
-            if line.startswith(LOAD_FAILED):
-                return line.partition("exception ")[2]
-        # Other errors than RuntimeError end the worker at once, with a traceback as its last words.
-        if WORKER_DIED in said and not said[-1].startswith((" ", "Traceback", WORKER_DIED)):
-            return said[-1]
-        return None
+        return self.log.load_fault(self.manifest["version"], self._log_start)
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in."""
@@ -186,6 +178,7 @@ class ModelServer:
             str(find_java()),
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
             "-cp",
             str(package / "frontend" / "*"),
             "org.pytorch.serve.ModelServer",
