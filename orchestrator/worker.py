@@ -171,7 +171,15 @@ class Worker:
             self.wake()
 
     async def _try(self, job: Job, logger: structlog.typing.FilteringBoundLogger) -> None:
-        attempt = Attempt(job, self._leases, self._files, self._inference, self._watch, self._slots)
+        attempt = Attempt(
+            job,
+            self._leases,
+            self._files,
+            self._inference,
+            self._watch,
+            self._slots,
+            self._metrics,
+        )
         try:
             if job.deaths > MAX_DEATHS:
                 sentence = f"Given up: {job.deaths} processes died while they ran it"
@@ -268,6 +276,7 @@ class Attempt:
         inference: InferenceClient,
         watch: ModelWatch,
         slots: Slots,
+        metrics: Metrics,
     ) -> None:
         self.job = job
         self.timings = dict(job.timings)
@@ -276,6 +285,7 @@ class Attempt:
         self._inference = inference
         self._watch = watch
         self._slots = slots
+        self._metrics = metrics
         self._began = self._stage_began = time.monotonic()
 
     async def run(self) -> None:
@@ -337,7 +347,7 @@ class Attempt:
         # The model need not wait for the database; should the lease be lost, it has worked in vain.
         try:
             music, _ = await _both(
-                self._inference.generate(version, track1, track2),
+                self._answer(version, track1, track2),
                 self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
             )
         except ModelUnavailableError as error:
@@ -346,6 +356,10 @@ class Attempt:
                 raise ModelAwayError(f"version {version} was unloaded meanwhile") from error
             raise
         return music
+
+    async def _answer(self, version: str, track1: bytes, track2: bytes) -> bytes:
+        with self._metrics.inference_in_flight.labels(version).track_inprogress():
+            return await self._inference.generate(version, track1, track2)
 
     async def _is_gone(self, version: str) -> bool:
         """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
