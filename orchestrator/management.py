@@ -29,7 +29,7 @@ class ManagementClient:
         """
         response = requests.get(
             f"{self.url}/models/{name}/{version}",
-            headers=self.keys.header("management"),
+            auth=self.keys.auth("management"),
             timeout=TIMEOUT_S,
         )
         if response.status_code == requests.codes.not_found:

@@ -56,6 +56,7 @@ class ModelServer:
 
     Attributes:
         folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
+        keys: those in that file.
     """
 
     def __init__(self, settings: Settings, archive: Path) -> None:
@@ -64,7 +65,8 @@ class ModelServer:
         self.manifest = check_archive(self.archive)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
-        self.management = ManagementClient(settings.management_url, Keys(self.key_file))
+        self.keys = Keys(self.key_file, settings.management_url)
+        self.management = ManagementClient(settings.management_url, self.keys)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
