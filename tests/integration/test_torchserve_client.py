@@ -162,6 +162,11 @@ def test_a_request_that_nobody_takes_finds_the_model_away(
         with pytest.raises(ModelAwayError, match="400"):
             keys = Keys(stale, model_server.settings.management_url)
             await replace(client, keys=keys).generate("starter", *TRACKS)
+        without_key = ModelWatch(client.session, model_server.settings, keys)
+        watching = asyncio.create_task(without_key.run())
+        await without_key.changed()
+        watching.cancel()
+        assert without_key.status.reason == "the model server refuses the key that is here"
 
     run(model_server.settings, scenario)
 
