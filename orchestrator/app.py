@@ -108,7 +108,7 @@ async def _with_tables(app: web.Application) -> AsyncIterator[None]:
 async def _with_worker(app: web.Application) -> AsyncIterator[None]:
     settings, database = app[SETTINGS], app[DATABASE]
     async with aiohttp.ClientSession() as session:
-        keys = Keys(settings.key_file)
+        keys = Keys(settings.key_file, settings.management_url)
         watch = ModelWatch(session, settings, keys)
         app[WATCH] = watch
         sweep = Sweep(database, app[FILES], settings.keep_hours * 3600)

@@ -43,7 +43,7 @@ def try_version(url: str, keys: Keys, version: str) -> float:
         answer = requests.post(
             f"{url}/predictions/{MODEL_NAME}/{version}",
             files=files,
-            headers=keys.header("inference"),
+            auth=keys.auth("inference"),
             timeout=TIMEOUT_S,
         )
     except requests.RequestException as error:

@@ -41,11 +41,11 @@ class Deployment:
     """
 
     def __init__(self, settings: Settings, say: Say) -> None:
-        keys = Keys(settings.key_file)
+        keys = Keys(settings.key_file, settings.management_url)
         self._settings = settings
         self._say = say
         self._keys = keys
-        self._management = ManagementClient(settings.management_url, keys)
+        self._management = ManagementClient(keys)
         self._wanted = WantedVersions(settings.model_store)
         self._log = ModelLog(settings.model_server_dir / "logs")
 

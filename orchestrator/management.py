@@ -35,11 +35,8 @@ class ManagementClient:
     Every method raises ModelServerError when the server refuses, and requests.RequestException
     when it does not answer.
 
-    Attributes:
-        url: its address, without a slash at its end.
     """
 
-    url: str
     keys: Keys
 
     def versions(self) -> list[RegisteredVersion]:
@@ -92,9 +89,9 @@ class ManagementClient:
     ) -> requests.Response:
         return requests.request(
             method,
-            self.url + path,
+            self.keys.management_url + path,
             params=parameters,
-            headers=self.keys.header("management"),
+            auth=self.keys.auth("management"),
             timeout=timeout_s,
         )
 

@@ -30,7 +30,7 @@ def list_versions(settings: Settings) -> Listing:
     loaded: dict[str, RegisteredVersion] = {}
     remarks = []
     try:
-        management = ManagementClient(settings.management_url, Keys(settings.key_file))
+        management = ManagementClient(Keys(settings.key_file, settings.management_url))
         loaded = {each.version: each for each in management.versions()}
     except (ModelServerError, requests.RequestException):
         remarks.append(f"TorchServe does not answer at {settings.management_url}.")

@@ -54,6 +54,7 @@ class ModelServer:
         archive: that of the default version.
         manifest: what is in it.
         folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
+        keys: those in that file.
     """
 
     def __init__(self, settings: Settings, archive: Path, *beside: Path) -> None:
@@ -61,7 +62,8 @@ class ModelServer:
         self.serve_next(archive, *beside)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
-        self.management = ManagementClient(settings.management_url, Keys(self.key_file))
+        self.keys = Keys(self.key_file, settings.management_url)
+        self.management = ManagementClient(self.keys)
         self.log = ModelLog(self.folder / "logs")
         self._log_start = 0
         self._process: subprocess.Popen[bytes] | None = None

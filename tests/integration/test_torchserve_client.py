@@ -75,7 +75,7 @@ def run(settings: Settings, scenario: Scenario) -> None:
 async def watching(settings: Settings) -> AsyncIterator[tuple[InferenceClient, ModelWatch]]:
     """The clients of one TorchServe, with a watch that has looked once."""
     async with aiohttp.ClientSession() as session:
-        keys = Keys(settings.key_file)
+        keys = Keys(settings.key_file, settings.management_url)
         watch = ModelWatch(session, settings, keys)
         url = f"http://127.0.0.1:{settings.inference_port}"
         running = asyncio.create_task(watch.run())
@@ -160,7 +160,13 @@ def test_a_request_that_nobody_takes_finds_the_model_away(
         with pytest.raises(ModelAwayError, match="404"):
             await client.generate("unknown", *TRACKS)
         with pytest.raises(ModelAwayError, match="400"):
-            await replace(client, keys=Keys(stale)).generate("starter", *TRACKS)
+            keys = Keys(stale, model_server.settings.management_url)
+            await replace(client, keys=keys).generate("starter", *TRACKS)
+        without_key = ModelWatch(client.session, model_server.settings, keys)
+        watching = asyncio.create_task(without_key.run())
+        await without_key.changed()
+        watching.cancel()
+        assert without_key.status.reason == "the model server refuses the key that is here"
 
     run(model_server.settings, scenario)
 

@@ -104,7 +104,7 @@ def run(scenario: Scenario, *pids: int) -> None:
         ):
             port = listening.port
             assert port is not None
-            keys = Keys(Path("no-keys"))
+            keys = Keys(Path("no-keys"), "http://127.0.0.1:1")
             watch = ModelWatch(session, Settings(management_port=port, metrics_port=port), keys)
             watching = asyncio.create_task(watch.run())
             await watch.changed()
