@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,7 @@ from orchestrator import model_versions
 from orchestrator.client import MusicLabClient, Status
 from orchestrator.doctor import examine
 from orchestrator.errors import ApiError, MusicLabError
+from orchestrator.logs import configure_logging, logs_json
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import MODEL_NAME, CodecKind, Device, Precision
 from orchestrator.service import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
@@ -34,20 +36,35 @@ app.add_typer(model, name="model")
 app.add_typer(codec, name="codec")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+log = structlog.get_logger()
+
+
+def _print_error(sentence: str) -> None:
+    err.print("[red]error:[/red]", escape(sentence))
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def sentences(tell: Callable[[str], object] = _print_error) -> Iterator[None]:
     """Errors raised on purpose end the command with their sentence and exit status 1."""
     try:
         yield
     except MusicLabError as error:
-        err.print("[red]error:[/red]", escape(str(error)))
+        tell(str(error))
         raise typer.Exit(1) from None
     except OSError as error:  # a folder that is not there, may not be written, or is full
         where = f" ({error.filename})" if error.filename else ""
-        err.print("[red]error:[/red]", escape(f"{error.strerror or error}{where}"))
+        tell(f"{error.strerror or error}{where}")
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def serving() -> Iterator[Settings]:
+    """The settings of a command that serves, and its log, in which its last sentence is too."""
+    with sentences():
+        settings = load_settings()
+        configure_logging(settings)
+    with sentences(log.critical if logs_json(settings) else _print_error):
+        yield settings
 
 
 @model.command("pack")
@@ -103,8 +120,7 @@ def codec_fetch() -> None:
 @app.command("up")
 def up() -> None:
     """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         server = ModelServer(settings, _current_archive(settings))
         address = f"http://localhost:{settings.api_port}"
 
@@ -129,8 +145,7 @@ def up() -> None:
 @app.command("orchestrator")
 def orchestrator() -> None:
     """Serve the API with its worker until Ctrl-C; the model is served by `musiclab serve-model`."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_orchestrator(settings, _announcing("API", settings.api_port)))
         out.print("stopped")
 
@@ -138,8 +153,7 @@ def orchestrator() -> None:
 @app.command("api")
 def api() -> None:
     """Serve the API alone until Ctrl-C; workers run the jobs. Needs PostgreSQL."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_api(settings, _announcing("API", settings.api_port)))
         out.print("stopped")
 
@@ -147,8 +161,7 @@ def api() -> None:
 @app.command("worker")
 def worker() -> None:
     """Run jobs until Ctrl-C, with the TorchServe of this machine. Needs PostgreSQL."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_worker(settings, _announcing("worker", settings.worker_port)))
         out.print("stopped")
 
@@ -255,8 +268,7 @@ def serve_model(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         if archive is None:
             archive = _current_archive(settings)
         try:

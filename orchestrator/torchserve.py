@@ -213,8 +213,10 @@ class InferenceClient:
     keys: Keys
     watch: ModelWatch
 
-    async def generate(self, version: str, track1: bytes, track2: bytes) -> bytes:
+    async def generate(self, version: str, track1: bytes, track2: bytes, job_id: str) -> bytes:
         """A WAV file of the new music from the WAV files of both windows.
+
+        The job's id is for the log of the model's worker.
 
         Raises:
             ModelRefusedError: the model finds a track at fault, and would again.
@@ -230,7 +232,7 @@ class InferenceClient:
                 self.session.post(
                     f"{self.url}/predictions/{MODEL_NAME}/{version}",
                     data=form,
-                    headers=self.keys.header("inference"),
+                    headers={"X-Job-Id": job_id, **self.keys.header("inference")},
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
                 ) as response,
             ):
