@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import requests
+import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,7 @@ from orchestrator.client import MusicLabClient, Status
 from orchestrator.deployment import Deployment
 from orchestrator.doctor import examine
 from orchestrator.errors import ApiError, ModelServerError, MusicLabError
+from orchestrator.logs import configure_logging, logs_json
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import MODEL_NAME, CodecKind, Device, Ingredients, Precision
 from orchestrator.service import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
@@ -39,20 +41,35 @@ app.add_typer(model, name="model")
 app.add_typer(codec, name="codec")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+log = structlog.get_logger()
+
+
+def _print_error(sentence: str) -> None:
+    err.print("[red]error:[/red]", escape(sentence))
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def sentences(tell: Callable[[str], object] = _print_error) -> Iterator[None]:
     """Errors raised on purpose end the command with their sentence and exit status 1."""
     try:
         yield
     except MusicLabError as error:
-        err.print("[red]error:[/red]", escape(str(error)))
+        tell(str(error))
         raise typer.Exit(1) from None
     except OSError as error:  # a folder that is not there, may not be written, or is full
         where = f" ({error.filename})" if error.filename else ""
-        err.print("[red]error:[/red]", escape(f"{error.strerror or error}{where}"))
+        tell(f"{error.strerror or error}{where}")
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def serving() -> Iterator[Settings]:
+    """The settings of a command that serves, and its log, in which its last sentence is too."""
+    with sentences():
+        settings = load_settings()
+        configure_logging(settings)
+    with sentences(log.critical if logs_json(settings) else _print_error):
+        yield settings
 
 
 @model.command("pack")
@@ -178,8 +195,7 @@ def codec_fetch() -> None:
 @app.command("up")
 def up() -> None:
     """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         server = ModelServer(settings, *_archives_to_serve(settings))
         address = f"http://localhost:{settings.api_port}"
 
@@ -204,8 +220,7 @@ def up() -> None:
 @app.command("orchestrator")
 def orchestrator() -> None:
     """Serve the API with its worker until Ctrl-C; the model is served by `musiclab serve-model`."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_orchestrator(settings, _announcing("API", settings.api_port)))
         out.print("stopped")
 
@@ -213,8 +228,7 @@ def orchestrator() -> None:
 @app.command("api")
 def api() -> None:
     """Serve the API alone until Ctrl-C; workers run the jobs. Needs PostgreSQL."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_api(settings, _announcing("API", settings.api_port)))
         out.print("stopped")
 
@@ -222,8 +236,7 @@ def api() -> None:
 @app.command("worker")
 def worker() -> None:
     """Run jobs until Ctrl-C, with the TorchServe of this machine. Needs PostgreSQL."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_worker(settings, _announcing("worker", settings.worker_port)))
         out.print("stopped")
 
@@ -330,8 +343,7 @@ def serve_model(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         archives = _archives_to_serve(settings) if archive is None else [archive]
         try:
             with ModelServer(settings, *archives) as server:

@@ -115,8 +115,7 @@ class Deployment:
             if self._management.find(version) is None:
                 undo.append(lambda: self._management.unregister(version))
                 self._load(version, archive)
-            loudness = try_version(self._settings.inference_url, self._keys, version)
-            self._say(f"it made music of the canary job (root mean square {loudness:.3f})")
+            self._try(version)
             undo.append(lambda: self._management.set_default(old.version))
             self._management.set_default(version)
             undo.append(lambda: self._restore(before))
@@ -146,6 +145,17 @@ class Deployment:
                     f"{self._settings.model_server_dir / 'logs'}"
                 )
             time.sleep(POLL_S)
+
+    def _try(self, version: str) -> None:
+        since = self._log.position()
+        try:
+            loudness = try_version(self._settings.inference_url, self._keys, version)
+        except DeploymentError as error:
+            raised = self._log.raised(version, since)
+            raise DeploymentError(
+                f"{error}; its worker: {raised}" if raised else str(error)
+            ) from error
+        self._say(f"it made music of the canary job (root mean square {loudness:.3f})")
 
     def _end(self, version: str) -> bool:
         """Unregister a version when nobody waits for it; False when that takes too long."""

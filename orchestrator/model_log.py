@@ -37,22 +37,27 @@ class ModelLog:
             version: of the model; None for any.
             since: what stands before that position is not read.
         """
-        lines = [
-            line
-            for line in self._lines(since)
-            if version is None or line.get("model_version") == version
-        ]
+        lines = self._lines(since, version)
         for line in lines:
             if line["event"].startswith(LOAD_FAILED):
                 return str(line["event"]).removeprefix(LOAD_FAILED)
         # Other errors than RuntimeError end the worker at once.
-        for line in lines:
-            if line["event"] == WORKER_DIED and "exception" in line:
-                raised = line["exception"][0]
-                return f"{raised['exc_type']}: {raised['exc_value']}"
-        return _last_words(lines)
+        died = [line for line in lines if line["event"] == WORKER_DIED]
+        return _raised(died) or _last_words(lines)
 
-    def _lines(self, since: int) -> Iterator[Line]:
+    def raised(self, version: str, since: int) -> str | None:
+        """The first error that the workers of a version logged since that position, if any."""
+        return _raised(self._lines(since, version))
+
+    def _lines(self, since: int, version: str | None) -> list[Line]:
+        """Those about one version, or about any."""
+        return [
+            line
+            for line in self._whole_lines(since)
+            if version is None or line.get("model_version") == version
+        ]
+
+    def _whole_lines(self, since: int) -> Iterator[Line]:
         """What is there, whole lines only; all of it where the log was begun anew meanwhile."""
         if not self._file.exists():
             return
@@ -65,6 +70,14 @@ class ModelLog:
                     continue
                 if isinstance(line, dict) and isinstance(line.get("event"), str):
                     yield line
+
+
+def _raised(lines: list[Line]) -> str | None:
+    for line in lines:
+        if isinstance(line.get("exception"), list):
+            error = line["exception"][0]
+            return f"{error['exc_type']}: {error['exc_value']}"
+    return None
 
 
 def _last_words(lines: list[Line]) -> str | None:

@@ -19,6 +19,7 @@ import requests
 
 from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
+from orchestrator.logs import logs_json
 from orchestrator.management import ManagementClient
 from orchestrator.model_keys import Keys
 from orchestrator.model_log import ModelLog
@@ -66,6 +67,7 @@ class ModelServer:
         self.management = ManagementClient(self.keys)
         self.log = ModelLog(self.folder / "logs")
         self._log_start = 0
+        self._passes_log_on = logs_json(settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
@@ -95,14 +97,17 @@ class ModelServer:
             (self.folder / "tmp").mkdir()
             (self.folder / "logs").mkdir(exist_ok=True)
             self._log_start = self.log.position()
-            with (self.folder / "logs" / "stderr.log").open("w") as errors:
+            with (
+                (self.folder / "logs" / "stdout.log").open("w") as output,
+                (self.folder / "logs" / "stderr.log").open("w") as errors,
+            ):
                 self._process = subprocess.Popen(
                     self._command(),
                     cwd=self.folder,
                     env=self._environment(),
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,  # TorchServe writes the same into its log files
-                    stderr=errors,
+                    stdout=output,
+                    stderr=None if self._passes_log_on else errors,
                     start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
                     preexec_fn=_prepare_child,
                 )
@@ -181,6 +186,7 @@ class ModelServer:
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
             f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
+            f"-Dmusiclab.console={'info' if self._passes_log_on else 'off'}",
             "-cp",
             str(package / "frontend" / "*"),
             "org.pytorch.serve.ModelServer",

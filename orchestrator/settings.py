@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -82,6 +82,12 @@ class Settings(BaseSettings):
 
     grace_s: Annotated[float, Field(ge=0)] = 10.0
     """For how long jobs at work may go on when the process is to end, in seconds."""
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """How serving processes log; auto is console on a terminal, else json."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged at least; debug adds the requests of those who ask again and again."""
 
     model_host: str = "127.0.0.1"
     """Where TorchServe is reached."""

@@ -221,8 +221,10 @@ class InferenceClient:
     keys: Keys
     watch: ModelWatch
 
-    async def generate(self, version: str, track1: bytes, track2: bytes) -> bytes:
+    async def generate(self, version: str, track1: bytes, track2: bytes, job_id: str) -> bytes:
         """A WAV file of the new music from the WAV files of both windows.
+
+        The job's id is for the log of the model's worker.
 
         Raises:
             ModelRefusedError: the model finds a track at fault, and would again.
@@ -238,6 +240,7 @@ class InferenceClient:
                 self.session.post(
                     f"{self.url}/predictions/{MODEL_NAME}/{version}",
                     data=form,
+                    headers={"X-Job-Id": job_id},
                     middlewares=[self.keys.middleware("inference")],
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
                 ) as response,

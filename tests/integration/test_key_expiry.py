@@ -42,7 +42,7 @@ def test_several_processes_go_on_while_keys_end(short_lived: ModelServer) -> Non
     async def composing(client: InferenceClient) -> int:
         answers = 0
         while time.monotonic() < ends:
-            assert len(decoded(await client.generate("starter", *TRACKS))) == SEGMENT
+            assert len(decoded(await client.generate("starter", *TRACKS, "key-expiry"))) == SEGMENT
             answers += 1
         return answers
 

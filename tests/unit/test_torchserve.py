@@ -118,7 +118,7 @@ def run(scenario: Scenario, *pids: int) -> None:
 
 async def sent(server: TorchServe, client: InferenceClient) -> asyncio.Task[bytes]:
     """A request that the server has."""
-    request = asyncio.create_task(client.generate("one", b"first", b"second"))
+    request = asyncio.create_task(client.generate("one", b"first", b"second", "job"))
     await server.arrived.wait()
     return request
 
