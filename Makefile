@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 
-.PHONY: run test bench chaos fuzz lint setup clean
+.PHONY: run test bench chaos fuzz key-test lint setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -26,6 +26,10 @@ fuzz: $(VENV)/test.done
 chaos: $(VENV)/test.done
 	$(BIN)/python -m tests.chaos --backend sqlite --kills 20 --seed 1
 	$(BIN)/python -m tests.chaos --backend postgresql --kills 20 --seed 1
+
+# Jobs for four minutes, in which TorchServe's keys end every minute and change with its restart.
+key-test: $(VENV)/test.done
+	$(BIN)/python -m tests.key_expiry --minutes 4
 
 # How fast it is, in about ten minutes; the machine should have nothing else to do.
 bench: $(VENV)/bench.done

@@ -24,6 +24,7 @@ from handlers.audio import write_wav
 from handlers.device import choose_device, describe
 from handlers.errors import CheckpointError, InvalidRequestError
 from handlers.job_request import read_job
+from handlers.logs import job_id_in, log_json
 from handlers.memory import keep_activations_in_heap
 from handlers.pipeline import SEGMENT_SAMPLES, Pipeline
 from handlers.precision import choose_precision
@@ -57,6 +58,7 @@ class MusicLabHandler:
         Raises:
             MusicLabError: the device or the archive is not what it should be.
         """
+        log_json(context.manifest["model"]["modelVersion"])
         keep_activations_in_heap()
         properties = context.system_properties
         config = context.model_yaml_config
@@ -86,6 +88,27 @@ class MusicLabHandler:
             data: the form fields of each request.
             context: TorchServe's; takes each answer's status and content type.
         """
+        job_ids = [job_id_in(context.get_all_request_header(index)) for index in range(len(data))]
+        seconds: dict[str, float] = {}
+        try:
+            answers = self._answer_all(data, context, seconds)
+        except Exception:
+            said = {"job_ids": job_ids, **_of_batch(data, seconds)}
+            log.exception("the batch failed", extra={"fields": said})
+            raise
+        for index, job_id in enumerate(job_ids):
+            status, _ = context.get_response_status(index)
+            said = {"job_id": job_id, "status": status, **_of_batch(data, seconds)}
+            if status != HTTPStatus.OK:
+                said |= json.loads(answers[index])
+            level = logging.INFO if status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.ERROR
+            log.log(level, "request answered", extra={"fields": said})
+        return answers
+
+    def _answer_all(
+        self, data: list[Mapping[str, Any]], context: Any, seconds: dict[str, float]
+    ) -> list[bytes]:
+        """The answers; `seconds` gets the wall time of each stage as soon as it is known."""
         started = time.perf_counter()
         answers = [b""] * len(data)
         segments: dict[int, NDArray[np.float32]] = {}
@@ -96,16 +119,16 @@ class MusicLabHandler:
                 answers[index] = _refuse(
                     context, index, HTTPStatus.BAD_REQUEST, error.code, error.detail
                 )
+        seconds["request_decode"] = time.perf_counter() - started
         self._observe(context, "musiclab_batch_size", len(data))
-        self._observe(context, "musiclab_request_decode_seconds", time.perf_counter() - started)
-        if not segments:
-            return answers
-        tracks = torch.from_numpy(np.stack(list(segments.values()), axis=1))
-        generated = self.pipeline.generate(tracks[0], tracks[1])
-        for stage, seconds in generated.seconds.items():
-            self._observe(context, f"musiclab_{stage}_seconds", seconds)
-        for index, waveform in zip(segments, generated.waveforms.numpy(), strict=True):
-            answers[index] = _answer(context, index, waveform)
+        if segments:
+            tracks = torch.from_numpy(np.stack(list(segments.values()), axis=1))
+            generated = self.pipeline.generate(tracks[0], tracks[1])
+            seconds |= generated.seconds
+            for index, waveform in zip(segments, generated.waveforms.numpy(), strict=True):
+                answers[index] = _answer(context, index, waveform)
+        for stage, wall in seconds.items():
+            self._observe(context, f"musiclab_{stage}_seconds", wall)
         return answers
 
     def _observe(
@@ -117,6 +140,12 @@ class MusicLabHandler:
         except MetricsCacheKeyError:  # a server whose metrics.yaml is older than this archive
             metric = context.metrics.add_metric_to_cache(name, unit, labels, metric_type)
         metric.add_or_update(value, [*self.labels, *more_labels])
+
+
+def _of_batch(data: Sequence[Any], seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What the log says of a batch with every request."""
+    rounded = {stage: round(wall, 4) for stage, wall in seconds.items()}
+    return {"batch_size": len(data), "seconds": rounded}
 
 
 def _answer(context: Any, index: int, waveform: NDArray[np.float32]) -> bytes:

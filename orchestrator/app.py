@@ -35,6 +35,7 @@ from orchestrator.keys import (
 from orchestrator.leases import Leases
 from orchestrator.metrics import Metrics
 from orchestrator.model_keys import Keys
+from orchestrator.request_log import log_requests
 from orchestrator.routes import generate, health, jobs, models, service
 from orchestrator.scratch import own_folder
 from orchestrator.settings import Settings
@@ -54,7 +55,7 @@ log = structlog.get_logger()
 
 def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application:
     """The API; with a worker that starts and stops with it, unless other processes run the jobs."""
-    app = _application(settings, [answer_preflights, json_errors])
+    app = _application(settings, [log_requests, answer_preflights, json_errors])
     app.on_response_prepare.append(_allow_origin)
     app.cleanup_ctx.append(_with_worker if runs_jobs else _with_fleet)
     app.cleanup_ctx.append(_with_feed)
@@ -66,7 +67,7 @@ def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application
 
 def create_worker_app(settings: Settings) -> web.Application:
     """A worker, and what its operators ask it."""
-    app = _application(settings, [json_errors])
+    app = _application(settings, [log_requests, json_errors])
     app.cleanup_ctx.append(_with_worker)
     app.add_routes(health.routes)
     return app
@@ -108,7 +109,7 @@ async def _with_tables(app: web.Application) -> AsyncIterator[None]:
 async def _with_worker(app: web.Application) -> AsyncIterator[None]:
     settings, database = app[SETTINGS], app[DATABASE]
     async with aiohttp.ClientSession() as session:
-        keys = Keys(settings.key_file)
+        keys = Keys(settings.key_file, settings.management_url)
         watch = ModelWatch(session, settings, keys)
         app[WATCH] = watch
         sweep = Sweep(database, app[FILES], settings.keep_hours * 3600)

@@ -10,44 +10,66 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import requests
+import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
 
-from orchestrator import model_versions
+from orchestrator import model_list, model_versions
 from orchestrator.client import MusicLabClient, Status
+from orchestrator.deployment import Deployment
 from orchestrator.doctor import examine
-from orchestrator.errors import ApiError, MusicLabError
+from orchestrator.errors import ApiError, ModelServerError, MusicLabError
+from orchestrator.logs import configure_logging, logs_json
 from orchestrator.model_server import ModelServer
-from orchestrator.model_versions import MODEL_NAME, CodecKind, Device, Precision
+from orchestrator.model_versions import MODEL_NAME, CodecKind, Device, Ingredients, Precision
 from orchestrator.service import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
 from orchestrator.settings import Settings, load_settings
+from orchestrator.supervisor import Supervisor
 from orchestrator.torchserve import ModelStatus
+from orchestrator.wanted import WantedVersions
 
 CLEANUP_PATIENCE_S = 5.0
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
-model = typer.Typer(no_args_is_help=True, help="Build and read model archives.")
+model = typer.Typer(no_args_is_help=True, help="Build model archives, and change which one serves.")
 codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
 app.add_typer(model, name="model")
 app.add_typer(codec, name="codec")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+log = structlog.get_logger()
+
+
+def _print_error(sentence: str) -> None:
+    err.print("[red]error:[/red]", escape(sentence))
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def sentences(tell: Callable[[str], object] = _print_error) -> Iterator[None]:
     """Errors raised on purpose end the command with their sentence and exit status 1."""
     try:
         yield
     except MusicLabError as error:
-        err.print("[red]error:[/red]", escape(str(error)))
+        tell(str(error))
         raise typer.Exit(1) from None
     except OSError as error:  # a folder that is not there, may not be written, or is full
         where = f" ({error.filename})" if error.filename else ""
-        err.print("[red]error:[/red]", escape(f"{error.strerror or error}{where}"))
+        tell(f"{error.strerror or error}{where}")
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def serving() -> Iterator[Settings]:
+    """The settings of a command that serves, and its log, in which its last sentence is too."""
+    with sentences():
+        settings = load_settings()
+        configure_logging(settings)
+    with sentences(log.critical if logs_json(settings) else _print_error):
+        yield settings
 
 
 @model.command("pack")
@@ -93,6 +115,76 @@ def model_inspect(
     _print_rows(_rows(manifest))
 
 
+@model.command("list")
+def model_list_command() -> None:
+    """Show the versions in the model store, and which of them serve."""
+    with sentences():
+        settings = load_settings()
+        listing = model_list.list_versions(settings)
+    table = Table(box=None, pad_edge=False)
+    for name in model_list.COLUMNS:
+        table.add_column(name, no_wrap=True)
+    for row in listing.rows:
+        table.add_row(*row)
+    out.print(table)
+    for remark in listing.remarks:
+        out.print(f"[yellow]{escape(remark)}[/yellow]")
+
+
+@model.command("deploy")
+def model_deploy(
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            help="A version in the model store.",
+            show_default="the present code and checkpoints/, packed if something changed",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Pack this checkpoint file and deploy it.")
+    ] = None,
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="Leave the old version loaded beside the new one.")
+    ] = False,
+) -> None:
+    """Let a version serve, while jobs go on, once it has made music of a canary job.
+
+    If anything goes wrong, what served before serves on.
+    """
+    with sentences():
+        settings = load_settings()
+        if version is None:
+            ingredients = model_versions.choose_ingredients(settings, checkpoint)
+            archive = _current_archive(settings, ingredients)
+            version = model_versions.read_manifest(archive)["version"]
+        elif checkpoint is not None:
+            raise MusicLabError("name either a version or a --checkpoint to pack, not both")
+        Deployment(settings, _telling_time()).deploy(version, keep_old)
+
+
+@model.command("rollback")
+def model_rollback() -> None:
+    """Let the version serve again that served before the present one."""
+    with sentences():
+        Deployment(load_settings(), _telling_time()).rollback()
+
+
+@model.command("remove")
+def model_remove(
+    version: Annotated[str, typer.Argument(help="A version that is not the default.")],
+    keep_archive: Annotated[bool, typer.Option("--keep-archive", help="Unload it only.")] = False,
+) -> None:
+    """Unload a version that nobody waits for any more, and delete its archive."""
+    with sentences():
+        Deployment(load_settings(), _telling_time()).remove(version, keep_archive)
+
+
+def _telling_time() -> Callable[[str], None]:
+    """Prints what was done, and when."""
+    began = time.monotonic()
+    return lambda text: typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
+
+
 @codec.command("fetch")
 def codec_fetch() -> None:
     """Download EnCodec's official weights into checkpoints/, and verify them."""
@@ -103,9 +195,8 @@ def codec_fetch() -> None:
 @app.command("up")
 def up() -> None:
     """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
-    with sentences():
-        settings = load_settings()
-        server = ModelServer(settings, _current_archive(settings))
+    with serving() as settings:
+        server = ModelServer(settings, *_archives_to_serve(settings))
         address = f"http://localhost:{settings.api_port}"
 
         def announce(status: ModelStatus) -> None:
@@ -129,8 +220,7 @@ def up() -> None:
 @app.command("orchestrator")
 def orchestrator() -> None:
     """Serve the API with its worker until Ctrl-C; the model is served by `musiclab serve-model`."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_orchestrator(settings, _announcing("API", settings.api_port)))
         out.print("stopped")
 
@@ -138,8 +228,7 @@ def orchestrator() -> None:
 @app.command("api")
 def api() -> None:
     """Serve the API alone until Ctrl-C; workers run the jobs. Needs PostgreSQL."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_api(settings, _announcing("API", settings.api_port)))
         out.print("stopped")
 
@@ -147,8 +236,7 @@ def api() -> None:
 @app.command("worker")
 def worker() -> None:
     """Run jobs until Ctrl-C, with the TorchServe of this machine. Needs PostgreSQL."""
-    with sentences():
-        settings = load_settings()
+    with serving() as settings:
         asyncio.run(serve_worker(settings, _announcing("worker", settings.worker_port)))
         out.print("stopped")
 
@@ -247,7 +335,7 @@ def serve_model(
         Path | None,
         typer.Argument(
             help="A .mar file.",
-            show_default="packed from checkpoints/, anew when something changed",
+            show_default="what was deployed, else packed from checkpoints/ when something changed",
         ),
     ] = None,
 ) -> None:
@@ -255,25 +343,39 @@ def serve_model(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with sentences():
-        settings = load_settings()
-        if archive is None:
-            archive = _current_archive(settings)
+    with serving() as settings:
+        archives = _archives_to_serve(settings) if archive is None else [archive]
         try:
-            with ModelServer(settings, archive) as server:
+            with ModelServer(settings, *archives) as server:
                 out.print("starting TorchServe and loading the model ...")
                 server.wait_ready()
                 _print_addresses(server)
+                supervisor = Supervisor(server)
                 while True:
                     time.sleep(CHECK_S)
-                    server.start_again_if_ended()
+                    supervisor.start_again_if_ended()
+                    with suppress(ModelServerError, requests.RequestException):  # not up again yet
+                        supervisor.note(server.management.versions())
         except KeyboardInterrupt:
             out.print("stopped")
 
 
-def _current_archive(settings: Settings) -> Path:
-    """The archive of the present code and checkpoints/, packed if the store has none."""
-    ingredients = model_versions.choose_ingredients(settings)
+def _archives_to_serve(settings: Settings) -> list[Path]:
+    """Those of the versions that were deployed, the default's first; else the current one."""
+    wanted_versions = WantedVersions(settings.model_store)
+    archives = wanted_versions.archives()
+    if archives:
+        return archives
+    if (wanted := wanted_versions.read()) is not None:
+        out.print(
+            f"[yellow]Version {wanted.default} was deployed, but its archive is no longer in "
+            f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
+        )
+    return [_current_archive(settings, model_versions.choose_ingredients(settings))]
+
+
+def _current_archive(settings: Settings, ingredients: Ingredients) -> Path:
+    """The archive of the present code and these ingredients, packed if the store has none."""
     archive = model_versions.find_packed(settings, ingredients)
     if archive is None:
         out.print("packing an archive of checkpoints/ and the present code ...")

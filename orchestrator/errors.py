@@ -6,6 +6,7 @@ MusicLabError
 |-- ArchiveError            a file is not a MusicLab archive
 |-- CodecFetchError         the official codec weights could not be fetched
 |-- ModelServerError        TorchServe cannot be started, or does not serve the model
+|-- DeploymentError         another version of the model could not be brought to serve
 |-- DatabaseInUseError      another process owns the database's file
 |-- DatabaseAwayError       the database does not answer, and may be back
 |-- FilesUnavailableError   the store of the jobs' files is away or full
@@ -45,6 +46,10 @@ class CodecFetchError(MusicLabError):
 
 class ModelServerError(MusicLabError):
     """TorchServe cannot be started, or does not serve the model."""
+
+
+class DeploymentError(MusicLabError):
+    """Another version of the model could not be brought to serve; the old ones serve on."""
 
 
 class DatabaseInUseError(MusicLabError):

@@ -51,12 +51,14 @@ class Event:
         revision: of the job; None when the job is gone.
         position: in the queue, while the job waits.
         final: nothing comes after it.
+        model_version: that makes the music, or made it; None while it is not chosen, or unknown.
     """
 
     revision: int | None
     position: int | None
     data: str
     final: bool
+    model_version: str | None = None
 
     def follows(self, sent: "Event") -> bool:
         """Whether this tells something new to those who know `sent`."""
@@ -218,4 +220,6 @@ _QUEUE = sa.select(jobs.c.id).where(jobs.c.state == "queued").order_by(jobs.c.cr
 def event_of(revision: int, document: dict[str, Any]) -> Event:
     """A status document as an event."""
     position = document.get("queue_position")
-    return Event(revision, position, json.dumps(document), final=document["status"] in FINAL)
+    final = document["status"] in FINAL
+    version = document["model_version"]
+    return Event(revision, position, json.dumps(document), final, version)

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from orchestrator.database import Database
 from orchestrator.jobs import READ_PATIENCE_S
 from orchestrator.schema import jobs
+from orchestrator.torchserve import ModelStatus
 
 # Prometheus itself knows when a counter began.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -64,18 +65,39 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
+        self.inference_in_flight = Gauge(
+            "musiclab_inference_requests_in_flight",
+            "Requests this process has sent to the model that are not answered yet, by version.",
+            ["model_version"],
+            registry=self.registry,
+        )
+        self.pinned = Gauge(
+            "musiclab_jobs_pinned",
+            "Queued and running jobs that asked for a version of the model by its name.",
+            ["model_version"],
+            registry=self.registry,
+        )
 
-    async def look(self, database: Database) -> None:
+    async def look(self, database: Database, model: ModelStatus) -> None:
         """Count what is in the table."""
         query = sa.select(
             jobs.c.state, sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.bytes), 0)
         ).group_by(jobs.c.state)
+        pinned = (
+            sa.select(jobs.c.wanted_version.label("version"), sa.func.count().label("number"))
+            .where(jobs.c.state.in_(("queued", "running")), jobs.c.wanted_version.is_not(None))
+            .group_by(jobs.c.wanted_version)
+        )
 
-        def work(connection: sa.Connection) -> dict[str, tuple[int, int]]:
-            rows = connection.execute(query)
-            return {state: (count, size) for state, count, size in rows}
+        def work(connection: sa.Connection) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+            by_state = {state: (count, size) for state, count, size in connection.execute(query)}
+            by_version = {row.version: row.number for row in connection.execute(pinned)}
+            return by_state, by_version
 
-        found = await database.read(work, READ_PATIENCE_S)
+        found, by_version = await database.read(work, READ_PATIENCE_S)
+        self.pinned.clear()
+        for version in {each.version for each in model.versions} | by_version.keys():
+            self.pinned.labels(version).set(by_version.get(version, 0))
         for state in STATES:
             self.jobs.labels(state).set(found.get(state, (0, 0))[0])
         self.stored_bytes.set(sum(size for _, size in found.values()))

@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import IO, Self
 
 import requests
-import structlog
 
 from orchestrator.errors import ModelServerError
 from orchestrator.java import find_java
+from orchestrator.logs import logs_json
 from orchestrator.management import ManagementClient
 from orchestrator.model_keys import Keys
+from orchestrator.model_log import ModelLog
 from orchestrator.model_versions import (
     MODEL_NAME,
     check_archive,
@@ -40,33 +41,47 @@ PORTS = (
     "grpc_inference_port",
     "grpc_management_port",
 )
-LOAD_FAILED = f"Failed to load model {MODEL_NAME}, exception "
-WORKER_DIED = "Backend worker process died."
 PR_SET_PDEATHSIG = 1
 NICENESS = 10  # where the model takes all CPUs, the API still answers at once
 
-log = structlog.get_logger()
-
 
 class ModelServer:
-    """TorchServe with one archive, in a working and temporary directory of its own.
+    """TorchServe with its archives, in a working and temporary directory of its own.
 
     TorchServe's Python launcher is not used: it does not hand on signals, and its process file in
     the shared temporary folder allows one server a machine.
 
     Attributes:
+        archive: that of the default version.
+        manifest: what is in it.
         folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
+        keys: those in that file.
     """
 
-    def __init__(self, settings: Settings, archive: Path) -> None:
+    def __init__(self, settings: Settings, archive: Path, *beside: Path) -> None:
         self.settings = settings
-        self.archive = archive.resolve()
-        self.manifest = check_archive(self.archive)
+        self.serve_next(archive, *beside)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
-        self.management = ManagementClient(settings.management_url, Keys(self.key_file))
+        self.keys = Keys(self.key_file, settings.management_url)
+        self.management = ManagementClient(self.keys)
+        self.log = ModelLog(self.folder / "logs")
+        self._log_start = 0
+        self._passes_log_on = logs_json(settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+
+    def serve_next(self, archive: Path, *beside: Path) -> None:
+        """Have these archives served from the next start on, the first as the default.
+
+        Raises:
+            ArchiveError: TorchServe could not read one of them.
+        """
+        self.archive = archive.resolve()
+        self.manifest = check_archive(self.archive)
+        for other in beside:
+            check_archive(other)
+        self._names = [each.name for each in (archive, *beside)]
 
     def start(self) -> None:
         """Start TorchServe; returns as soon as the process runs.
@@ -79,17 +94,20 @@ class ModelServer:
         try:
             self._check_ports()
             self._sweep()
-            shutil.rmtree(self.folder / "logs", ignore_errors=True)
-            for name in ("tmp", "logs"):
-                (self.folder / name).mkdir()
-            with (self.folder / "logs" / "stderr.log").open("w") as errors:
+            (self.folder / "tmp").mkdir()
+            (self.folder / "logs").mkdir(exist_ok=True)
+            self._log_start = self.log.position()
+            with (
+                (self.folder / "logs" / "stdout.log").open("w") as output,
+                (self.folder / "logs" / "stderr.log").open("w") as errors,
+            ):
                 self._process = subprocess.Popen(
                     self._command(),
                     cwd=self.folder,
                     env=self._environment(),
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,  # TorchServe writes the same into its log files
-                    stderr=errors,
+                    stdout=output,
+                    stderr=None if self._passes_log_on else errors,
                     start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
                     preexec_fn=_prepare_child,
                 )
@@ -123,30 +141,14 @@ class ModelServer:
     def is_ready(self) -> bool:
         """Whether a worker of the archive's version is READY."""
         try:
-            model = self.management.describe(MODEL_NAME, self.manifest["version"])
-        except requests.RequestException:
+            model = self.management.find(self.manifest["version"])
+        except (ModelServerError, requests.RequestException):
             return False
-        return model is not None and any(w["status"] == "READY" for w in model["workers"])
+        return model is not None and model.ready > 0
 
     def load_fault(self) -> str | None:
         """What a worker that could not load the archive died of; None while none has."""
-        log = self.folder / "logs" / "model_log.log"
-        text = log.read_text(errors="replace") if log.exists() else ""
-        said = [line.partition(" MODEL_LOG - ")[2] for line in text.splitlines()]
-        for line in said:
-            if line.startswith(LOAD_FAILED):
-                return line.partition("exception ")[2]
-        # Other errors than RuntimeError end the worker at once, with a traceback as its last words.
-        if WORKER_DIED in said and not said[-1].startswith((" ", "Traceback", WORKER_DIED)):
-            return said[-1]
-        return None
-
-    def start_again_if_ended(self) -> None:
-        """Start TorchServe again where it ended by itself, which it should not."""
-        if not self.is_running():
-            log.warning("TorchServe ended; it is started again")
-            self.stop()
-            self.start()
+        return self.log.load_fault(self.manifest["version"], self._log_start)
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in."""
@@ -183,6 +185,8 @@ class ModelServer:
             str(find_java()),
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
+            f"-Dmusiclab.console={'info' if self._passes_log_on else 'off'}",
             "-cp",
             str(package / "frontend" / "*"),
             "org.pytorch.serve.ModelServer",
@@ -193,8 +197,8 @@ class ModelServer:
             "--model-store",
             str(self.archive.parent),
             "-ncs",
-            "--models",
-            f"{MODEL_NAME}={self.archive.name}",
+            "--models",  # the first becomes the default
+            ",".join(f"{MODEL_NAME}={name}" for name in self._names),
         ]
 
     def _write_config(self) -> None:

@@ -141,7 +141,7 @@ def pack(
             f"--version is {version!r}; it has to be 1 to 64 letters, digits, '.', '_' or '-', "
             "the first a letter or digit"
         )
-    archive = settings.model_store.resolve() / f"{MODEL_NAME}-{version}.mar"
+    archive = archive_of(settings.model_store.resolve(), version)
     if archive.exists():
         raise PackError(f"version {version} is already at {archive}; choose another --version")
     archive.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +166,17 @@ def pack(
         except FileExistsError:
             raise PackError(f"version {version} was packed by another process just now") from None
     return archive
+
+
+def archive_of(store: Path, version: str) -> Path:
+    """Where a version's archive is, or would be."""
+    return store / f"{MODEL_NAME}-{version}.mar"
+
+
+def stored_archives(store: Path) -> list[Path]:
+    """All archives of a model store, the newest first."""
+    archives = store.glob(f"{MODEL_NAME}-*.mar")
+    return sorted(archives, key=lambda file: file.stat().st_mtime, reverse=True)
 
 
 def read_manifest(archive: Path) -> dict[str, Any]:
@@ -213,8 +224,7 @@ def check_archive(archive: Path) -> dict[str, Any]:
 def find_packed(settings: Settings, ingredients: Ingredients) -> Path | None:
     """The newest archive in the store that was built of just these ingredients and this code."""
     wanted = ingredients.fingerprint()
-    archives = settings.model_store.resolve().glob(f"{MODEL_NAME}-*.mar")
-    for archive in sorted(archives, key=lambda file: file.stat().st_mtime, reverse=True):
+    for archive in stored_archives(settings.model_store.resolve()):
         try:
             if read_manifest(archive).get("fingerprint") == wanted:
                 return archive

@@ -14,6 +14,7 @@ from orchestrator.ffmpeg import find_ffmpeg
 from orchestrator.keys import SETTINGS, WATCH, WORKER
 from orchestrator.model_server import ModelServer
 from orchestrator.settings import Settings
+from orchestrator.supervisor import Supervisor
 from orchestrator.torchserve import ModelStatus
 
 CHECK_S = 0.5
@@ -141,6 +142,7 @@ async def _say_ready(on_ready: Callable[[], None]) -> None:
 async def _keep_serving(
     app: web.Application, server: ModelServer, on_ready: Callable[[ModelStatus], None]
 ) -> None:
+    supervisor = Supervisor(server)
     ready = False
     while True:
         await asyncio.sleep(CHECK_S)
@@ -152,4 +154,5 @@ async def _keep_serving(
             raise ModelServerError(f"the model did not load: {fault}")
         if not ready and not server.is_running():
             raise ModelServerError(f"TorchServe ended; see {server.folder / 'logs'}")
-        server.start_again_if_ended()
+        supervisor.start_again_if_ended()
+        supervisor.note(status.versions)

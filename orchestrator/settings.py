@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -83,6 +83,12 @@ class Settings(BaseSettings):
     grace_s: Annotated[float, Field(ge=0)] = 10.0
     """For how long jobs at work may go on when the process is to end, in seconds."""
 
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """How serving processes log; auto is console on a terminal, else json."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged at least; debug adds the requests of those who ask again and again."""
+
     model_host: str = "127.0.0.1"
     """Where TorchServe is reached."""
 
@@ -91,6 +97,9 @@ class Settings(BaseSettings):
 
     config_properties: Path = PROJECT / "config.properties"
     """TorchServe's own settings."""
+
+    orchestrator_urls: str = ""
+    """Orchestrators to ask which requests a version still works on, separated by commas."""
 
     inference_port: Port = 8080
     """TorchServe's port for predictions."""
@@ -141,6 +150,12 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{error}; networks look like 10.0.0.0/8 or 192.0.2.7") from None
         return value
+
+    @property
+    def orchestrator_url_list(self) -> list[str]:
+        """By default, whatever serves on this machine."""
+        here = (f"http://127.0.0.1:{port}" for port in (self.api_port, self.worker_port))
+        return _listed(self.orchestrator_urls) or list(here)
 
     @property
     def inference_url(self) -> str:

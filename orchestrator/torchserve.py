@@ -13,7 +13,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
-from orchestrator.model_keys import Keys
+from orchestrator.model_keys import Keys, is_refusal
 from orchestrator.model_versions import MODEL_NAME
 from orchestrator.settings import Settings
 
@@ -28,8 +28,8 @@ LOOK_TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)
 NONE_LEFT_S = 2.0
 SOME_LEFT_S = 30.0
 
-# What TorchServe says when it has handed a request to no worker: the key is of an earlier start,
-# the version is not loaded, it has no worker, or the queue is full (the same words as without one).
+# What TorchServe says when it has handed a request to no worker: it knows no key that is here, the
+# version is not loaded, it has no worker, or the queue is full (the same words as without one).
 NOT_TAKEN = {
     "InvalidKeyException",
     "ModelNotFoundException",
@@ -151,6 +151,8 @@ class ModelWatch:
             labels = await self._labels_of({version for version in pids if pids[version]})
         except (aiohttp.ClientError, TimeoutError):
             return ModelStatus(ready=False, reason="the model server does not answer")
+        except ModelAwayError as error:
+            return ModelStatus(ready=False, reason=str(error))
         versions = tuple(
             LoadedVersion(
                 version=version,
@@ -177,12 +179,18 @@ class ModelWatch:
         )
 
     async def _describe(self, which: str) -> list[dict[str, Any]]:
-        """TorchServe's description of some versions; empty while it knows none, or not our key."""
+        """TorchServe's description of some versions; empty while it knows none.
+
+        Raises:
+            ModelAwayError: it takes none of the keys that are to be had.
+        """
         async with self._session.get(
             self._models + which,
-            headers=self._keys.header("management"),
+            middlewares=[self._keys.middleware("management")],
             timeout=LOOK_TIMEOUT,
         ) as response:
+            if is_refusal(response.status, await response.read()):
+                raise ModelAwayError("the model server refuses the key that is here")
             if response.status != 200:
                 return []
             described: list[dict[str, Any]] = await response.json()
@@ -213,8 +221,10 @@ class InferenceClient:
     keys: Keys
     watch: ModelWatch
 
-    async def generate(self, version: str, track1: bytes, track2: bytes) -> bytes:
+    async def generate(self, version: str, track1: bytes, track2: bytes, job_id: str) -> bytes:
         """A WAV file of the new music from the WAV files of both windows.
+
+        The job's id is for the log of the model's worker.
 
         Raises:
             ModelRefusedError: the model finds a track at fault, and would again.
@@ -230,7 +240,8 @@ class InferenceClient:
                 self.session.post(
                     f"{self.url}/predictions/{MODEL_NAME}/{version}",
                     data=form,
-                    headers=self.keys.header("inference"),
+                    headers={"X-Job-Id": job_id},
+                    middlewares=[self.keys.middleware("inference")],
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
                 ) as response,
             ):

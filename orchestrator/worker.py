@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from orchestrator import ffmpeg
 from orchestrator.errors import (
@@ -153,57 +154,69 @@ class Worker:
 
     async def _work(self, job: Job) -> None:
         """One attempt at one job, whatever comes of it."""
-        logger = log.bind(job_id=job.id, lease=job.lease)
+        bind_contextvars(job_id=job.id, lease=job.lease, model_version=job.wanted_version)
+        log.info("job taken", attempts=job.attempts)
         try:
             try:
-                await self._try(job, logger)
+                await self._try(job)
             finally:
                 # Whoever goes on with the job, maybe another host, has what is kept.
                 await self._files.release(job.id)
         except (DatabaseAwayError, FilesUnavailableError) as error:
             # The lease ends by itself, and whoever finds the database takes the job over; files
             # that are left are swept.
-            logger.warning("job left alone", reason=str(error))
+            log.warning("job left alone", reason=str(error))
         finally:
             self._leases.let_go(job.id)
             self._running.pop(job.id, None)
             self._metrics.at_work.set(len(self._running))
             self.wake()
 
-    async def _try(self, job: Job, logger: structlog.typing.FilteringBoundLogger) -> None:
-        attempt = Attempt(job, self._leases, self._files, self._inference, self._watch, self._slots)
+    async def _try(self, job: Job) -> None:
+        attempt = Attempt(
+            job,
+            self._leases,
+            self._files,
+            self._inference,
+            self._watch,
+            self._slots,
+            self._metrics,
+        )
         try:
             if job.deaths > MAX_DEATHS:
                 sentence = f"Given up: {job.deaths} processes died while they ran it"
                 await self._fail(attempt, "too_many_attempts", sentence, job.attempts)
                 return
-            await attempt.run()
+            try:
+                await attempt.run()
+            finally:
+                bind_contextvars(model_version=attempt.model_version)
         except LeaseLostError:
-            logger.info("job was deleted or taken over")
+            log.info("job was deleted or taken over")
             await self._clear_away(job)
         except (MediaError, ModelRefusedError) as error:
-            logger.info("job failed", code=error.code, reason=str(error))
+            log.info("job failed", code=error.code, reason=str(error))
             await self._fail(attempt, error.code, str(error), job.attempts + 1)
         except asyncio.CancelledError:
             await self._hand_back(job)
             raise
         except ModelAwayError as error:
-            logger.info("nobody took the request", reason=str(error))
+            log.info("nobody took the request", reason=str(error))
             await self._retry(attempt, str(error), job.attempts)
         except (ModelUnavailableError, ConversionError) as error:
-            logger.warning("attempt failed", reason=str(error))
+            log.warning("attempt failed", reason=str(error))
             await self._retry(attempt, str(error), job.attempts + 1)
         except (FilesUnavailableError, OSError) as error:
-            logger.warning("attempt failed", reason=str(error))
+            log.warning("attempt failed", reason=str(error))
             await self._retry(attempt, "its files could not be read or written", job.attempts + 1)
         except DatabaseAwayError:
             raise
         except Exception:
-            logger.exception("attempt failed unexpectedly")
+            log.exception("attempt failed unexpectedly")
             await self._retry(attempt, "an unexpected error", job.attempts + 1)
         else:
             self._count(attempt, "completed")
-            logger.info("job completed", **attempt.timings)
+            log.info("job completed", **attempt.timings)
             await keep_result_only(self._files, job.id, job.lease)
 
     async def _hand_back(self, job: Job) -> None:
@@ -258,6 +271,7 @@ class Attempt:
     Attributes:
         timings: seconds by stage, those of earlier attempts' stages included that need not be
             repeated.
+        model_version: that was asked for the music, once it is chosen.
     """
 
     def __init__(
@@ -268,14 +282,17 @@ class Attempt:
         inference: InferenceClient,
         watch: ModelWatch,
         slots: Slots,
+        metrics: Metrics,
     ) -> None:
         self.job = job
         self.timings = dict(job.timings)
+        self.model_version = job.wanted_version
         self._leases = leases
         self._files = files
         self._inference = inference
         self._watch = watch
         self._slots = slots
+        self._metrics = metrics
         self._began = self._stage_began = time.monotonic()
 
     async def run(self) -> None:
@@ -328,18 +345,35 @@ class Attempt:
 
     async def _ask_model(self, track1: bytes, track2: bytes) -> bytes:
         job, status = self.job, self._watch.status
-        version = job.wanted_version or status.version
+        version = self.model_version = job.wanted_version or status.version
         loaded = None if version is None else status.find(version)
         if version is None:
             raise ModelAwayError(status.reason)
         if loaded is None:
             raise ModelUnavailableError(f"version {version} of the model is not loaded")
+        bind_contextvars(model_version=version)
+        log.info("the model is asked")
         # The model need not wait for the database; should the lease be lost, it has worked in vain.
-        music, _ = await _both(
-            self._inference.generate(version, track1, track2),
-            self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
-        )
+        try:
+            music, _ = await _both(
+                self._answer(version, track1, track2),
+                self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
+            )
+        except ModelUnavailableError as error:
+            if job.wanted_version is None and await self._is_gone(version):
+                # Which is no fault of the job's, and must not count as one of its attempts.
+                raise ModelAwayError(f"version {version} was unloaded meanwhile") from error
+            raise
         return music
+
+    async def _answer(self, version: str, track1: bytes, track2: bytes) -> bytes:
+        with self._metrics.inference_in_flight.labels(version).track_inprogress():
+            return await self._inference.generate(version, track1, track2, self.job.id)
+
+    async def _is_gone(self, version: str) -> bool:
+        """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
+        await self._watch.changed()  # what is known now may be of before
+        return self._watch.status.find(version) is None
 
     async def _save(self, music: bytes) -> None:
         job, part = self.job, part_name(self.job.lease)

@@ -76,7 +76,12 @@ def service(
     """`musiclab up` with starter weights."""
     (frontend,) = free_ports(1)
     origins = f"http://localhost:3000,http://127.0.0.1:{frontend}"
-    chosen = {"cors_origins": origins, "rate_limit": 0, "reuse_results": False}
+    chosen = {
+        "cors_origins": origins,
+        "rate_limit": 0,
+        "reuse_results": False,
+        "log_level": "debug",
+    }
     own = settings_in(tmp_path_factory.mktemp("service")).model_copy(update=chosen)
     settings = with_store_of(starter_settings, own)
     with running(settings, "up"):

@@ -32,32 +32,42 @@ def command(*arguments: str | Path) -> list[str]:
     return [str(Path(sys.executable).with_name("musiclab")), *map(str, arguments)]
 
 
+def log_of(settings: Settings, name: str) -> Path:
+    """Where `running` lets a command log."""
+    return settings.run_dir / f"{name}.log"
+
+
 @contextmanager
 def running(
     settings: Settings, *arguments: str | Path, **more: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A serving command as a process, from the repository's root, once it says Ready."""
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=PROJECT,
-        env=environment(settings, **more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said: list[str] = []
-    try:
-        for line in process.stdout:
-            said.append(line)
-            if line.startswith("Ready"):
-                break
-        else:
-            raise AssertionError(f"{arguments} ended before it was ready:\n{''.join(said)}")
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=ENDED_WITHIN_S)
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    # Not a pipe, which would be full at some time.
+    with log_of(settings, str(arguments[0])).open("w+") as log:
+        process = subprocess.Popen(
+            command(*arguments),
+            cwd=PROJECT,
+            env=environment(settings, **more),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        said: list[str] = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("Ready"):
+                    break
+            else:
+                log.seek(0)
+                output = "".join([*said, log.read()])
+                raise AssertionError(f"{arguments} ended before it was ready:\n{output}")
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=ENDED_WITHIN_S)
 
 
 def torchserve_processes(settings: Settings) -> list[psutil.Process]:

@@ -8,6 +8,7 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 from aiohttp import web
+from structlog.contextvars import bind_contextvars
 
 from orchestrator import ffmpeg
 from orchestrator.access import client_address, needs_key
@@ -46,6 +47,7 @@ LONGEST_KEY = 255
 async def generate(request: web.Request) -> web.Response:
     """Store both tracks and queue the job; answers once neither can be lost."""
     app, job_id = request.app, uuid.uuid4().hex
+    bind_contextvars(job_id=job_id)
     _check_headers(request)
     key = _idempotency_key(request)
     earlier = await app[ADMISSION].find(key) if key else None
@@ -73,6 +75,7 @@ async def generate(request: web.Request) -> web.Response:
                 status=409,
             )
         await _withdraw(app, job_id)
+        bind_contextvars(job_id=earlier.job_id)
         return _accepted(earlier.job_id, repeated=True)
     except DatabaseAwayError:
         await app[FILES].release(job_id)
@@ -145,6 +148,7 @@ async def _accept(
     """Make a job of the upload; returns the earlier one that has its idempotency key, if any."""
     app = request.app
     _check_version(request, form.wanted_version)
+    bind_contextvars(model_version=form.wanted_version)
     original = await _copied_result(request, job_id, form)
     if original is None:
         await _check_audio(request, job_id, form)
@@ -215,4 +219,5 @@ async def _copied_result(request: web.Request, job_id: str, form: Form) -> Job |
         await app[FILES].copy(original.id, GENERATED, job_id)
     except FileNotFoundError:  # it is being cleaned up
         return None
+    bind_contextvars(model_version=version)
     return original

@@ -49,6 +49,6 @@ def _ask(connection: sa.Connection) -> None:
 
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
-    await request.app[METRICS].look(request.app[DATABASE])
+    await request.app[METRICS].look(request.app[DATABASE], request.app[WATCH].status)
     text = prometheus_client.generate_latest(request.app[METRICS].registry)
     return web.Response(body=text, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})

@@ -4,6 +4,7 @@ import re
 from contextlib import suppress
 
 from aiohttp import ETag, web
+from structlog.contextvars import bind_contextvars
 
 from orchestrator.access import needs_key
 from orchestrator.errors import RequestError
@@ -71,6 +72,8 @@ async def _send_events(
 async def _send(response: web.StreamResponse, event: Event) -> None:
     number = "" if event.revision is None else f"id: {event.revision}\n"
     await response.write(f"{number}data: {event.data}\n\n".encode())
+    if event.model_version is not None:
+        bind_contextvars(model_version=event.model_version)
 
 
 def _last_event_id(request: web.Request) -> int:
@@ -147,6 +150,8 @@ def _range(request: web.Request, size: int, tag: ETag) -> slice | None:
 async def cleanup(request: web.Request) -> web.Response:
     """Cancel the job if it is not done yet, and remove all there is of it."""
     app, job_id = request.app, _job_id(request)
+    if (sight := await app[FEED].see(job_id)) is not None:
+        _bind_version(sight)
     # The row first: from then on no worker's write counts, wherever it runs.
     if not await app[TABLE].delete(job_id):
         raise _not_found()
@@ -160,6 +165,7 @@ async def _sight(request: web.Request) -> Sight:
     sight = await request.app[FEED].see(_job_id(request))
     if sight is None:
         raise _not_found()
+    _bind_version(sight)
     return sight
 
 
@@ -168,7 +174,12 @@ def _job_id(request: web.Request) -> str:
     job_id = request.match_info["job_id"]
     if JOB_ID.fullmatch(job_id) is None:
         raise _not_found()
+    bind_contextvars(job_id=job_id)
     return job_id
+
+
+def _bind_version(sight: Sight) -> None:
+    bind_contextvars(model_version=sight.job.model_version or sight.job.wanted_version)
 
 
 def _not_found() -> RequestError:

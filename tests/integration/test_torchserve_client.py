@@ -21,11 +21,13 @@ from orchestrator.model_server import ModelServer
 from orchestrator.settings import Settings
 from orchestrator.torchserve import InferenceClient, LoadedVersion, ModelStatus, ModelWatch
 from tests.conftest import settings_in
+from tests.log_lines import Line, lines_of
 from tests.model_client import ModelClient
 from tests.service import torchserve_processes
 from tests.signals import SEGMENT, decoded, encoded, noise
 
 TRACKS = encoded(noise(SEGMENT, 1)), encoded(noise(SEGMENT, 2))
+JOB = "b1946ac92492d2347c6235b4d2611184"
 WAIT_S = 60.0
 KNOWN_WITHIN_S = 8.0  # of a worker's end, by the request that it had
 
@@ -75,7 +77,7 @@ def run(settings: Settings, scenario: Scenario) -> None:
 async def watching(settings: Settings) -> AsyncIterator[tuple[InferenceClient, ModelWatch]]:
     """The clients of one TorchServe, with a watch that has looked once."""
     async with aiohttp.ClientSession() as session:
-        keys = Keys(settings.key_file)
+        keys = Keys(settings.key_file, settings.management_url)
         watch = ModelWatch(session, settings, keys)
         url = f"http://127.0.0.1:{settings.inference_port}"
         running = asyncio.create_task(watch.run())
@@ -92,6 +94,10 @@ async def until(watch: ModelWatch, condition: Callable[[ModelStatus], bool]) -> 
     while not condition(watch.status):
         assert time.monotonic() < deadline, f"not so after {WAIT_S:g} s: {watch.status}"
         await watch.changed()
+
+
+def worker_lines(server: ModelServer, job_id: str) -> list[Line]:
+    return lines_of(server.folder / "logs" / "model_log.log", job_id)
 
 
 def found(status: ModelStatus, version: str) -> LoadedVersion:
@@ -112,7 +118,7 @@ async def at_work(
         )
 
     before, deadline = await batches(), time.monotonic() + WAIT_S
-    request = asyncio.create_task(client.generate(version, *TRACKS))
+    request = asyncio.create_task(client.generate(version, *TRACKS, JOB))
     while await batches() == before:
         assert time.monotonic() < deadline, f"no worker took the request in {WAIT_S:g} s"
         assert not request.done(), "the request was answered before it was seen at work"
@@ -142,10 +148,20 @@ def test_the_status_tells_what_serves(model_server: ModelServer) -> None:
 
 def test_music_or_a_refusal_comes_back(model_server: ModelServer) -> None:
     async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
-        assert len(decoded(await client.generate("starter", *TRACKS))) == SEGMENT
+        assert len(decoded(await client.generate("starter", *TRACKS, "answered"))) == SEGMENT
         with pytest.raises(ModelRefusedError, match="track2 is not audio") as refused:
-            await client.generate("starter", TRACKS[0], b"no audio")
+            await client.generate("starter", TRACKS[0], b"no audio", "refused")
         assert refused.value.code == "not_audio"
+        for job_id, status, stages in (
+            ("answered", 200, {"request_decode", "encode", "cascade", "decode"}),
+            ("refused", 400, {"request_decode"}),
+        ):
+            (line,) = worker_lines(model_server, job_id)
+            assert (line["event"], line["status"]) == ("request answered", status)
+            assert (line["model_version"], line["batch_size"]) == ("starter", 1)
+            assert line["seconds"].keys() == stages
+        assert line["code"] == "not_audio"
+        assert "track2" in line["detail"]
 
     run(model_server.settings, scenario)
 
@@ -158,9 +174,15 @@ def test_a_request_that_nobody_takes_finds_the_model_away(
 
     async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
         with pytest.raises(ModelAwayError, match="404"):
-            await client.generate("unknown", *TRACKS)
+            await client.generate("unknown", *TRACKS, JOB)
         with pytest.raises(ModelAwayError, match="400"):
-            await replace(client, keys=Keys(stale)).generate("starter", *TRACKS)
+            keys = Keys(stale, model_server.settings.management_url)
+            await replace(client, keys=keys).generate("starter", *TRACKS, JOB)
+        without_key = ModelWatch(client.session, model_server.settings, keys)
+        watching = asyncio.create_task(without_key.run())
+        await without_key.changed()
+        watching.cancel()
+        assert without_key.status.reason == "the model server refuses the key that is here"
 
     run(model_server.settings, scenario)
 
@@ -169,7 +191,7 @@ def test_without_torchserve_the_model_is_away(settings: Settings) -> None:
     async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
         assert watch.status == ModelStatus(False, reason="the model server does not answer")
         with pytest.raises(ModelAwayError, match="cannot be reached"):
-            await client.generate("starter", *TRACKS)
+            await client.generate("starter", *TRACKS, JOB)
 
     run(settings, scenario)
 
@@ -189,7 +211,7 @@ def test_a_killed_worker_is_known_soon_and_the_next_one_serves(own_server: Model
         assert watch.status.reason == "the model is loading"
         await until(watch, lambda status: status.ready)
         assert not found(watch.status, "first").worker_pids & killed
-        assert len(decoded(await client.generate("first", *TRACKS))) == SEGMENT
+        assert len(decoded(await client.generate("first", *TRACKS, JOB))) == SEGMENT
 
     run(own_server.settings, scenario)
 
@@ -242,14 +264,17 @@ def test_no_worker_is_away_and_code_that_raises_is_not(
     # TorchServe answers 503 in both cases.
     async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
         with pytest.raises(ModelUnavailableError, match="503") as failed:
-            await client.generate("raising", *TRACKS)
+            await client.generate("raising", *TRACKS, "raised")
         assert not isinstance(failed.value, ModelAwayError)
+        (line,) = worker_lines(own_server, "raised")
+        assert (line["model_version"], line["level"], line["batch_size"]) == ("raising", "error", 1)
+        assert line["exception"][0]["exc_value"] == "on purpose"
 
         scaled = manage(
             "PUT", "/models/musiclab/raising", min_worker=0, max_worker=0, synchronous="true"
         )
         assert scaled.status_code == 200, scaled.text
         with pytest.raises(ModelAwayError, match="503"):
-            await client.generate("raising", *TRACKS)
+            await client.generate("raising", *TRACKS, JOB)
 
     run(own_server.settings, scenario)

@@ -104,7 +104,7 @@ def run(scenario: Scenario, *pids: int) -> None:
         ):
             port = listening.port
             assert port is not None
-            keys = Keys(Path("no-keys"))
+            keys = Keys(Path("no-keys"), "http://127.0.0.1:1")
             watch = ModelWatch(session, Settings(management_port=port, metrics_port=port), keys)
             watching = asyncio.create_task(watch.run())
             await watch.changed()
@@ -118,7 +118,7 @@ def run(scenario: Scenario, *pids: int) -> None:
 
 async def sent(server: TorchServe, client: InferenceClient) -> asyncio.Task[bytes]:
     """A request that the server has."""
-    request = asyncio.create_task(client.generate("one", b"first", b"second"))
+    request = asyncio.create_task(client.generate("one", b"first", b"second", "job"))
     await server.arrived.wait()
     return request
 

@@ -1,0 +1,74 @@
+"""How a serving process logs: lines for people on a terminal, else one JSON object a line."""
+
+import logging
+import sys
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from orchestrator.settings import Settings
+
+FIRST = ("timestamp", "level", "logger", "job_id", "model_version", "event")
+
+
+def logs_json(settings: Settings) -> bool:
+    """Whether this process logs JSON."""
+    if settings.log_format == "auto":
+        return not sys.stderr.isatty()
+    return settings.log_format == "json"
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log to standard error from now on, what libraries log and warn of too.
+
+    Whatever is bound by `structlog.contextvars` is on every line.
+    """
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *common,
+            ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    renderers = _json() if logs_json(settings) else _console()
+    formatter = ProcessorFormatter(
+        foreign_pre_chain=common,
+        processors=[ProcessorFormatter.remove_processors_meta, *renderers],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("orchestrator").setLevel(settings.log_level.upper())
+    logging.captureWarnings(True)
+
+
+def _json() -> list[Processor]:
+    # Local variables would put keys and tracks into the log.
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(frames),
+        _in_order,
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def _console() -> list[Processor]:
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
+
+
+def _in_order(logger: WrappedLogger, method: str, line: EventDict) -> EventDict:
+    """The fields in which lines are looked for, before all others."""
+    return {name: line[name] for name in FIRST if name in line} | dict(line)

@@ -1,0 +1,66 @@
+"""Keeps TorchServe running with the versions that are wanted."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import structlog
+
+from orchestrator.errors import ArchiveError, DeploymentError
+from orchestrator.management import RegisteredVersion
+from orchestrator.model_server import ModelServer
+from orchestrator.torchserve import LoadedVersion
+from orchestrator.wanted import Wanted, WantedVersions
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Looks after one TorchServe."""
+
+    def __init__(self, server: ModelServer) -> None:
+        self._server = server
+        self._wanted = WantedVersions(server.archive.parent)
+        self._noted = {server.manifest["version"]: True}
+
+    def start_again_if_ended(self) -> None:
+        """Start TorchServe again where it ended by itself, which it should not.
+
+        What was changed since its start it has forgotten, hence what is wanted by now.
+        """
+        if self._server.is_running():
+            return
+        log.warning("TorchServe ended; it is started again")
+        self._server.stop()
+        if archives := self._wanted.archives():
+            self._server.serve_next(*archives)
+        self._server.start()
+
+    def note(self, versions: Iterable[LoadedVersion | RegisteredVersion]) -> None:
+        """Write down what serves, so that what was changed without `musiclab model` stays as well.
+
+        A version that is not ready is not noted: it may be one that cannot be loaded.
+        """
+        loaded = list(versions)
+        ready = {each.version: each.default for each in loaded if each.ready}
+        default = next((version for version in ready if ready[version]), None)
+        if default is None or ready == self._noted:
+            return
+        try:
+            with self._wanted.changing():
+                self._write(default, ready.keys() - {default}, {each.version for each in loaded})
+        except DeploymentError:
+            return  # a deployment is going on, and writes down what comes of it
+        except ArchiveError as error:
+            log.warning("what serves cannot be noted", reason=str(error))
+        self._noted = ready
+
+    def _write(self, default: str, ready: set[str], loaded: set[str]) -> None:
+        """Note the default and the others; one noted earlier may be starting again just now."""
+        written = self._wanted.read()
+        before = written or Wanted(self._server.manifest["version"])
+        wanted = before.with_default(default)
+        beside = (each for each in wanted.beside if each in loaded)
+        wanted = replace(wanted, beside=tuple(dict.fromkeys((*beside, *sorted(ready)))))
+        if wanted != before:
+            self._wanted.write(wanted)
+            log.info("what serves was noted", default=wanted.default, beside=wanted.beside)

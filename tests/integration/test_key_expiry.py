@@ -1,0 +1,88 @@
+"""Keys that end within seconds disturb nobody; `make key-test` is the long form."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from orchestrator.management import ManagementClient
+from orchestrator.model_keys import Keys
+from orchestrator.model_server import ModelServer
+from orchestrator.settings import Settings
+from orchestrator.torchserve import InferenceClient, ModelWatch
+from tests.conftest import settings_in
+from tests.integration.test_torchserve_client import TRACKS, watching
+from tests.key_expiry import run, with_key_lifetime
+from tests.model_client import ModelClient
+from tests.signals import SEGMENT, decoded
+
+LIFETIME_S = 3.0
+SECONDS = 4 * LIFETIME_S
+
+
+@pytest.fixture(scope="module")
+def short_lived(
+    tmp_path_factory: pytest.TempPathFactory, starter_archive: Path
+) -> Iterator[ModelServer]:
+    """A TorchServe whose keys end after three seconds."""
+    settings = settings_in(tmp_path_factory.mktemp("keys"))
+    with ModelServer(with_key_lifetime(settings, LIFETIME_S / 60), starter_archive) as server:
+        server.wait_ready()
+        yield server
+
+
+def test_several_processes_go_on_while_keys_end(short_lived: ModelServer) -> None:
+    """Each has `Keys` of its own, as processes have: none waits for another to renew."""
+    settings = short_lived.settings
+    ends = time.monotonic() + SECONDS
+
+    async def composing(client: InferenceClient) -> int:
+        answers = 0
+        while time.monotonic() < ends:
+            assert len(decoded(await client.generate("starter", *TRACKS, "key-expiry"))) == SEGMENT
+            answers += 1
+        return answers
+
+    async def looking(watch: ModelWatch) -> None:
+        while time.monotonic() < ends:
+            await watch.changed()
+            assert watch.status.ready, watch.status.reason
+
+    def describing() -> None:
+        client = ManagementClient(Keys(settings.key_file, settings.management_url))
+        while time.monotonic() < ends:
+            assert client.find("starter")
+
+    async def all_at_once() -> None:
+        async with AsyncExitStack() as stack:
+            processes = [await stack.enter_async_context(watching(settings)) for _ in range(3)]
+            async with asyncio.TaskGroup() as group:
+                for client, watch in processes:
+                    group.create_task(composing(client))
+                    group.create_task(looking(watch))
+                    group.create_task(asyncio.to_thread(describing))
+
+    asyncio.run(all_at_once())
+
+
+def test_a_key_that_has_ended_is_what_torchserve_refuses(short_lived: ModelServer) -> None:
+    """Else the test above shows nothing."""
+    ends = time.monotonic() + SECONDS
+    client = ModelClient(short_lived.settings, short_lived.key_file)
+    while (answer := client.manage("GET", "/models")).status_code == 200:
+        assert time.monotonic() < ends, f"keys did not end after {LIFETIME_S:g} s"
+        time.sleep(0.1)
+    assert (answer.status_code, answer.json()["type"]) == (400, "InvalidKeyException")
+
+
+def test_no_job_fails_when_keys_end_or_torchserve_starts_anew(packed: Settings) -> None:
+    report = run(packed, seconds=20, lifetime_min=0.1)
+    print(*report.lines(), sep="\n")
+    assert not report.faults, "\n".join(report.faults)
+    assert report.completed
+    assert report.starts == 2, "TorchServe was not started again; so the test shows too little"
+    assert min(report.renewed.values()) > 0, "no key ended; so the test shows too little"
+    assert report.repeated == 0, "an ended key cost an attempt"

@@ -1,0 +1,131 @@
+"""A job can be followed through all logs by its id."""
+
+import asyncio
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import structlog
+from aiohttp import web
+
+from orchestrator import worker
+from orchestrator.settings import Settings
+from tests.integration.test_bookkeeping import finished, submit
+from tests.log_lines import Line, is_of, lines_of, log_lines
+from tests.quick_model import MUSIC, VERSION, with_quick_model
+from tests.service import Service, command, environment, log_of
+from tests.signals import SEGMENT, encoded, noise
+
+SOUND = {f"track{n}": (f"{n}.wav", encoded(noise(SEGMENT, n))) for n in (1, 2)}
+ASKED = "the model is asked"
+
+
+def ours(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if line["logger"].startswith("orchestrator.")]
+
+
+def test_one_job_through_all_logs(service: Service) -> None:
+    log = log_of(service.settings, "up")
+    before = len(log_lines(log))
+    job_id = service.generate(SOUND).json()["job_id"]
+    assert service.finished(job_id)["status"] == "completed"
+    events = service.call("GET", f"/api/events/{job_id}")
+    service.call("GET", f"/api/download/{job_id}")
+    service.call("DELETE", f"/api/cleanup/{job_id}")
+
+    lines = ours(log_lines(log)[before:])
+    named = [line for line in lines if is_of(line, job_id)]
+    assert [line for line in lines if line not in named] == [], "nothing else was going on"
+    said = [line["event"] for line in named if line["event"] != "request"]
+    assert said == ["job taken", ASKED, "job completed"]
+    chosen = next(at for at, line in enumerate(named) if line["event"] == ASKED)
+    assert {line["model_version"] for line in named[chosen:]} == {"starter"}
+
+    requests = [line for line in named if line["event"] == "request"]
+    assert events.status_code == 200
+    told = Counter((r["method"], r["path"], r["status"], r["level"]) for r in requests)
+    assert told.pop(("GET", "/api/status/{job_id}", 200, "debug")) > 1
+    assert told == {
+        ("POST", "/api/generate", 202, "info"): 1,
+        ("GET", "/api/events/{job_id}", 200, "info"): 1,
+        ("GET", "/api/download/{job_id}", 200, "info"): 1,
+        ("DELETE", "/api/cleanup/{job_id}", 200, "info"): 1,
+    }
+    assert {line["client"] for line in requests} == {"127.0.0.1"}
+    assert all(line["seconds"] >= 0 for line in requests)
+
+    # TorchServe's own log, and what it passes on to that of the process.
+    for file in (service.settings.model_server_dir / "logs" / "model_log.log", log):
+        answered = [line for line in lines_of(file, job_id) if line["event"] == "request answered"]
+        assert [line["model_version"] for line in answered] == ["starter"]
+
+
+def test_lines_of_torchserve_reach_the_log_of_the_process_without_its_polls(
+    service: Service,
+) -> None:
+    loggers = Counter(line["logger"] for line in log_lines(log_of(service.settings, "up")))
+    assert loggers["MODEL_LOG"] > 0
+    assert loggers["org.pytorch.serve.ModelServer"] > 0
+    assert "ACCESS_LOG" not in loggers
+    logs = service.settings.model_server_dir / "logs"
+    assert len(log_lines(logs / "access_log.log")) > 0
+    assert len(log_lines(logs / "ts_log.log")) > 0
+
+
+def test_jobs_at_work_together_keep_their_names_apart(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
+    failed: set[str] = set()
+
+    async def fail_once(request: web.Request) -> web.Response:
+        await request.read()
+        job_id = request.headers["X-Job-Id"]
+        if job_id in failed:
+            return web.Response(body=MUSIC)
+        failed.add(job_id)
+        return web.json_response({"message": "Prediction failed"}, status=503)
+
+    async def scenario() -> list[str]:
+        async with with_quick_model(settings, fail_once) as client:
+            job_ids = await asyncio.gather(*(submit(client) for _ in range(4)))
+            for job_id in job_ids:
+                await finished(client, job_id)
+        return job_ids
+
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        job_ids = asyncio.run(scenario())
+    attempt = [("job taken", None), (ASKED, VERSION)]
+    for job_id in job_ids:
+        assert [
+            (line["event"], line["model_version"])
+            for line in lines
+            if line.get("job_id") == job_id and line["event"] != "request"
+        ] == [*attempt, ("attempt failed", VERSION), *attempt, ("job completed", VERSION)]
+
+
+def test_what_is_not_there_is_logged_in_one_line(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with with_quick_model(settings) as client:
+            await client.get("/no%0Awhere")
+
+    with structlog.testing.capture_logs() as lines:
+        asyncio.run(scenario())
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert (line["path"], line["status"]) == ("/no%0Awhere", 404)
+
+
+def test_the_last_sentence_of_a_process_is_a_line_too(settings: Settings, tmp_path: Path) -> None:
+    def refused(log_format: str) -> Path:
+        chosen = settings.model_copy(update={"log_format": log_format})
+        file = tmp_path / log_format
+        with file.open("w") as errors:
+            done = subprocess.run(command("api"), env=environment(chosen), stderr=errors)
+        assert done.returncode == 1
+        return file
+
+    (line,) = log_lines(refused("json"))
+    assert line["level"] == "critical"
+    assert "MUSICLAB_DATABASE_URL" in line["event"]
+    assert refused("console").read_text().startswith("error: ")

@@ -1,0 +1,1 @@
+"""Swaps checkpoints under load, and looks whether a job was lost."""

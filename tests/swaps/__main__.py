@@ -1,0 +1,26 @@
+"""`python -m tests.swaps --deploys 10 --bare 10 --clients 8`."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.conftest import settings_in
+from tests.swaps.run import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.swaps")
+    parser.add_argument("--deploys", type=int, default=10)
+    parser.add_argument("--bare", type=int, default=10)
+    parser.add_argument("--clients", type=int, default=8)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="musiclab-swaps-") as folder:
+        limits = {"rate_limit": 0, "reuse_results": False}
+        settings = settings_in(Path(folder)).model_copy(update=limits)
+        report = run(settings, asked.deploys, asked.bare, asked.clients)
+    report.show()
+    return 1 if report.load.faults else 0
+
+
+sys.exit(main())

@@ -1,0 +1,104 @@
+"""Swaps between two versions under load, in both ways."""
+
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.settings import PROJECT, Settings
+from tests.model_client import ModelClient
+from tests.service import Service, command, environment, running
+from tests.signals import Samples, decoded
+from tests.swaps.load import Load
+from tests.versions import FIRST, SECOND, TRACKS, manage, pack_two, register
+
+JOBS_BETWEEN = 4  # by the new version before the next swap: without users, a swap proves nothing
+
+out = Console(soft_wrap=True, highlight=False)
+
+
+@dataclass
+class Report:
+    """What came of it; seconds of each swap by the way it was made."""
+
+    load: Load
+    swaps: dict[str, list[float]] = field(default_factory=dict)
+    minutes: float = 0.0
+
+    def show(self) -> None:
+        table = Table(box=None, show_header=False)
+        for way, seconds in self.swaps.items():
+            table.add_row(way, f"{len(seconds)} swaps, median {statistics.median(seconds):.1f} s")
+        load = self.load
+        for version, jobs in sorted(load.completed.items()):
+            table.add_row(f"made by {version}", f"{jobs} jobs")
+        table.add_row("tried more than once", f"{load.repeated} jobs")
+        table.add_row("seconds a job", f"median {statistics.median(load.seconds):.1f}")
+        table.add_row("", f"longest {max(load.seconds):.1f}")
+        table.add_row("took", f"{self.minutes:.1f} minutes")
+        table.add_row("failed, or made by another version than it says", f"{len(load.faults)}")
+        out.print(table)
+        for fault in load.faults:
+            out.print(fault)
+
+
+def run(settings: Settings, deploys: int, bare: int, clients: int) -> Report:
+    """Serve and swap; the clients go on all the time."""
+    pack_two(settings)
+    with running(settings, "up"):
+        began = time.monotonic()
+        load = Load(Service(settings), _references(settings))
+        report = Report(load)
+        with load.by(clients):
+            load.wait_for(FIRST, JOBS_BETWEEN)
+            default, other = FIRST, SECOND
+            ways = [("musiclab model deploy", _deploy)] * deploys
+            ways += [("management API alone", _swap_by_hand)] * bare
+            for way, swap in ways:
+                started = time.monotonic()
+                swap(settings, default, other)
+                seconds = time.monotonic() - started
+                report.swaps.setdefault(way, []).append(seconds)
+                default, other = other, default
+                load.wait_for(default, JOBS_BETWEEN)
+                out.print(
+                    f"{way}: {default} after {seconds:.1f} s, {sum(load.completed.values())}"
+                    f" jobs so far, {len(load.faults)} faults"
+                )
+        report.minutes = (time.monotonic() - began) / 60
+    return report
+
+
+def _references(settings: Settings) -> dict[str, Samples]:
+    """What each version makes of TRACKS, asked of TorchServe without a job."""
+    client = ModelClient(settings, settings.key_file)
+    register(client, SECOND)
+    references = {}
+    for version in (FIRST, SECOND):
+        answer = client.predict(TRACKS, version)
+        assert answer.status_code == 200, answer.text
+        references[version] = decoded(answer.content)
+    manage(client, "DELETE", f"/models/musiclab/{SECOND}")
+    return references
+
+
+def _deploy(settings: Settings, old: str, new: str) -> None:
+    deployed = subprocess.run(
+        command("model", "deploy", new),
+        cwd=PROJECT,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+    )
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+
+
+def _swap_by_hand(settings: Settings, old: str, new: str) -> None:
+    """As an engineer does who has only curl, and does not wait for anybody."""
+    client = ModelClient(settings, settings.key_file)
+    register(client, new)
+    manage(client, "PUT", f"/models/musiclab/{new}/set-default")
+    manage(client, "DELETE", f"/models/musiclab/{old}")
