@@ -1,9 +1,10 @@
 # The model in TorchServe, and what packs archives for it.
 FROM debian:bookworm-slim
 
+# procps has the kill by which TorchServe ends the workers of a version that is removed.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        ca-certificates openjdk-17-jre-headless python3 python3-venv \
+        ca-certificates openjdk-17-jre-headless procps python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/venv \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /app musiclab
@@ -31,7 +32,7 @@ RUN mkdir -p orchestrator/routes && touch README.md \
 # handlers is for packing: installed it is not, so workers import it from their archive alone.
 COPY orchestrator orchestrator
 COPY handlers handlers
-COPY config.properties metrics.yaml ./
+COPY config.properties log4j2.xml metrics.yaml ./
 RUN python -m compileall -q orchestrator \
     && install -d -o musiclab -g musiclab checkpoints model_store run
 

@@ -1,29 +1,25 @@
-"""Whether TorchServe has a READY worker; as a command, for health checks, by its exit status."""
+"""Whether the model is ready; as a command, for health checks, by its exit status."""
 
-import json
 import sys
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
+import requests
+
+from orchestrator.errors import ModelServerError
+from orchestrator.management import ManagementClient
 from orchestrator.model_keys import Keys
-from orchestrator.model_versions import MODEL_NAME
 from orchestrator.settings import Settings, load_settings
-
-TIMEOUT_S = 5.0
 
 
 def find_fault(settings: Settings) -> str | None:
     """Why the default version has no READY worker; None where it has one."""
-    address = f"{settings.management_url}/models/{MODEL_NAME}"
-    request = Request(address, headers=Keys(settings.key_file).header("management"))  # noqa: S310
+    management = ManagementClient(Keys(settings.key_file, settings.management_url))
     try:
-        with urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - always HTTP
-            (model,) = json.load(response)
-    except (URLError, TimeoutError, ConnectionError) as error:
-        return f"{address}: {error}"
-    if any(worker["status"] == "READY" for worker in model["workers"]):
+        versions = management.versions()
+    except (ModelServerError, requests.RequestException) as error:
+        return f"TorchServe does not answer: {error}"
+    if any(version.default and version.ready for version in versions):
         return None
-    return "no worker is ready"
+    return "the model is loading"
 
 
 if __name__ == "__main__":

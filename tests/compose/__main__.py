@@ -29,7 +29,7 @@ DOWN = ("down", "--volumes", "--timeout", "5")
 SUBNET = "10.251.252.0/24"
 TREE = (
     *("docker-compose.yml", ".dockerignore", "deploy", "frontend", "handlers", "orchestrator"),
-    *("config.properties", "metrics.yaml", "pyproject.toml"),
+    *("config.properties", "log4j2.xml", "metrics.yaml", "pyproject.toml"),
 )
 
 out = Console(soft_wrap=True, highlight=False)

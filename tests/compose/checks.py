@@ -135,11 +135,14 @@ def _music_of(stack: Stack) -> str:
 
 
 def torchserve_comes_back(stack: Stack) -> None:
-    """Its container is killed; a job that is sent meanwhile is done when it is back."""
+    """Its container is killed; a job that is sent meanwhile is done when it is back.
+
+    It is back with what was deployed last.
+    """
     old = stack.podman.inspect("torchserve")["State"]["Pid"]
     os.kill(old, signal.SIGKILL)
-    job_id = stack.submit(TRACKS)
-    stack.completed(job_id)
+    done = stack.completed(stack.submit(TRACKS))
+    assert done["model_version"] == NEW_VERSION, f"it came back with {done['model_version']}"
     assert stack.podman.inspect("torchserve")["State"]["Pid"] != old
 
 

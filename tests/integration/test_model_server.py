@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,17 @@ def test_an_archive_whose_code_raises_is_named_at_start(
         pytest.raises(ModelServerError, match="broken on purpose"),
     ):
         server.wait_ready()
+
+
+def test_its_health_is_told_by_a_command(model_server: ModelServer, settings: Settings) -> None:
+    check = [sys.executable, "-m", "orchestrator.model_ready"]
+    well = subprocess.run(check, cwd=PROJECT, env=environment(model_server.settings))
+    assert well.returncode == 0
+    away = subprocess.run(
+        check, cwd=PROJECT, env=environment(settings), capture_output=True, text=True
+    )
+    assert away.returncode == 1
+    assert "TorchServe does not answer" in away.stderr
 
 
 def test_a_taken_port_is_named(model_server: ModelServer, settings: Settings) -> None:

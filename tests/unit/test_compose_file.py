@@ -1,4 +1,4 @@
-"""The compose files fit what they start: `make compose-test` runs them, this looks at each change."""
+"""The compose files fit what they start; `make compose-test` starts it, this takes a second."""
 
 import re
 from typing import Any
@@ -17,7 +17,8 @@ VARIABLES = {"PORT", "PAGE_PORT", "SUBNET", "GRAFANA_PASSWORD", "GRAFANA_URL"}
 
 
 def dockerfile(service: str) -> str:
-    return (PROJECT / SERVICES[service]["build"]["dockerfile"]).read_text()
+    name: str = SERVICES[service]["build"]["dockerfile"]
+    return (PROJECT / name).read_text()
 
 
 def test_two_ports_of_nginx_are_published_and_nothing_else() -> None:
@@ -84,7 +85,9 @@ def test_every_setting_in_it_exists() -> None:
 def test_the_limits_of_the_api_can_be_set_from_outside() -> None:
     given = set(SERVICES["orchestrator"]["environment"])
     limits = {
-        name for name in Settings.model_fields if name.startswith(("max_", "keep_", "min_", "rate_"))
+        name
+        for name in Settings.model_fields
+        if name.startswith(("max_", "keep_", "min_", "rate_"))
     }
     assert {PREFIX + name.upper() for name in limits | {"api_keys", "cors_origins"}} <= given
 

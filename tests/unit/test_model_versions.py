@@ -121,6 +121,16 @@ def test_without_a_device_batches_suit_that_of_this_machine(
     assert choose_ingredients(settings).tuned_for == device
 
 
+def test_starters_are_built_elsewhere_where_checkpoints_may_not_be_written(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()  # nobody can make a folder in it, root neither
+    unwritable = settings.model_copy(update={"checkpoints": tmp_path / "file" / "checkpoints"})
+    manifest = read_manifest(pack(unwritable, choose_ingredients(unwritable)))
+    assert manifest["checkpoint"]["starter"]
+    assert [file.suffix for file in settings.model_store.iterdir()] == [".mar"]
+
+
 def test_every_packing_makes_a_new_version(settings: Settings) -> None:
     ingredients = choose_ingredients(settings)
     archives = [pack(settings, ingredients) for _ in range(2)]
