@@ -56,8 +56,8 @@ class Supervisor:
             with self._wanted.changing():
                 self._write(default, ready.keys() - {default}, {each.version for each in loaded})
         except DeploymentError:
-            # A deployment is going on, and writes down what comes of it; what is seen here may still
-            # be of before its end.
+            # A deployment is going on, and writes down what comes of it; what is seen here may be
+            # of before its end.
             self._seen_since = now
             return
         except ArchiveError as error:
