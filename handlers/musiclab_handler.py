@@ -40,6 +40,8 @@ METRICS = {
     "musiclab_encode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
     "musiclab_cascade_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
     "musiclab_decode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
+    "musiclab_gpu_memory_size_bytes": (MetricTypes.GAUGE, "B", WORKER_LABELS),
+    "musiclab_gpu_memory_free_bytes": (MetricTypes.GAUGE, "B", WORKER_LABELS),
 }
 
 
@@ -47,6 +49,7 @@ class MusicLabHandler:
     """One worker: two tracks a request in, sixteen seconds of new music out."""
 
     pipeline: Pipeline
+    device: torch.device
     labels: list[str]
 
     def initialize(self, context: Any) -> None:
@@ -63,6 +66,7 @@ class MusicLabHandler:
         device = choose_device(config.get("deviceType"), properties.get("gpu_id"))
         precision = choose_precision(config.get("precision"), device)
         self.pipeline, manifest = load_archive(Path(properties["model_dir"]), device, precision)
+        self.device = device
         self.labels = [manifest["version"], str(device).replace(":", "")]
         silence = torch.zeros(config.get("batchSize", 1), 1, SEGMENT_SAMPLES)
         if not self.pipeline.generate(silence, silence).waveforms.isfinite().all():
@@ -70,6 +74,7 @@ class MusicLabHandler:
         codec = manifest["codec"]["kind"]
         checkpoint = "starter" if manifest["checkpoint"]["starter"] else "trained"
         self._observe(context, "musiclab_model_info", 1, [codec, checkpoint])
+        self._observe_gpu(context)
         log.info(
             "musiclab %s is ready on %s in %s: %s codec, %s checkpoint",
             manifest["version"],
@@ -104,9 +109,17 @@ class MusicLabHandler:
         generated = self.pipeline.generate(tracks[0], tracks[1])
         for stage, seconds in generated.seconds.items():
             self._observe(context, f"musiclab_{stage}_seconds", seconds)
+        self._observe_gpu(context)
         for index, waveform in zip(segments, generated.waveforms.numpy(), strict=True):
             answers[index] = _answer(context, index, waveform)
         return answers
+
+    def _observe_gpu(self, context: Any) -> None:
+        """The memory of the whole GPU; TorchServe's own metrics of it need a package it lacks."""
+        if self.device.type == "cuda":
+            free, size = torch.cuda.mem_get_info(self.device)
+            self._observe(context, "musiclab_gpu_memory_size_bytes", size)
+            self._observe(context, "musiclab_gpu_memory_free_bytes", free)
 
     def _observe(
         self, context: Any, name: str, value: float, more_labels: Sequence[str] = ()
