@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 WORKER_LABELS = ["model_version", "device"]
 INFO_LABELS = [*WORKER_LABELS, "codec", "checkpoint"]
+# Without the version: the last value of one that is no longer served would stay for ever.
+GPU_LABELS = ["device"]
 # Metric name: (type, unit, labels). A label's value may hold neither ':' nor ','.
 METRICS = {
     "musiclab_model_info": (MetricTypes.GAUGE, "count", INFO_LABELS),
@@ -40,8 +42,8 @@ METRICS = {
     "musiclab_encode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
     "musiclab_cascade_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
     "musiclab_decode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
-    "musiclab_gpu_memory_size_bytes": (MetricTypes.GAUGE, "B", WORKER_LABELS),
-    "musiclab_gpu_memory_free_bytes": (MetricTypes.GAUGE, "B", WORKER_LABELS),
+    "musiclab_gpu_memory_size_bytes": (MetricTypes.GAUGE, "B", GPU_LABELS),
+    "musiclab_gpu_memory_free_bytes": (MetricTypes.GAUGE, "B", GPU_LABELS),
 }
 
 
@@ -73,7 +75,7 @@ class MusicLabHandler:
             raise CheckpointError("the model makes NaN or infinity of silence; it cannot serve")
         codec = manifest["codec"]["kind"]
         checkpoint = "starter" if manifest["checkpoint"]["starter"] else "trained"
-        self._observe(context, "musiclab_model_info", 1, [codec, checkpoint])
+        self._observe(context, "musiclab_model_info", 1, [*self.labels, codec, checkpoint])
         self._observe_gpu(context)
         log.info(
             "musiclab %s is ready on %s in %s: %s codec, %s checkpoint",
@@ -118,18 +120,20 @@ class MusicLabHandler:
         """The memory of the whole GPU; TorchServe's own metrics of it need a package it lacks."""
         if self.device.type == "cuda":
             free, size = torch.cuda.mem_get_info(self.device)
-            self._observe(context, "musiclab_gpu_memory_size_bytes", size)
-            self._observe(context, "musiclab_gpu_memory_free_bytes", free)
+            labels = self.labels[1:]
+            self._observe(context, "musiclab_gpu_memory_size_bytes", size, labels)
+            self._observe(context, "musiclab_gpu_memory_free_bytes", free, labels)
 
     def _observe(
-        self, context: Any, name: str, value: float, more_labels: Sequence[str] = ()
+        self, context: Any, name: str, value: float, values: Sequence[str] | None = None
     ) -> None:
+        """Emit a metric; its labels are the version and the device unless others are given."""
         metric_type, unit, labels = METRICS[name]
         try:
             metric = context.metrics.get_metric(name, metric_type)
         except MetricsCacheKeyError:  # a server whose metrics.yaml is older than this archive
             metric = context.metrics.add_metric_to_cache(name, unit, labels, metric_type)
-        metric.add_or_update(value, [*self.labels, *more_labels])
+        metric.add_or_update(value, list(values or self.labels))
 
 
 def _answer(context: Any, index: int, waveform: NDArray[np.float32]) -> bytes:
