@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.prometheus import DEPLOY, Prometheus, prometheus_server, promtool
-from tests.readme import documented_metrics
+from tests.readme import documented_metrics, rows
 from tests.service import TIMEOUT_S, Service
 from tests.signals import RATE, encoded, noise
 
@@ -133,13 +133,15 @@ def test_configuration_and_alerts_are_sound() -> None:
     promtool("test", "rules", DEPLOY / "alerts_test.yml")
 
 
-def test_every_alert_says_what_to_do_and_is_tested_both_ways() -> None:
+def test_every_alert_is_documented_says_what_to_do_and_is_tested_both_ways() -> None:
     expected: dict[str, set[bool]] = {rule["alert"]: set() for rule in RULES}
     for test in yaml.safe_load((DEPLOY / "alerts_test.yml").read_text())["tests"]:
         for case in test["promql_expr_test"]:
             for name in expected:
                 if re.search(rf"\b{name}\b", case["expr"]):
                     expected[name].add(bool(case["exp_samples"]))
+    documented = {row[0].strip(): row[1] for row in rows("Prometheus, alerts and the dashboard")}
+    assert documented == {rule["alert"]: rule["labels"]["severity"] for rule in RULES}
     for rule in RULES:
         assert expected[rule["alert"]] == {True, False}, f"test when {rule['alert']} fires, or not"
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
