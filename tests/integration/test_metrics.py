@@ -1,17 +1,21 @@
 """What the orchestrator tells Prometheus, with a model that answers at once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator import worker
-from orchestrator.keys import WORKER
+from orchestrator.files import LocalFiles
+from orchestrator.gauges import look
 from orchestrator.settings import Settings
+from orchestrator.torchserve import ModelStatus
 from tests.integration.test_bookkeeping import finished, form, run, submit
 from tests.quick_model import MUSIC, VERSION, Client, with_quick_model
 from tests.signals import RATE, encoded, noise
+from tests.tables import UPLOAD, Backend, Tables, new_id
 
 LONGEST_S = 60
 
@@ -67,21 +71,31 @@ def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
     asyncio.run(scenario())
 
 
-def test_the_oldest_job_in_the_queue_grows_older(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
-        app = client.app
-        assert app is not None
-        await app[WORKER].finish(0)  # nothing is taken any more
-        assert await sample(client, "musiclab_oldest_queued_job_age_seconds") == 0
-        await submit(client)
-        await asyncio.sleep(0.5)
-        await submit(client)
-        age = await sample(client, "musiclab_oldest_queued_job_age_seconds")
-        assert age is not None
-        assert 0.5 <= age < LONGEST_S
-        assert await sample(client, "musiclab_jobs", state="queued") == 2
+def test_the_queue_is_told_from_any_database(backend: Backend, settings: Settings) -> None:
+    async def gauges(tables: Tables) -> dict[tuple[str, ...], float]:
+        files = LocalFiles(settings.cache)
+        nothing = ModelStatus(ready=False)
+        seen = await look(tables.database, files, nothing, settings)
+        return {
+            (each.name, *each.labels.values()): each.value
+            for family in seen.collect()
+            for each in family.samples
+        }
 
-    run(settings, scenario)
+    async def scenario(tables: Tables) -> None:
+        assert (await gauges(tables))["musiclab_oldest_queued_job_age_seconds",] == 0
+        await tables.submit(new_id())
+        await asyncio.sleep(0.5)
+        await tables.submit(new_id(), replace(UPLOAD, wanted_version="v1"))
+        now = await gauges(tables)
+        assert 0.5 <= now["musiclab_oldest_queued_job_age_seconds",] < LONGEST_S
+        assert now["musiclab_jobs", "queued"] == 2
+        assert now["musiclab_jobs", "running"] == 0
+        assert now["musiclab_jobs_pinned", "v1"] == 1
+        assert now["musiclab_stored_bytes",] == 2 * UPLOAD.size
+        assert now["musiclab_database_up",] == 1
+
+    backend.run(scenario)
 
 
 def test_how_jobs_ended_and_what_it_took(
