@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 
-.PHONY: run test bench chaos fuzz key-test lint setup clean
+.PHONY: run test bench chaos fuzz key-test swap-test lint setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -30,6 +30,10 @@ chaos: $(VENV)/test.done
 # Jobs for four minutes, in which TorchServe's keys end every minute and change with its restart.
 key-test: $(VENV)/test.done
 	$(BIN)/python -m tests.key_expiry --minutes 4
+
+# Swaps checkpoints under load, ten times in each of two ways.
+swap-test: $(VENV)/test.done
+	$(BIN)/python -m tests.swaps
 
 # How fast it is, in about ten minutes; the machine should have nothing else to do.
 bench: $(VENV)/bench.done
