@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 
-.PHONY: run test bench chaos compose-test fuzz key-test lint setup clean
+.PHONY: run test bench chaos compose-test fuzz key-test swap-test lint setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -34,6 +34,10 @@ key-test: $(VENV)/test.done
 # The containers of docker-compose.yml, built and run by podman; as root, on a machine with apt.
 compose-test: $(VENV)/compose.done
 	$(BIN)/python -m tests.compose
+
+# Swaps checkpoints under load, ten times in each of two ways.
+swap-test: $(VENV)/test.done
+	$(BIN)/python -m tests.swaps
 
 # How fast it is, in about ten minutes; the machine should have nothing else to do.
 bench: $(VENV)/bench.done

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 WORKER_LABELS = ["model_version", "device"]
 INFO_LABELS = [*WORKER_LABELS, "codec", "checkpoint"]
+# Without the version: the last value of one that is no longer served would stay for ever.
+GPU_LABELS = ["device"]
 # Metric name: (type, unit, labels). A label's value may hold neither ':' nor ','.
 METRICS = {
     "musiclab_model_info": (MetricTypes.GAUGE, "count", INFO_LABELS),
@@ -41,6 +43,8 @@ METRICS = {
     "musiclab_encode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
     "musiclab_cascade_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
     "musiclab_decode_seconds": (MetricTypes.HISTOGRAM, "s", WORKER_LABELS),
+    "musiclab_gpu_memory_size_bytes": (MetricTypes.GAUGE, "B", GPU_LABELS),
+    "musiclab_gpu_memory_free_bytes": (MetricTypes.GAUGE, "B", GPU_LABELS),
 }
 
 
@@ -48,6 +52,7 @@ class MusicLabHandler:
     """One worker: two tracks a request in, sixteen seconds of new music out."""
 
     pipeline: Pipeline
+    device: torch.device
     labels: list[str]
 
     def initialize(self, context: Any) -> None:
@@ -65,13 +70,15 @@ class MusicLabHandler:
         device = choose_device(config.get("deviceType"), properties.get("gpu_id"))
         precision = choose_precision(config.get("precision"), device)
         self.pipeline, manifest = load_archive(Path(properties["model_dir"]), device, precision)
+        self.device = device
         self.labels = [manifest["version"], str(device).replace(":", "")]
         silence = torch.zeros(config.get("batchSize", 1), 1, SEGMENT_SAMPLES)
         if not self.pipeline.generate(silence, silence).waveforms.isfinite().all():
             raise CheckpointError("the model makes NaN or infinity of silence; it cannot serve")
         codec = manifest["codec"]["kind"]
         checkpoint = "starter" if manifest["checkpoint"]["starter"] else "trained"
-        self._observe(context, "musiclab_model_info", 1, [codec, checkpoint])
+        self._observe(context, "musiclab_model_info", 1, [*self.labels, codec, checkpoint])
+        self._observe_gpu(context)
         log.info(
             "musiclab %s is ready on %s in %s: %s codec, %s checkpoint",
             manifest["version"],
@@ -125,21 +132,31 @@ class MusicLabHandler:
             tracks = torch.from_numpy(np.stack(list(segments.values()), axis=1))
             generated = self.pipeline.generate(tracks[0], tracks[1])
             seconds |= generated.seconds
+            self._observe_gpu(context)
             for index, waveform in zip(segments, generated.waveforms.numpy(), strict=True):
                 answers[index] = _answer(context, index, waveform)
         for stage, wall in seconds.items():
             self._observe(context, f"musiclab_{stage}_seconds", wall)
         return answers
 
+    def _observe_gpu(self, context: Any) -> None:
+        """The memory of the whole GPU; TorchServe's own metrics of it need a package it lacks."""
+        if self.device.type == "cuda":
+            free, size = torch.cuda.mem_get_info(self.device)
+            labels = self.labels[1:]
+            self._observe(context, "musiclab_gpu_memory_size_bytes", size, labels)
+            self._observe(context, "musiclab_gpu_memory_free_bytes", free, labels)
+
     def _observe(
-        self, context: Any, name: str, value: float, more_labels: Sequence[str] = ()
+        self, context: Any, name: str, value: float, values: Sequence[str] | None = None
     ) -> None:
+        """Emit a metric; its labels are the version and the device unless others are given."""
         metric_type, unit, labels = METRICS[name]
         try:
             metric = context.metrics.get_metric(name, metric_type)
         except MetricsCacheKeyError:  # a server whose metrics.yaml is older than this archive
             metric = context.metrics.add_metric_to_cache(name, unit, labels, metric_type)
-        metric.add_or_update(value, [*self.labels, *more_labels])
+        metric.add_or_update(value, list(values or self.labels))
 
 
 def _of_batch(data: Sequence[Any], seconds: Mapping[str, float]) -> dict[str, Any]:

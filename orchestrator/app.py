@@ -19,6 +19,7 @@ from orchestrator.estimates import Estimates
 from orchestrator.feed import Feed
 from orchestrator.files import open_files
 from orchestrator.fleet import FleetWatch, Report
+from orchestrator.http_metrics import count_requests
 from orchestrator.jobs import JobTable
 from orchestrator.keys import (
     ADMISSION,
@@ -74,7 +75,7 @@ def create_worker_app(settings: Settings) -> web.Application:
 
 
 def _application(settings: Settings, middlewares: list[Middleware]) -> web.Application:
-    app = web.Application(middlewares=middlewares)
+    app = web.Application(middlewares=[count_requests, *middlewares])
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
     app.cleanup_ctx.append(_with_files)

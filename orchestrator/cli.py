@@ -107,11 +107,16 @@ def model_pack(
 
 @model.command("inspect")
 def model_inspect(
-    archive: Annotated[Path, typer.Argument(help="A .mar file.")],
+    archive: Annotated[
+        str, typer.Argument(metavar="VERSION", help="A version in the model store, or a .mar file.")
+    ],
 ) -> None:
     """Show what is in an archive."""
     with sentences():
-        manifest = model_versions.read_manifest(archive)
+        path = Path(archive)
+        if path.suffix != ".mar":
+            path = model_versions.archive_of(load_settings().model_store, archive)
+        manifest = model_versions.read_manifest(path)
     _print_rows(_rows(manifest))
 
 
@@ -363,15 +368,24 @@ def serve_model(
 def _archives_to_serve(settings: Settings) -> list[Path]:
     """Those of the versions that were deployed, the default's first; else the current one."""
     wanted_versions = WantedVersions(settings.model_store)
+    ingredients = model_versions.choose_ingredients(settings)
     archives = wanted_versions.archives()
     if archives:
+        if (
+            model_versions.read_manifest(archives[0]).get("fingerprint")
+            != ingredients.fingerprint()
+        ):
+            out.print(
+                f"[yellow]{archives[0].name} was deployed and serves. The code or checkpoints/ "
+                "are others by now; `musiclab model deploy` lets them serve.[/yellow]"
+            )
         return archives
     if (wanted := wanted_versions.read()) is not None:
         out.print(
             f"[yellow]Version {wanted.default} was deployed, but its archive is no longer in "
             f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
         )
-    return [_current_archive(settings, model_versions.choose_ingredients(settings))]
+    return [_current_archive(settings, ingredients)]
 
 
 def _current_archive(settings: Settings, ingredients: Ingredients) -> Path:

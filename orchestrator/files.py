@@ -21,6 +21,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -65,6 +66,14 @@ def window_name(track: int) -> str:
 def part_name(lease: int) -> str:
     """The name of a result that was made under a lease and is not accepted yet."""
     return f"generated.{lease}.part"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes that a disk has, and those of them that are free."""
+
+    size: int
+    free: int
 
 
 class Files(ABC):
@@ -130,10 +139,10 @@ class Files(ABC):
     async def job_ids(self) -> set[str]:
         """All jobs that have files, or a workspace on this host."""
 
-    async def free_share(self) -> float:
-        """The free share, 0 to 1, of the disk that uploads are written to."""
+    async def disk(self) -> Disk:
+        """The disk that uploads are written to."""
         with _faults("asking for the free space on the disk"):
-            return await _in_thread(_free_share, self._root)
+            return await _in_thread(_disk, self._root)
 
     def _path(self, job_id: str, name: str) -> Path:
         return self.workspace(job_id) / _plain(name)
@@ -435,7 +444,7 @@ def _job_ids(root: Path) -> set[str]:
     return _ids(_names(root))
 
 
-def _free_share(root: Path) -> float:
+def _disk(root: Path) -> Disk:
     _make_folder(root)
     usage = shutil.disk_usage(root)
-    return usage.free / usage.total
+    return Disk(usage.total, usage.free)

@@ -1,103 +1,126 @@
-"""The orchestrator's own metrics for Prometheus."""
+"""What this process counts and times for Prometheus, as it happens."""
+
+import platform
+from importlib.metadata import version
 
 import prometheus_client
-import sqlalchemy as sa
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-from orchestrator.database import Database
-from orchestrator.jobs import READ_PATIENCE_S
-from orchestrator.schema import jobs
-from orchestrator.torchserve import ModelStatus
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+)
 
 # Prometheus itself knows when a counter began.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
-STATES = ("receiving", "queued", "running", "completed", "failed")
+STAGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ATTEMPTS = (1, 2, 3, 4, 5)
+# A counter has to be there before its first increase, or Prometheus does not see that one.
+FAILED_ATTEMPT_REASONS = ("model_away", "model_failed", "conversion", "files", "unexpected")
+REFUSALS_OF_OURS = (
+    "queue_full",
+    "storage_full",
+    "not_checked",
+    "database_unavailable",
+    "files_unavailable",
+    "internal_error",
+)
+# As `model_version` of a job that ended before it got to the model.
+NO_VERSION = "none"
 
 
 class Metrics:
     """One process' metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.jobs = Gauge(
-            "musiclab_jobs", "Jobs in the table, by state.", ["state"], registry=self.registry
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.build = Info("musiclab_build", "What runs here.", registry=registry)
+        self.build.info({"version": version("musiclab"), "python": platform.python_version()})
+        self._count_requests(registry)
+        self._count_submissions(registry)
+        self._count_work(registry)
+
+    def _count_requests(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "musiclab_http_requests",
+            "HTTP requests answered, by method, template of the route, and status.",
+            ["method", "route", "status"],
+            registry=registry,
         )
-        self.stored_bytes = Gauge(
-            "musiclab_stored_bytes", "Bytes of all jobs' files.", registry=self.registry
+        self.request_seconds = Histogram(
+            "musiclab_http_request_seconds",
+            "Seconds until an HTTP request was answered, by method and template of the route.",
+            ["method", "route"],
+            buckets=REQUEST_SECONDS,
+            registry=registry,
         )
-        self.at_work = Gauge(
-            "musiclab_jobs_at_work", "Jobs this process is working on.", registry=self.registry
-        )
-        self.finished = Counter(
-            "musiclab_jobs_finished",
-            "Jobs this process has brought to an end, by outcome: completed or an error code.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.failed_attempts = Counter(
-            "musiclab_failed_attempts",
-            "Attempts at jobs that this process gave up and will repeat.",
-            registry=self.registry,
-        )
-        self.stage_seconds = Histogram(
-            "musiclab_stage_seconds",
-            "Seconds of a job's stages: queued, convert, wait, generate, save.",
-            ["stage"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.accepted = Counter(
-            "musiclab_jobs_accepted", "Jobs this process has accepted.", registry=self.registry
-        )
-        self.reused = Counter(
-            "musiclab_results_reused",
-            "Jobs that were answered with the result of an earlier one.",
-            registry=self.registry,
-        )
-        self.uploaded_bytes = Counter(
-            "musiclab_uploaded_bytes", "Bytes of tracks received.", registry=self.registry
+        self.requests_in_flight = Gauge(
+            "musiclab_http_requests_in_flight",
+            "HTTP requests that are being answered, event streams included.",
+            registry=registry,
         )
         self.refused = Counter(
             "musiclab_refused_requests",
             "Requests answered with an error, by its code.",
             ["code"],
-            registry=self.registry,
+            registry=registry,
+        )
+        for code in REFUSALS_OF_OURS:
+            self.refused.labels(code)
+
+    def _count_submissions(self, registry: CollectorRegistry) -> None:
+        self.accepted = Counter(
+            "musiclab_jobs_accepted", "Jobs this process has accepted.", registry=registry
+        )
+        self.reused = Counter(
+            "musiclab_results_reused",
+            "Jobs that were answered with the result of an earlier one.",
+            registry=registry,
+        )
+        self.uploaded_bytes = Counter(
+            "musiclab_uploaded_bytes", "Bytes of tracks received.", registry=registry
+        )
+
+    def _count_work(self, registry: CollectorRegistry) -> None:
+        self.at_work = Gauge(
+            "musiclab_jobs_at_work", "Jobs this process is working on.", registry=registry
         )
         self.inference_in_flight = Gauge(
             "musiclab_inference_requests_in_flight",
             "Requests this process has sent to the model that are not answered yet, by version.",
             ["model_version"],
-            registry=self.registry,
+            registry=registry,
         )
-        self.pinned = Gauge(
-            "musiclab_jobs_pinned",
-            "Queued and running jobs that asked for a version of the model by its name.",
-            ["model_version"],
-            registry=self.registry,
+        self.finished = Counter(
+            "musiclab_jobs_finished",
+            "Jobs this process has brought to an end, by outcome (completed or an error code) "
+            "and version of the model.",
+            ["outcome", "model_version"],
+            registry=registry,
         )
-
-    async def look(self, database: Database, model: ModelStatus) -> None:
-        """Count what is in the table."""
-        query = sa.select(
-            jobs.c.state, sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.bytes), 0)
-        ).group_by(jobs.c.state)
-        pinned = (
-            sa.select(jobs.c.wanted_version.label("version"), sa.func.count().label("number"))
-            .where(jobs.c.state.in_(("queued", "running")), jobs.c.wanted_version.is_not(None))
-            .group_by(jobs.c.wanted_version)
+        self.attempts = Histogram(
+            "musiclab_job_attempts",
+            "Attempts that a finished job took.",
+            buckets=ATTEMPTS,
+            registry=registry,
         )
-
-        def work(connection: sa.Connection) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
-            by_state = {state: (count, size) for state, count, size in connection.execute(query)}
-            by_version = {row.version: row.number for row in connection.execute(pinned)}
-            return by_state, by_version
-
-        found, by_version = await database.read(work, READ_PATIENCE_S)
-        self.pinned.clear()
-        for version in {each.version for each in model.versions} | by_version.keys():
-            self.pinned.labels(version).set(by_version.get(version, 0))
-        for state in STATES:
-            self.jobs.labels(state).set(found.get(state, (0, 0))[0])
-        self.stored_bytes.set(sum(size for _, size in found.values()))
+        self.failed_attempts = Counter(
+            "musiclab_failed_attempts",
+            "Attempts at jobs that failed for reasons that may pass, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in FAILED_ATTEMPT_REASONS:
+            self.failed_attempts.labels(reason)
+        self.stage_seconds = Histogram(
+            "musiclab_stage_seconds",
+            "Seconds of a job's stages: queued, convert, wait, generate, save.",
+            ["stage"],
+            buckets=STAGE_SECONDS,
+            registry=registry,
+        )

@@ -26,6 +26,9 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         response = await handler(request)
         status = response.status
+    except web.HTTPException as redirect:
+        status = redirect.status
+        raise
     finally:
         resource = request.match_info.route.resource
         route = None if resource is None else resource.canonical

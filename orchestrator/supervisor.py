@@ -1,5 +1,6 @@
 """Keeps TorchServe running with the versions that are wanted."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from orchestrator.model_server import ModelServer
 from orchestrator.torchserve import LoadedVersion
 from orchestrator.wanted import Wanted, WantedVersions
 
+SETTLED_S = 3.0
+
 log = structlog.get_logger()
 
 
@@ -20,7 +23,8 @@ class Supervisor:
     def __init__(self, server: ModelServer) -> None:
         self._server = server
         self._wanted = WantedVersions(server.archive.parent)
-        self._noted = {server.manifest["version"]: True}
+        self._noted = self._seen = {server.manifest["version"]: True}
+        self._seen_since = 0.0
 
     def start_again_if_ended(self) -> None:
         """Start TorchServe again where it ended by itself, which it should not.
@@ -43,13 +47,19 @@ class Supervisor:
         loaded = list(versions)
         ready = {each.version: each.default for each in loaded if each.ready}
         default = next((version for version in ready if ready[version]), None)
-        if default is None or ready == self._noted:
+        now = time.monotonic()
+        if ready != self._seen:
+            self._seen, self._seen_since = ready, now
+        if default is None or ready == self._noted or now - self._seen_since < SETTLED_S:
             return
         try:
             with self._wanted.changing():
                 self._write(default, ready.keys() - {default}, {each.version for each in loaded})
         except DeploymentError:
-            return  # a deployment is going on, and writes down what comes of it
+            # A deployment is going on, and writes down what comes of it; what is seen here may be
+            # of before its end.
+            self._seen_since = now
+            return
         except ArchiveError as error:
             log.warning("what serves cannot be noted", reason=str(error))
         self._noted = ready

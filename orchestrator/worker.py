@@ -24,7 +24,7 @@ from orchestrator.errors import (
 from orchestrator.files import Files, part_name, upload_name, window_name
 from orchestrator.jobs import Job, JobTable
 from orchestrator.leases import Leases
-from orchestrator.metrics import Metrics
+from orchestrator.metrics import NO_VERSION, Metrics
 from orchestrator.slots import Slots
 from orchestrator.sweep import Sweep, keep_result_only
 from orchestrator.torchserve import InferenceClient, ModelWatch
@@ -202,20 +202,22 @@ class Worker:
             raise
         except ModelAwayError as error:
             log.info("nobody took the request", reason=str(error))
-            await self._retry(attempt, str(error), job.attempts)
+            await self._retry(attempt, "model_away", str(error), job.attempts)
         except (ModelUnavailableError, ConversionError) as error:
             log.warning("attempt failed", reason=str(error))
-            await self._retry(attempt, str(error), job.attempts + 1)
+            kind = "conversion" if isinstance(error, ConversionError) else "model_failed"
+            await self._retry(attempt, kind, str(error), job.attempts + 1)
         except (FilesUnavailableError, OSError) as error:
             log.warning("attempt failed", reason=str(error))
-            await self._retry(attempt, "its files could not be read or written", job.attempts + 1)
+            sentence = "its files could not be read or written"
+            await self._retry(attempt, "files", sentence, job.attempts + 1)
         except DatabaseAwayError:
             raise
         except Exception:
             log.exception("attempt failed unexpectedly")
-            await self._retry(attempt, "an unexpected error", job.attempts + 1)
+            await self._retry(attempt, "unexpected", "an unexpected error", job.attempts + 1)
         else:
-            self._count(attempt, "completed")
+            self._count(attempt, "completed", job.attempts + 1)
             log.info("job completed", **attempt.timings)
             await keep_result_only(self._files, job.id, job.lease)
 
@@ -241,26 +243,27 @@ class Worker:
         except LeaseLostError:
             await self._clear_away(attempt.job)
             return
-        self._count(attempt, code)
+        self._count(attempt, code, attempts)
         await self._files.remove(attempt.job.id)
 
-    async def _retry(self, attempt: "Attempt", reason: str, attempts: int) -> None:
+    async def _retry(self, attempt: "Attempt", kind: str, reason: str, attempts: int) -> None:
         """Try again later what may pass; give up after the last attempt."""
+        self._metrics.failed_attempts.labels(kind).inc()
         if attempts >= MAX_ATTEMPTS:
             sentence = f"Given up after {attempts} attempts; the last one failed: {reason}"
             await self._fail(attempt, "too_many_attempts", sentence, attempts)
             return
         first, longest = RETRY_S
         wait = min(longest, first * 2 ** max(0, attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
-        self._metrics.failed_attempts.inc()
         try:
             message = f"Waiting for another try: {reason}"
             await self._leases.retry(attempt.job, wait, message, attempts)
         except LeaseLostError:
             await self._clear_away(attempt.job)
 
-    def _count(self, attempt: "Attempt", outcome: str) -> None:
-        self._metrics.finished.labels(outcome).inc()
+    def _count(self, attempt: "Attempt", outcome: str, attempts: int) -> None:
+        self._metrics.finished.labels(outcome, attempt.model_version or NO_VERSION).inc()
+        self._metrics.attempts.observe(attempts)
         for stage, seconds in attempt.timings.items():
             self._metrics.stage_seconds.labels(stage).observe(seconds)
 
@@ -286,7 +289,7 @@ class Attempt:
     ) -> None:
         self.job = job
         self.timings = dict(job.timings)
-        self.model_version = job.wanted_version
+        self.model_version = job.model_version or job.wanted_version
         self._leases = leases
         self._files = files
         self._inference = inference

@@ -133,7 +133,8 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 async def _check_disk(request: web.Request) -> None:
     needed = request.app[SETTINGS].min_free_disk_percent
-    free = 100 * await request.app[FILES].free_share()
+    disk = await request.app[FILES].disk()
+    free = 100 * disk.free / disk.size
     if free < needed:
         raise RequestError(
             "storage_full",

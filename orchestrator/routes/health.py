@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 
-import prometheus_client
 import sqlalchemy as sa
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from orchestrator.errors import RequestError
-from orchestrator.keys import DATABASE, METRICS, WATCH
+from orchestrator.gauges import look
+from orchestrator.keys import DATABASE, FILES, METRICS, SETTINGS, WATCH
 
 routes = web.RouteTableDef()
 
@@ -49,6 +50,8 @@ def _ask(connection: sa.Connection) -> None:
 
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
-    await request.app[METRICS].look(request.app[DATABASE], request.app[WATCH].status)
-    text = prometheus_client.generate_latest(request.app[METRICS].registry)
-    return web.Response(body=text, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
+    """Served though the database is away, as that is when they are looked at."""
+    app = request.app
+    gauges = await look(app[DATABASE], app[FILES], app[WATCH].status, app[SETTINGS])
+    text = generate_latest(app[METRICS].registry) + generate_latest(gauges)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -14,6 +14,7 @@ from orchestrator.wanted import Wanted, WantedVersions
 from tests.conftest import settings_in
 from tests.model_client import ModelClient
 from tests.service import Service, command, environment, running, torchserve_processes
+from tests.swaps.run import run as run_swaps
 from tests.versions import FIRST, SECOND, Change, altered, manage, pack_two, register
 
 WITHIN_S = 90
@@ -28,6 +29,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     pack_two(settings)
     with running(settings, "up"):
         yield Service(settings)
+
+
+def test_no_job_is_lost_under_swaps(service: Service) -> None:
+    report = run_swaps(service, deploys=1, bare=1, clients=8)
+    assert not report.load.faults
+    assert set(report.load.completed) == {FIRST, SECOND}
 
 
 @pytest.fixture
@@ -87,7 +94,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(POLL_S)
 
 
-def test_a_deployed_version_serves_and_one_command_goes_back(serving_first: Service) -> None:
+def test_a_deployed_version_outlives_torchserve_and_one_command_goes_back(
+    serving_first: Service,
+) -> None:
     said = deploy(serving_first, SECOND)
     for step in ("is registered", "a worker is ready", "canary job", "serves now", "is unloaded"):
         assert step in said
@@ -95,6 +104,9 @@ def test_a_deployed_version_serves_and_one_command_goes_back(serving_first: Serv
     assert wanted(serving_first) == Wanted(SECOND, previous=(FIRST,))
     assert archive_of(serving_first.settings.model_store, FIRST).exists()
     assert "serves already" in deploy(serving_first, SECOND)
+
+    kill_torchserve(serving_first)
+    assert versions(serving_first) == {SECOND}
 
     musiclab(serving_first, "model", "rollback")
     assert (default(serving_first), versions(serving_first)) == (FIRST, {FIRST})
@@ -123,18 +135,14 @@ def test_two_versions_side_by_side_until_one_is_removed(serving_first: Service) 
     assert not archive_of(serving_first.settings.model_store, copy).exists()
 
 
-def test_what_serves_outlives_torchserve_however_it_was_changed(serving_first: Service) -> None:
-    deploy(serving_first, SECOND)
-    kill_torchserve(serving_first)
-    assert versions(serving_first) == {SECOND}
-
+def test_what_was_changed_by_hand_outlives_torchserve_too(serving_first: Service) -> None:
     client = client_of(serving_first)
-    register(client, FIRST)
-    manage(client, "PUT", f"/models/musiclab/{FIRST}/set-default")
-    noted = Wanted(FIRST, beside=(SECOND,), previous=(SECOND,))
+    register(client, SECOND)
+    manage(client, "PUT", f"/models/musiclab/{SECOND}/set-default")
+    noted = Wanted(SECOND, beside=(FIRST,), previous=(FIRST,))
     until(lambda: wanted(serving_first) == noted, f"{noted} is noted")
     kill_torchserve(serving_first)
-    assert (default(serving_first), versions(serving_first)) == (FIRST, {FIRST, SECOND})
+    assert (default(serving_first), versions(serving_first)) == (SECOND, {FIRST, SECOND})
 
 
 def kill_torchserve(service: Service) -> None:

@@ -259,11 +259,12 @@ def test_only_plain_names_are_taken(host: OpenHost, name: str) -> None:
         files.workspace("../../a")
 
 
-def test_the_free_share_is_of_the_disk_of_the_workspaces(host: OpenHost) -> None:
+def test_the_disk_is_that_of_the_workspaces(host: OpenHost) -> None:
     files = host("here")
-    share = asyncio.run(files.free_share())
+    disk = asyncio.run(files.disk())
     usage = psutil.disk_usage(str(files.workspace("a").parent))
-    assert share == pytest.approx(usage.free / usage.total, abs=0.05)
+    assert disk.size == usage.total
+    assert disk.free == pytest.approx(usage.free, abs=0.05 * usage.total)
 
 
 def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:

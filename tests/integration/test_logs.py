@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from orchestrator import worker
 from orchestrator.settings import Settings
@@ -36,13 +37,16 @@ def test_one_job_through_all_logs(service: Service) -> None:
 
     lines = ours(log_lines(log)[before:])
     named = [line for line in lines if is_of(line, job_id)]
-    assert [line for line in lines if line not in named] == [], "nothing else was going on"
+    assert [line for line in lines if "job_id" not in line] == [], "nothing else was asked for"
     said = [line["event"] for line in named if line["event"] != "request"]
     assert said == ["job taken", ASKED, "job completed"]
-    chosen = next(at for at, line in enumerate(named) if line["event"] == ASKED)
-    assert {line["model_version"] for line in named[chosen:]} == {"starter"}
+    by_worker = [line["model_version"] for line in named if line["event"] != "request"]
+    assert by_worker == [None, "starter", "starter"]
 
     requests = [line for line in named if line["event"] == "request"]
+    known = [line["model_version"] for line in requests]
+    assert known == sorted(known, key=bool), "a version that was known was forgotten"
+    assert known[-3:] == ["starter"] * 3
     assert events.status_code == 200
     told = Counter((r["method"], r["path"], r["status"], r["level"]) for r in requests)
     assert told.pop(("GET", "/api/status/{job_id}", 200, "debug")) > 1
@@ -105,15 +109,16 @@ def test_jobs_at_work_together_keep_their_names_apart(
         ] == [*attempt, ("attempt failed", VERSION), *attempt, ("job completed", VERSION)]
 
 
-def test_what_is_not_there_is_logged_in_one_line(settings: Settings) -> None:
+def test_what_is_not_there_and_redirects_are_logged_too(settings: Settings) -> None:
     async def scenario() -> None:
         async with with_quick_model(settings) as client:
-            await client.get("/no%0Awhere")
+            await client.get(URL("/no%0Awhere", encoded=True))
+            await client.get("/docs", allow_redirects=False)
 
     with structlog.testing.capture_logs() as lines:
         asyncio.run(scenario())
-    (line,) = [line for line in lines if line["event"] == "request"]
-    assert (line["path"], line["status"]) == ("/no%0Awhere", 404)
+    said = [(line["path"], line["status"]) for line in lines if line["event"] == "request"]
+    assert said == [("/no%0Awhere", 404), ("/docs", 302)]
 
 
 def test_the_last_sentence_of_a_process_is_a_line_too(settings: Settings, tmp_path: Path) -> None:

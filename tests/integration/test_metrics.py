@@ -1,13 +1,21 @@
 """What the orchestrator tells Prometheus, with a model that answers at once."""
 
 import asyncio
+from dataclasses import replace
 
+import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from orchestrator import worker
+from orchestrator.files import LocalFiles
+from orchestrator.gauges import look
 from orchestrator.settings import Settings
-from tests.integration.test_bookkeeping import finished, form, submit
+from orchestrator.torchserve import ModelStatus
+from tests.integration.test_bookkeeping import finished, form, run, submit
 from tests.quick_model import MUSIC, VERSION, Client, with_quick_model
+from tests.signals import RATE, encoded, noise
+from tests.tables import UPLOAD, Backend, Tables, new_id
 
 LONGEST_S = 60
 
@@ -24,6 +32,11 @@ async def sample(client: Client, name: str, **labels: str) -> float | None:
     ]
     assert len(values) <= 1, f"{name} has {len(values)} samples with the labels {labels}"
     return values[0] if values else None
+
+
+async def model_seen(client: Client) -> None:
+    while await sample(client, "musiclab_model_ready") != 1:
+        await asyncio.sleep(0.05)
 
 
 def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
@@ -43,8 +56,8 @@ def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
             return [await sample(client, name, model_version=VERSION) for name in names]
 
         async with asyncio.timeout(LONGEST_S), with_quick_model(settings, predict) as client:
-            while await needs(client) != [None, 0]:
-                await asyncio.sleep(0.05)  # until the version was seen
+            await model_seen(client)
+            assert await needs(client) == [None, 0]
             job_id = await submit(client, form(model_version=VERSION))
             await asked.wait()
             assert await needs(client) == [1, 1]
@@ -56,3 +69,94 @@ def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
             await finished(client, unpinned)
 
     asyncio.run(scenario())
+
+
+def test_the_queue_is_told_from_any_database(backend: Backend, settings: Settings) -> None:
+    async def gauges(tables: Tables) -> dict[tuple[str, ...], float]:
+        files = LocalFiles(settings.cache)
+        nothing = ModelStatus(ready=False)
+        seen = await look(tables.database, files, nothing, settings)
+        return {
+            (each.name, *each.labels.values()): each.value
+            for family in seen.collect()
+            for each in family.samples
+        }
+
+    async def scenario(tables: Tables) -> None:
+        assert (await gauges(tables))["musiclab_oldest_queued_job_age_seconds",] == 0
+        await tables.submit(new_id())
+        await asyncio.sleep(0.5)
+        await tables.submit(new_id(), replace(UPLOAD, wanted_version="v1"))
+        now = await gauges(tables)
+        assert 0.5 <= now["musiclab_oldest_queued_job_age_seconds",] < LONGEST_S
+        assert now["musiclab_jobs", "queued"] == 2
+        assert now["musiclab_jobs", "running"] == 0
+        assert now["musiclab_jobs_pinned", "v1"] == 1
+        assert now["musiclab_stored_bytes",] == 2 * UPLOAD.size
+        assert now["musiclab_database_up",] == 1
+
+    backend.run(scenario)
+
+
+def test_how_jobs_ended_and_what_it_took(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
+    asked = 0
+
+    async def predict(request: web.Request) -> web.Response:
+        nonlocal asked
+        await request.read()
+        asked += 1
+        if asked == 1:
+            return web.json_response({"code": 503, "message": "Prediction failed"}, status=503)
+        return web.Response(body=MUSIC)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(LONGEST_S), with_quick_model(settings, predict) as client:
+            await model_seen(client)
+            await finished(client, await submit(client))
+            too_late = form(encoded(noise(RATE, 3)), start_time_1="9")
+            await finished(client, await submit(client, too_late))
+            await submit(client)  # is given what the first one made
+            finished_total = "musiclab_jobs_finished_total"
+            for value, name, labels in (
+                (1, finished_total, {"outcome": "completed", "model_version": VERSION}),
+                (1, finished_total, {"outcome": "window_past_end", "model_version": "none"}),
+                (1, "musiclab_failed_attempts_total", {"reason": "model_failed"}),
+                (0, "musiclab_failed_attempts_total", {"reason": "files"}),
+                (1, "musiclab_job_attempts_bucket", {"le": "1.0"}),
+                (2, "musiclab_job_attempts_count", {}),
+                (3, "musiclab_job_attempts_sum", {}),
+                (3, "musiclab_jobs_accepted_total", {}),
+                (1, "musiclab_results_reused_total", {}),
+                (2, "musiclab_jobs", {"state": "completed"}),
+            ):
+                assert await sample(client, name, **labels) == value, (name, labels)
+
+    asyncio.run(scenario())
+
+
+def test_requests_are_counted_by_route_and_never_by_what_clients_choose(
+    settings: Settings,
+) -> None:
+    async def scenario(client: Client) -> None:
+        for path in ("/api/status/abc", "/api/status/def", "/nowhere", "/somewhere"):
+            await client.get(path)
+        await client.request("PROPFIND", "/health")
+        await client.get("/docs", allow_redirects=False)
+        answers = "musiclab_http_requests_total"
+        for value, method, route, status in (
+            (2, "GET", "/api/status/{job_id}", "404"),
+            (2, "GET", "none", "404"),
+            (1, "other", "none", "405"),
+            (1, "GET", "/docs", "302"),
+        ):
+            labels = {"method": method, "route": route, "status": status}
+            assert await sample(client, answers, **labels) == value, labels
+        timed = "musiclab_http_request_seconds_count"
+        assert await sample(client, timed, method="GET", route="/api/status/{job_id}") == 2
+        assert await sample(client, "musiclab_http_requests_in_flight") == 1  # this one
+        assert await sample(client, "musiclab_refused_requests_total", code="not_found") == 2
+
+    run(settings, scenario)

@@ -166,8 +166,14 @@ def test_what_a_server_leaves_is_swept_now_or_at_the_next_start(
 ) -> None:
     left = settings.run_dir / "model-server" / "tmp" / "models" / "unpacked"
     left.mkdir(parents=True)
+    log = settings.run_dir / "model-server" / "logs" / "model_log.log"
+    log.parent.mkdir()
+    died = {"model_version": "starter", "event": "Failed to load model musiclab, exception gone"}
+    log.write_text(json.dumps(died) + "\n")
     with ModelServer(settings, starter_archive) as server:
         assert not left.exists()
+        assert server.load_fault() is None, "what an earlier server died of is no fault of this one"
+    assert json.loads(log.read_text().splitlines()[0]) == died
     assert not left.parent.parent.exists()
     assert not server.key_file.exists()
 

@@ -254,11 +254,13 @@ def test_a_database_that_is_away_is_said_to_be(
             for answer in (
                 await client.get(f"/api/status/{job_id}"),
                 await generate(client),
-                await client.get("/metrics"),
             ):
                 assert await code_of(answer) == (503, "database_unavailable")
                 assert answer.headers["Retry-After"]
             assert (await client.get("/health")).status == 200
+            metrics = (await (await client.get("/metrics")).text()).splitlines()
+            assert "musiclab_database_up 0.0" in metrics
+            assert 'musiclab_refused_requests_total{code="database_unavailable"} 2.0' in metrics
         finally:
             await asyncio.to_thread(postgres.start)
         assert (await client.get(f"/api/status/{job_id}")).status == 200

@@ -6,7 +6,9 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import settings_in
+from tests.service import Service, running
 from tests.swaps.run import run
+from tests.versions import pack_two
 
 
 def main() -> int:
@@ -18,7 +20,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="musiclab-swaps-") as folder:
         limits = {"rate_limit": 0, "reuse_results": False}
         settings = settings_in(Path(folder)).model_copy(update=limits)
-        report = run(settings, asked.deploys, asked.bare, asked.clients)
+        pack_two(settings)
+        with running(settings, "up"):
+            report = run(Service(settings), asked.deploys, asked.bare, asked.clients)
     report.show()
     return 1 if report.load.faults else 0
 

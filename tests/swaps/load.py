@@ -23,7 +23,6 @@ class Load:
     Attributes:
         references: what each version makes of TRACKS; known before that version is the default.
         completed: jobs by the version that made them, as their status says.
-        repeated: jobs that were tried more than once.
         faults: what should never be seen.
         seconds: from the submission to the music, of each job.
     """
@@ -31,7 +30,6 @@ class Load:
     service: Service
     references: dict[str, Samples]
     completed: Counter[str] = field(default_factory=Counter)
-    repeated: int = 0
     faults: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -87,5 +85,4 @@ class Load:
         if heard != job["model_version"]:
             self.faults.append(f"job {job_id} says {job['model_version']}, but {heard} made it")
         self.completed[job["model_version"]] += 1
-        self.repeated += job["attempts"] > 1
         self.service.call("DELETE", f"/api/cleanup/{job_id}")

@@ -1,0 +1,201 @@
+"""What operators see: a real Prometheus on a real MusicLab, the alerts and the dashboard."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.prometheus import DEPLOY, Prometheus, prometheus_server, promtool
+from tests.readme import documented_metrics, rows
+from tests.service import TIMEOUT_S, Service
+from tests.signals import RATE, encoded, noise
+
+DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "musiclab.json").read_text())
+RULES = [
+    rule
+    for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+# A machine without a GPU has no memory of one to tell of.
+OF_A_GPU = "musiclab_gpu_memory_"
+# What Prometheus and TorchServe add to every series.
+ADDED = {"__name__", "instance", "job", "le", "Hostname"}
+
+SECTIONS = {"orchestrator": "Of the API and the worker", "torchserve": "Of the model"}
+
+
+@pytest.fixture(scope="module")
+def addresses(service: Service) -> dict[str, str]:
+    """Where each of Prometheus' jobs is served."""
+    settings = service.settings
+    return {
+        "orchestrator": f"127.0.0.1:{settings.api_port}",
+        "torchserve": f"127.0.0.1:{settings.metrics_port}",
+    }
+
+
+@pytest.fixture(scope="module")
+def served(service: Service, addresses: dict[str, str]) -> dict[str, str]:
+    """The text of each /metrics after one job."""
+    make_music(service)
+    return {
+        job: requests.get(f"http://{address}/metrics", timeout=TIMEOUT_S).text
+        for job, address in addresses.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    service: Service,
+    addresses: dict[str, str],
+    served: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Prometheus]:
+    """It has seen a job that gave music, one that failed, and a request that was refused."""
+    assert served  # so that all series are there at the first scrape, and grow after it
+    with prometheus_server(tmp_path_factory.mktemp("prometheus"), addresses) as server:
+        server.wait_for_scrapes(2)
+        make_music(service)
+        failed = make_music(service, start_time_1="600")
+        assert failed["error_code"] == "window_past_end"
+        assert service.generate({}).status_code == 400
+        server.wait_for_scrapes(2)
+        yield server
+
+
+def make_music(service: Service, **times: str) -> dict[str, Any]:
+    """The status of a job when it is done."""
+    files = {f"track{n}": (f"{n}.wav", encoded(noise(RATE, seed=n))) for n in (1, 2)}
+    accepted = service.generate(files, **times)
+    assert accepted.status_code == 202, accepted.text
+    return service.finished(accepted.json()["job_id"])
+
+
+def has_gpu(service: Service) -> bool:
+    return bool(service.call("GET", "/health").json()["device"] != "cpu")
+
+
+def ours(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Type and labels of each metric of ours in what is served, for those that have samples."""
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            tuple(sorted({name for sample in family.samples for name in sample.labels} - ADDED)),
+        )
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("musiclab_") and family.samples
+    }
+
+
+@pytest.mark.parametrize("job", SECTIONS)
+def test_the_readme_has_every_metric_that_is_served_and_no_other(
+    service: Service, served: dict[str, str], job: str
+) -> None:
+    documented = documented_metrics(SECTIONS[job])
+    if not has_gpu(service):
+        documented = {name: what for name, what in documented.items() if OF_A_GPU not in name}
+    assert ours(served[job]) == documented
+
+
+@pytest.mark.parametrize("job", SECTIONS)
+def test_prometheus_has_every_documented_metric(
+    service: Service, prometheus: Prometheus, job: str
+) -> None:
+    for name, (kind, labels) in documented_metrics(SECTIONS[job]).items():
+        if OF_A_GPU in name and not has_gpu(service):
+            continue
+        stored = name + "_bucket" if kind == "histogram" else name
+        series = prometheus.series(f'{stored}{{job="{job}"}}')
+        assert series, f"Prometheus has no {stored}"
+        assert {label for each in series for label in each} - ADDED == set(labels), name
+
+
+@pytest.mark.parametrize("job", SECTIONS)
+def test_the_metrics_keep_the_conventions(served: dict[str, str], job: str) -> None:
+    """TorchServe's own names do not, and are not ours to choose."""
+    lines = served[job].splitlines(keepends=True)
+    of_torchserve = re.compile(r"(# (HELP|TYPE) )?(?!musiclab_)\w")
+    if job == "torchserve":
+        lines = [line for line in lines if not of_torchserve.match(line)]
+    assert len(lines) > 50
+    promtool("check", "metrics", text="".join(lines))
+
+
+def test_configuration_and_alerts_are_sound() -> None:
+    promtool("check", "config", DEPLOY / "prometheus.yml")
+    promtool("check", "rules", DEPLOY / "alerts.yml")
+    promtool("test", "rules", DEPLOY / "alerts_test.yml")
+
+
+def test_every_alert_is_documented_says_what_to_do_and_is_tested_both_ways() -> None:
+    expected: dict[str, set[bool]] = {rule["alert"]: set() for rule in RULES}
+    for test in yaml.safe_load((DEPLOY / "alerts_test.yml").read_text())["tests"]:
+        for case in test["promql_expr_test"]:
+            for name in expected:
+                if re.search(rf"\b{name}\b", case["expr"]):
+                    expected[name].add(bool(case["exp_samples"]))
+    documented = {row[0].strip(): row[1] for row in rows("Prometheus, alerts and the dashboard")}
+    assert documented == {rule["alert"]: rule["labels"]["severity"] for rule in RULES}
+    for rule in RULES:
+        assert expected[rule["alert"]] == {True, False}, f"test when {rule['alert']} fires, or not"
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert len(rule["annotations"]["summary"]) < 80
+        assert len(rule["annotations"]["description"]) > 80
+
+
+def test_every_alert_is_evaluated_without_an_error(prometheus: Prometheus) -> None:
+    evaluated = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["name"] for rule in evaluated} == {rule["alert"] for rule in RULES}
+    for rule in evaluated:
+        assert rule["health"] == "ok", rule
+
+
+def test_every_query_of_the_dashboard_has_an_answer(
+    service: Service, prometheus: Prometheus
+) -> None:
+    queries = {
+        f"{panel['title']} {target['refId']}": target["expr"]
+        for panel in DASHBOARD["panels"]
+        for target in panel.get("targets", ())
+    }
+    empty = set()
+    for name, expression in queries.items():
+        samples = prometheus.query(expression.replace("$__rate_interval", "1m"))
+        values = [float(sample["value"][1]) for sample in samples]
+        if not any(math.isfinite(value) for value in values):
+            empty.add(name)
+    assert empty == (set() if has_gpu(service) else {"GPU memory in use A"})
+
+
+def test_the_dashboard_is_of_the_provisioned_datasource_and_easy_to_read() -> None:
+    provisioned = yaml.safe_load(
+        (DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    )
+    (datasource,) = provisioned["datasources"]
+    (variable,) = DASHBOARD["templating"]["list"]
+    assert (variable["type"], variable["query"]) == ("datasource", datasource["type"])
+    assert variable["current"]["value"] == datasource["uid"]
+    assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
+        "Are users waiting?",
+        "Why?",
+        "Which version?",
+        "Is the GPU, the disk or the CPU full?",
+    ]
+    identifiers = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(identifiers)) == len(identifiers)
+    for panel in DASHBOARD["panels"]:
+        if panel["type"] != "row":
+            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+            for target in panel["targets"]:
+                assert target["datasource"]["uid"] == f"${{{variable['name']}}}"
+                assert target["legendFormat"], panel["title"]
+                said = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                grouped = re.findall(r"\bby \(([\w, ]+)\)", target["expr"])
+                if grouped:
+                    assert said <= set(re.findall(r"\w+", grouped[0])), panel["title"]

@@ -1,0 +1,28 @@
+"""What a version makes of the canary job is listened to."""
+
+import numpy as np
+import pytest
+
+from orchestrator.canary import check_sound
+from orchestrator.errors import DeploymentError
+from tests.signals import RATE, SEGMENT, encoded, noise, tones
+
+
+def test_music_is_as_loud_as_it_is() -> None:
+    sound = tones(SEGMENT, 440.0)
+    assert check_sound(encoded(sound), "v") == pytest.approx(np.sqrt((sound**2).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "explanation"),
+    [
+        pytest.param(b"", "no WAV", id="nothing"),
+        pytest.param(b'{"detail": "no"}', "no WAV", id="JSON"),
+        pytest.param(encoded(noise(SEGMENT, 1) * 1e-4), "silence of two plucked", id="silence"),
+        pytest.param(encoded(noise(SEGMENT - 1, 1)), "383999 samples", id="too short"),
+        pytest.param(encoded(noise(SEGMENT, 1), rate=2 * RATE), "48000 Hz", id="other rate"),
+    ],
+)
+def test_what_cannot_be_heard_is_refused(answer: bytes, explanation: str) -> None:
+    with pytest.raises(DeploymentError, match=explanation):
+        check_sound(answer, "v")
