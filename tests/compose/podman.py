@@ -18,8 +18,7 @@ PACKAGES = (
     *("podman", "buildah", "runc", "netavark", "aardvark-dns", "iptables"),
     *("catatonit", "debootstrap"),
 )
-BASE_IMAGE = "docker.io/library/debian:bookworm-slim"
-MIRROR = "http://deb.debian.org/debian"
+BASE_IMAGE = "localhost/debian:bookworm-slim"
 TORCH = "torch==2.13.0+cpu"
 CERTIFICATES = "/etc/pip-certificates.pem"
 
@@ -131,7 +130,7 @@ class Podman:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
             root, archive = Path(scratch, "root"), Path(scratch, "root.tar")
             options = ("--variant=minbase", "--include=ca-certificates")
-            run("debootstrap", *options, "bookworm", root, MIRROR)
+            run("debootstrap", *options, "bookworm", root)
             run("tar", "-C", root, "-cf", archive, ".")
             self("import", archive, BASE_IMAGE)
 
