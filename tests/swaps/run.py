@@ -110,6 +110,7 @@ def _deploy(settings: Settings, old: str, new: str) -> None:
         text=True,
     )
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    out.print(deployed.stdout, end="")
 
 
 def _swap_by_hand(settings: Settings, old: str, new: str) -> None:
