@@ -49,6 +49,12 @@ def images_hold_what_they_need_and_no_more(stack: Stack) -> None:
         raise AssertionError("the orchestrator's image has Java")
 
 
+def metrics_stay_inside(stack: Stack) -> None:
+    for address in (stack.api, stack.page):
+        answer = requests.get(f"{address}/metrics", timeout=TIMEOUT_S)
+        assert answer.status_code == 404, f"{address}/metrics is answered {answer.status_code}"
+
+
 def page_is_served(stack: Stack) -> None:
     page = requests.get(stack.page, timeout=TIMEOUT_S)
     assert page.ok and "<title>MusicLab</title>" in page.text, page.text[:200]
