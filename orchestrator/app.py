@@ -18,7 +18,7 @@ from orchestrator.errors import DatabaseAwayError, FilesUnavailableError, Reques
 from orchestrator.estimates import Estimates
 from orchestrator.feed import Feed
 from orchestrator.files import open_files
-from orchestrator.fleet import FleetWatch, Report
+from orchestrator.fleet import Fleet, FleetWatch, Report
 from orchestrator.http_metrics import count_requests
 from orchestrator.jobs import JobTable
 from orchestrator.keys import (
@@ -120,6 +120,7 @@ async def _with_worker(app: web.Application) -> AsyncIterator[None]:
             app[FILES],
             InferenceClient(session, settings.inference_url, keys, watch),
             watch,
+            Fleet(database),
             sweep,
             app[METRICS],
         )

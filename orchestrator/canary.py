@@ -19,6 +19,7 @@ FULL_SCALE = 2**15
 CHORDS = ((220.0, 277.18, 329.63), (146.83, 174.61, 220.0))  # Hz
 PLUCKS_PER_S = 2
 SILENT = 1e-3  # -60 dB of full scale
+CLIPPED = 0.9  # a sine of full scale has 0.7
 
 
 def try_version(url: str, keys: Keys, version: str) -> float:
@@ -58,29 +59,33 @@ def try_version(url: str, keys: Keys, version: str) -> float:
 
 
 def check_sound(wav: bytes, version: str) -> float:
-    """The root mean square of a WAV of the right form.
+    """The root mean square of a WAV of the right form, around its mean.
 
     Raises:
-        DeploymentError: it has another form, or is silent.
+        DeploymentError: it has another form, is silent, or so loud that only clipping is heard.
     """
     try:
         with wave.open(io.BytesIO(wav)) as file:
-            form = (file.getframerate(), file.getnchannels(), file.getsampwidth())
-            samples = array("h", file.readframes(file.getnframes()))
+            form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
+            frames = file.getnframes()
+            content = file.readframes(frames)
     except (wave.Error, EOFError) as error:
         raise DeploymentError(
             f"version {version} answered the canary job with what is no WAV ({error})"
         ) from error
-    if form != (RATE, 1, 2) or len(samples) != SAMPLES:
+    if (frames, *form) != (SAMPLES, RATE, 1, 16):
         raise DeploymentError(
-            f"version {version} made {len(samples)} samples at {form[0]} Hz with {form[1]} "
-            f"channels of {8 * form[2]} bits; right are {SAMPLES} at {RATE} Hz with 1 of 16 bits"
+            f"version {version} made {frames} frames at {form[0]} Hz with {form[1]} channels of "
+            f"{form[2]} bits; right are {SAMPLES} at {RATE} Hz with 1 channel of 16 bits"
         )
-    loudness = math.sqrt(sum(sample * sample for sample in samples) / SAMPLES) / FULL_SCALE
-    if loudness < SILENT:
+    samples = array("h", content)
+    mean = sum(samples) / SAMPLES  # which is not heard
+    loudness = math.sqrt(sum((sample - mean) ** 2 for sample in samples) / SAMPLES) / FULL_SCALE
+    if not SILENT < loudness < CLIPPED:
+        what = "silence" if loudness <= SILENT else "nothing but clipped samples"
         raise DeploymentError(
-            f"version {version} makes silence of two plucked chords (root mean square "
-            f"{loudness:.1g} of full scale, at least {SILENT:g} is expected)"
+            f"version {version} makes {what} of two plucked chords: the root mean square is "
+            f"{loudness:.1g} of full scale, and should be between {SILENT:g} and {CLIPPED:g}"
         )
     return loudness
 

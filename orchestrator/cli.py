@@ -164,14 +164,14 @@ def model_deploy(
             version = model_versions.read_manifest(archive)["version"]
         elif checkpoint is not None:
             raise MusicLabError("name either a version or a --checkpoint to pack, not both")
-        Deployment(settings, _telling_time()).deploy(version, keep_old)
+        _deployment().deploy(version, keep_old)
 
 
 @model.command("rollback")
 def model_rollback() -> None:
     """Let the version serve again that served before the present one."""
     with sentences():
-        Deployment(load_settings(), _telling_time()).rollback()
+        _deployment().rollback()
 
 
 @model.command("remove")
@@ -181,7 +181,21 @@ def model_remove(
 ) -> None:
     """Unload a version that nobody waits for any more, and delete its archive."""
     with sentences():
-        Deployment(load_settings(), _telling_time()).remove(version, keep_archive)
+        _deployment().remove(version, keep_archive)
+
+
+def _deployment() -> Deployment:
+    """One that takes back what it has begun when it is interrupted, by whatever signal."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(*_: object) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)  # nothing interrupts the taking back
+        raise KeyboardInterrupt
+
+    for each in signals:
+        signal.signal(each, interrupt)
+    return Deployment(load_settings(), _telling_time())
 
 
 def _telling_time() -> Callable[[str], None]:
@@ -349,11 +363,17 @@ def serve_model(
     # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with serving() as settings:
-        archives = _archives_to_serve(settings) if archive is None else [archive]
+        archives = (
+            _archives_to_serve(settings)
+            if archive is None
+            else [model_versions.store(settings, archive)]
+        )
         try:
             with ModelServer(settings, *archives) as server:
                 out.print("starting TorchServe and loading the model ...")
                 server.wait_ready()
+                if archive is not None:
+                    WantedVersions(settings).choose(server.manifest["version"])
                 _print_addresses(server)
                 supervisor = Supervisor(server)
                 while True:
@@ -367,7 +387,7 @@ def serve_model(
 
 def _archives_to_serve(settings: Settings) -> list[Path]:
     """Those of the versions that were deployed, the default's first; else the current one."""
-    wanted_versions = WantedVersions(settings.model_store)
+    wanted_versions = WantedVersions(settings)
     ingredients = model_versions.choose_ingredients(settings)
     archives = wanted_versions.archives()
     if archives:

@@ -16,6 +16,7 @@ MusicLabError
 |-- RequestError            a request to the API is at fault
 |-- LeaseLostError          a worker no longer holds its job
 |-- ModelRefusedError       the model finds a track at fault
+|-- VersionGoneError        the version that a job asked for is loaded nowhere
 `-- ModelUnavailableError   the model server is away, busy or broken
     `-- ModelAwayError      no worker took the request
 """
@@ -153,6 +154,10 @@ class ModelRefusedError(MusicLabError):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
+
+
+class VersionGoneError(MusicLabError):
+    """The version of the model that a job asked for by name is loaded nowhere."""
 
 
 class ModelUnavailableError(MusicLabError):

@@ -58,6 +58,20 @@ class Report:
         connection.execute(sa.delete(workers).where(workers.c.id == self._owner))
 
 
+class Fleet:
+    """What other workers, if there are any, can do."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def has(self, version: str) -> bool:
+        """Whether a worker on any host has a version of the model loaded."""
+        if not self._database.is_shared:
+            return False
+        reports = await self._database.read(_reports)
+        return any(report.find(version) for report in reports)
+
+
 class FleetWatch:
     """Looks every second at what the workers report.
 

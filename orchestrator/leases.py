@@ -7,6 +7,7 @@ ended cannot touch the work of the next one.
 
 import asyncio
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +17,10 @@ from orchestrator.database import Database
 from orchestrator.errors import DatabaseAwayError, LeaseLostError
 from orchestrator.jobs import COMPLETED, JOB, LEASE_S, Job, job_of, record
 from orchestrator.schema import NOW, jobs, submissions
+
+# A job that asked for a version of the model by name waits so long for somebody who has it; then
+# anybody takes it, and finds out whether there is one.
+STRANDED_S = 30.0
 
 log = structlog.get_logger()
 
@@ -82,14 +87,24 @@ class Leases:
 
         return await self._database.read(work)
 
-    async def claim(self) -> Job | None:
-        """Take the job that has waited longest, or one whose lease ended; None if there is none."""
-        ready = sa.and_(jobs.c.state == "queued", jobs.c.run_at <= NOW)
-        abandoned = sa.and_(jobs.c.state == "running", jobs.c.lease_until < NOW)
+    async def claim(self, loaded: Collection[str] = ()) -> Job | None:
+        """Take the job that has waited longest, or one whose lease ended; None if there is none.
+
+        Args:
+            loaded: versions of the model that this process can ask. One that was asked for by name
+                and is not among them is left to others for a while.
+        """
+        due = sa.case((jobs.c.state == "queued", jobs.c.run_at), else_=jobs.c.lease_until)
+        free = sa.and_(jobs.c.state.in_(("queued", "running")), due <= NOW)
+        suitable = sa.or_(
+            jobs.c.wanted_version.is_(None),
+            jobs.c.wanted_version.in_(loaded),
+            due <= NOW - STRANDED_S,
+        )
         next_id = (
             sa.select(jobs.c.id)
             # One that slept through its lease does not take its own work a second time.
-            .where(sa.or_(ready, abandoned), jobs.c.id.not_in(self._held))
+            .where(free, suitable, jobs.c.id.not_in(self._held))
             .order_by(jobs.c.created_at, jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)

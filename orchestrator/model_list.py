@@ -26,7 +26,7 @@ class Listing:
 
 def list_versions(settings: Settings) -> Listing:
     """Look at the store and, if it answers, at TorchServe."""
-    store = WantedVersions(settings.model_store)
+    store = WantedVersions(settings)
     loaded: dict[str, RegisteredVersion] = {}
     remarks = []
     try:

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import IO, Self
 
 import requests
+import structlog
 
-from orchestrator.errors import ModelServerError
+from orchestrator.errors import ArchiveError, ModelServerError
 from orchestrator.java import find_java
 from orchestrator.logs import logs_json
 from orchestrator.management import ManagementClient
@@ -41,6 +42,8 @@ PORTS = (
     "grpc_inference_port",
     "grpc_management_port",
 )
+log = structlog.get_logger()
+
 PR_SET_PDEATHSIG = 1
 NICENESS = 10  # where the model takes all CPUs, the API still answers at once
 
@@ -74,14 +77,21 @@ class ModelServer:
     def serve_next(self, archive: Path, *beside: Path) -> None:
         """Have these archives served from the next start on, the first as the default.
 
+        Others than the first are left out where TorchServe could not read them.
+
         Raises:
-            ArchiveError: TorchServe could not read one of them.
+            ArchiveError: TorchServe could not read the first.
         """
-        self.archive = archive.resolve()
-        self.manifest = check_archive(self.archive)
+        manifest = check_archive(archive)
+        names = [archive.name]
         for other in beside:
-            check_archive(other)
-        self._names = [each.name for each in (archive, *beside)]
+            try:
+                check_archive(other)
+            except ArchiveError as error:
+                log.error("a version is left out", reason=str(error))
+            else:
+                names.append(other.name)
+        self.archive, self.manifest, self._names = archive.resolve(), manifest, names
 
     def start(self) -> None:
         """Start TorchServe; returns as soon as the process runs.

@@ -26,6 +26,7 @@ from orchestrator.settings import PROJECT, Settings
 
 MODEL_NAME = "musiclab"
 MANIFEST = "musiclab.json"
+TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
 HANDLERS = PROJECT / "handlers"
 HANDLER_FILE = "musiclab_handler.py"
 MODEL_CONFIG = "model-config.yaml"
@@ -209,16 +210,43 @@ def check_archive(archive: Path) -> dict[str, Any]:
         ArchiveError: as read_manifest, or the file is damaged or not called .mar.
     """
     manifest = read_manifest(archive)
+    version = manifest["version"]
     if archive.suffix != ".mar":
         raise ArchiveError(f"{archive} has to be called .mar for TorchServe to read it")
     try:
         with zipfile.ZipFile(archive) as file:
             damaged = file.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
+            known = json.loads(file.read(TORCHSERVE_MANIFEST))["model"]
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ArchiveError(f"{archive} is damaged ({error}); pack it anew") from error
     if damaged is not None:
         raise ArchiveError(f"{archive} is damaged, at {damaged} in it; pack it anew")
+    if (known["modelName"], known["modelVersion"]) != (MODEL_NAME, version):
+        raise ArchiveError(
+            f"{archive} is {known['modelName']} {known['modelVersion']} for TorchServe, but "
+            f"{MODEL_NAME} {version} by its {MANIFEST}; pack it anew"
+        )
     return manifest
+
+
+def store(settings: Settings, archive: Path) -> Path:
+    """Copy an archive into the model store, unless it is there; returns where it is.
+
+    Raises:
+        ArchiveError: TorchServe could not read it, or its version is another one in the store.
+    """
+    manifest = check_archive(archive)
+    stored = archive_of(settings.model_store.resolve(), manifest["version"])
+    if not stored.exists():
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".copying-", dir=stored.parent) as scratch:
+            os.link(shutil.copy(archive, scratch), stored)
+    elif read_manifest(stored) != manifest:
+        raise ArchiveError(
+            f"version {manifest['version']} is another one at {stored}; pack {archive} anew, with "
+            "another --version"
+        )
+    return stored
 
 
 def find_packed(settings: Settings, ingredients: Ingredients) -> Path | None:

@@ -22,7 +22,7 @@ class Supervisor:
 
     def __init__(self, server: ModelServer) -> None:
         self._server = server
-        self._wanted = WantedVersions(server.archive.parent)
+        self._wanted = WantedVersions(server.settings)
         self._noted = self._seen = {server.manifest["version"]: True}
         self._seen_since = 0.0
 
@@ -35,8 +35,11 @@ class Supervisor:
             return
         log.warning("TorchServe ended; it is started again")
         self._server.stop()
-        if archives := self._wanted.archives():
-            self._server.serve_next(*archives)
+        try:
+            if archives := self._wanted.archives():
+                self._server.serve_next(*archives)
+        except ArchiveError as error:
+            log.error("what served before serves again", reason=str(error))
         self._server.start()
 
     def note(self, versions: Iterable[LoadedVersion | RegisteredVersion]) -> None:
@@ -60,8 +63,8 @@ class Supervisor:
             # of before its end.
             self._seen_since = now
             return
-        except ArchiveError as error:
-            log.warning("what serves cannot be noted", reason=str(error))
+        except (ArchiveError, OSError) as error:
+            log.error("what serves cannot be noted", reason=str(error))
         self._noted = ready
 
     def _write(self, default: str, ready: set[str], loaded: set[str]) -> None:

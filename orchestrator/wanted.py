@@ -1,19 +1,23 @@
-"""Which versions of the model are to serve: kept in the model store, as TorchServe forgets them."""
+"""Which versions of the model a TorchServe is to serve: kept on disk, as it forgets them."""
 
 import fcntl
 import json
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from orchestrator.errors import ArchiveError, DeploymentError
 from orchestrator.model_versions import archive_of
+from orchestrator.settings import Settings
 
 FILE = "wanted.json"
-LOCK = ".wanted.lock"
+LOCK = "wanted.lock"
 REMEMBERED = 10
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,16 @@ class Wanted:
 
 
 class WantedVersions:
-    """The file in a model store; it is there once something else serves than what was packed."""
+    """The file beside a server's keys; it is there once something else serves than what was packed.
 
-    def __init__(self, store: Path) -> None:
-        self.store = store.resolve()
-        self._file = self.store / FILE
+    Attributes:
+        store: the folder of the archives.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.store = settings.model_store.resolve()
+        self._folder = settings.model_server_dir
+        self._file = self._folder / FILE
 
     def read(self) -> Wanted | None:
         """What was written last; None when nothing was.
@@ -68,19 +77,29 @@ class WantedVersions:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise ArchiveError(
-                f"{self._file} cannot be read ({error!r}); delete it to serve what is in "
-                "checkpoints/, or deploy a version again"
+                f"{self._file} cannot be read ({error!r}); deploy a version, or delete the file to "
+                "serve what is in checkpoints/"
             ) from error
 
     def write(self, wanted: Wanted) -> None:
         """Replace what was written; who reads at this moment finds the old or the new."""
         part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(asdict(wanted), indent=2) + "\n")
+        with part.open("w") as file:
+            file.write(json.dumps(asdict(wanted), indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave the new name without content
         part.replace(self._file)
 
-    def forget(self) -> None:
-        """Want nothing else than what is packed of checkpoints/."""
-        self._file.unlink(missing_ok=True)
+    def choose(self, version: str) -> None:
+        """Want a version alone.
+
+        Raises:
+            DeploymentError: another process is changing what serves.
+        """
+        with self.changing():
+            before = self.read()
+            chosen = Wanted(version) if before is None else before.with_default(version)
+            self.write(replace(chosen, beside=()))
 
     def archives(self) -> list[Path]:
         """The archives of what is wanted, the default's first; those that are missing are left out.
@@ -94,18 +113,28 @@ class WantedVersions:
         return [archive for archive in found if archive.exists()]
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self, patience_s: float = 0.0) -> Iterator[None]:
         """Be the only one who changes what serves.
 
         Raises:
-            DeploymentError: another process is at it.
+            DeploymentError: another process is at it, and was so for `patience_s` seconds.
         """
-        self.store.mkdir(parents=True, exist_ok=True)
-        with (self.store / LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DeploymentError(
-                    "another command is changing what serves at this moment; wait for it to end"
-                ) from None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + patience_s
+        with (self._folder / LOCK).open("w") as lock:
+            while not _is_locked(lock):
+                if time.monotonic() >= deadline:
+                    raise DeploymentError(
+                        "another command is changing what serves at this moment; wait for its end"
+                    )
+                time.sleep(POLL_S)
             yield
+
+
+def _is_locked(lock: IO[str]) -> bool:
+    """Whether we have the lock by now."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -20,8 +20,10 @@ from orchestrator.errors import (
     ModelAwayError,
     ModelRefusedError,
     ModelUnavailableError,
+    VersionGoneError,
 )
 from orchestrator.files import Files, part_name, upload_name, window_name
+from orchestrator.fleet import Fleet
 from orchestrator.jobs import Job, JobTable
 from orchestrator.leases import Leases
 from orchestrator.metrics import NO_VERSION, Metrics
@@ -59,6 +61,7 @@ class Worker:
         files: Files,
         inference: InferenceClient,
         watch: ModelWatch,
+        fleet: Fleet,
         sweep: Sweep,
         metrics: Metrics,
     ) -> None:
@@ -67,6 +70,7 @@ class Worker:
         self._files = files
         self._inference = inference
         self._watch = watch
+        self._fleet = fleet
         self._sweep = sweep
         self._metrics = metrics
         self._slots = Slots(watch.status.capacity)
@@ -118,7 +122,8 @@ class Worker:
             and len(self._running) < JOBS_PER_SLOT * self._watch.status.capacity
             and not self._finishing
         ):
-            job = await self._leases.claim()
+            loaded = [each.version for each in self._watch.status.versions]
+            job = await self._leases.claim(loaded)
             if job is None:
                 return
             if self._finishing:  # since the claim was on its way
@@ -179,6 +184,7 @@ class Worker:
             self._files,
             self._inference,
             self._watch,
+            self._fleet,
             self._slots,
             self._metrics,
         )
@@ -197,6 +203,9 @@ class Worker:
         except (MediaError, ModelRefusedError) as error:
             log.info("job failed", code=error.code, reason=str(error))
             await self._fail(attempt, error.code, str(error), job.attempts + 1)
+        except VersionGoneError as error:
+            log.info("job failed", code="model_not_loaded", reason=str(error))
+            await self._fail(attempt, "model_not_loaded", str(error), job.attempts)
         except asyncio.CancelledError:
             await self._hand_back(job)
             raise
@@ -284,6 +293,7 @@ class Attempt:
         files: Files,
         inference: InferenceClient,
         watch: ModelWatch,
+        fleet: Fleet,
         slots: Slots,
         metrics: Metrics,
     ) -> None:
@@ -294,6 +304,7 @@ class Attempt:
         self._files = files
         self._inference = inference
         self._watch = watch
+        self._fleet = fleet
         self._slots = slots
         self._metrics = metrics
         self._began = self._stage_began = time.monotonic()
@@ -301,6 +312,7 @@ class Attempt:
     async def run(self) -> None:
         """All stages that are not done yet."""
         job = self.job
+        await self._check_wanted()
         self.timings["queued"] = round((job.started_at or job.created_at) - job.created_at, 3)
         await self._files.create(job.id)
         if job.converted:
@@ -315,6 +327,24 @@ class Attempt:
             music, _ = await _both(self._generate(*windows), keeping)
         await self._leases.advance(job, 95, "Saving output...")
         await self._save(music)
+
+    async def _check_wanted(self) -> None:
+        """Leave a job that asked for a version by name to those who have it.
+
+        Raises:
+            ModelAwayError: there is somebody, or there may be.
+            VersionGoneError: there is nobody.
+        """
+        version, status = self.job.wanted_version, self._watch.status
+        if version is None or status.find(version):
+            return
+        if not status.ready:
+            raise ModelAwayError(status.reason)
+        if await self._fleet.has(version):
+            raise ModelAwayError(f"version {version} of the model is loaded elsewhere")
+        raise VersionGoneError(
+            f"Version {version} of the model is no longer loaded; name another one, or none"
+        )
 
     async def _convert(self, track: int) -> bytes:
         """The window of a track, which lies in the workspace as well."""
@@ -350,10 +380,9 @@ class Attempt:
         job, status = self.job, self._watch.status
         version = self.model_version = job.wanted_version or status.version
         loaded = None if version is None else status.find(version)
-        if version is None:
-            raise ModelAwayError(status.reason)
-        if loaded is None:
-            raise ModelUnavailableError(f"version {version} of the model is not loaded")
+        if version is None or loaded is None:
+            await self._check_wanted()
+            raise ModelAwayError(status.reason or f"version {version} is not loaded")
         bind_contextvars(model_version=version)
         log.info("the model is asked")
         # The model need not wait for the database; should the lease be lost, it has worked in vain.
@@ -376,7 +405,8 @@ class Attempt:
     async def _is_gone(self, version: str) -> bool:
         """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
         await self._watch.changed()  # what is known now may be of before
-        return self._watch.status.find(version) is None
+        status = self._watch.status
+        return bool(status.versions) and status.find(version) is None
 
     async def _save(self, music: bytes) -> None:
         job, part = self.job, part_name(self.job.lease)

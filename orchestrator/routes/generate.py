@@ -154,6 +154,7 @@ async def _accept(
     if original is None:
         await _check_audio(request, job_id, form)
         await app[FILES].keep(job_id, *form.names)
+        _check_version(request, form.wanted_version)  # it may have been unloaded meanwhile
         add = partial(app[TABLE].submit, job_id, form.upload)
     else:
         add = partial(app[TABLE].submit_completed, job_id, form.upload, original)

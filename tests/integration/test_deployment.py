@@ -44,7 +44,7 @@ def serving_first(service: Service) -> Service:
         deploy(service, FIRST)
     for version in versions(service) - {FIRST}:
         musiclab(service, "model", "remove", version, "--keep-archive")
-    WantedVersions(service.settings.model_store).write(Wanted(FIRST))
+    WantedVersions(service.settings).write(Wanted(FIRST))
     return service
 
 
@@ -84,7 +84,7 @@ def versions(service: Service) -> set[str]:
 
 
 def wanted(service: Service) -> Wanted | None:
-    return WantedVersions(service.settings.model_store).read()
+    return WantedVersions(service.settings).read()
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -197,8 +197,6 @@ BROKEN = {
         with_text("musiclab_handler.py", "return write_wav(", "raise KeyError('broken')\n    ("),
         "answered the canary job with 503: .*; its worker: KeyError: 'broken'",
     ),
-    "no code": (without("musiclab_handler.py"), "did not load: "),
-    "no archive": (lambda name, content: None, "is not a MusicLab archive"),
 }
 
 

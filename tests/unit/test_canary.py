@@ -19,7 +19,10 @@ def test_music_is_as_loud_as_it_is() -> None:
         pytest.param(b"", "no WAV", id="nothing"),
         pytest.param(b'{"detail": "no"}', "no WAV", id="JSON"),
         pytest.param(encoded(noise(SEGMENT, 1) * 1e-4), "silence of two plucked", id="silence"),
-        pytest.param(encoded(noise(SEGMENT - 1, 1)), "383999 samples", id="too short"),
+        pytest.param(encoded(np.full(SEGMENT, 0.5)), "silence of two plucked", id="an offset"),
+        pytest.param(encoded(np.sign(noise(SEGMENT, 1))), "nothing but clipped", id="clipped"),
+        pytest.param(encoded(noise(SEGMENT - 1, 1)), "383999 frames", id="too short"),
+        pytest.param(encoded(noise(SEGMENT, 1), subtype="PCM_U8"), "of 8 bits", id="8 bits"),
         pytest.param(encoded(noise(SEGMENT, 1), rate=2 * RATE), "48000 Hz", id="other rate"),
     ],
 )

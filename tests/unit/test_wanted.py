@@ -1,10 +1,9 @@
 """What is to serve, as it is written down."""
 
-from pathlib import Path
-
 import pytest
 
 from orchestrator.errors import ArchiveError, DeploymentError
+from orchestrator.settings import Settings
 from orchestrator.wanted import FILE, REMEMBERED, Wanted, WantedVersions
 
 
@@ -28,38 +27,48 @@ def test_a_version_is_beside_once() -> None:
     assert wanted.without("c").without("c") == Wanted("a", ("b",))
 
 
-def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
-    versions = WantedVersions(tmp_path)
+def test_it_is_read_as_it_was_written(settings: Settings) -> None:
+    versions = WantedVersions(settings)
     assert versions.read() is None
     wanted = Wanted("a", ("b",), ("c", "d"))
+    settings.model_server_dir.mkdir(parents=True)
     versions.write(wanted)
-    assert WantedVersions(tmp_path).read() == wanted
-    versions.forget()
-    assert versions.read() is None
+    assert WantedVersions(settings).read() == wanted
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"default": "a"}', '{"default'])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / FILE).write_text(content)
+def test_a_file_that_cannot_be_read_is_named(settings: Settings, content: str) -> None:
+    settings.model_server_dir.mkdir(parents=True)
+    (settings.model_server_dir / FILE).write_text(content)
     with pytest.raises(ArchiveError, match=r"wanted\.json cannot be read"):
-        WantedVersions(tmp_path).read()
+        WantedVersions(settings).read()
 
 
-def test_archives_that_are_missing_are_left_out(tmp_path: Path) -> None:
-    versions = WantedVersions(tmp_path)
+def test_archives_that_are_missing_are_left_out(settings: Settings) -> None:
+    versions = WantedVersions(settings)
+    settings.model_server_dir.mkdir(parents=True)
+    settings.model_store.mkdir()
     versions.write(Wanted("a", ("b", "c")))
     assert versions.archives() == []
     for version in ("a", "c"):
-        (tmp_path / f"musiclab-{version}.mar").touch()
+        (settings.model_store / f"musiclab-{version}.mar").touch()
     assert [archive.name for archive in versions.archives()] == ["musiclab-a.mar", "musiclab-c.mar"]
 
 
-def test_one_changes_it_at_a_time(tmp_path: Path) -> None:
+def test_one_changes_it_at_a_time(settings: Settings) -> None:
     with (
-        WantedVersions(tmp_path).changing(),
+        WantedVersions(settings).changing(),
         pytest.raises(DeploymentError, match="another command"),
-        WantedVersions(tmp_path).changing(),
+        WantedVersions(settings).changing(),
     ):
         pass
-    with WantedVersions(tmp_path).changing():
+    with WantedVersions(settings).changing():
         pass
+
+
+def test_a_version_is_chosen_alone(settings: Settings) -> None:
+    versions = WantedVersions(settings)
+    versions.choose("a")
+    versions.write(Wanted("a", ("b",)))
+    versions.choose("c")
+    assert versions.read() == Wanted("c", (), ("a",))
