@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import psutil
 import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
@@ -37,6 +38,16 @@ async def sample(client: Client, name: str, **labels: str) -> float | None:
 async def model_seen(client: Client) -> None:
     while await sample(client, "musiclab_model_ready") != 1:
         await asyncio.sleep(0.05)
+
+
+def test_since_when_a_process_runs_is_told(settings: Settings) -> None:
+    """The alert JobsGivenUp goes by it."""
+
+    async def scenario() -> float | None:
+        async with asyncio.timeout(LONGEST_S), with_quick_model(settings) as client:
+            return await sample(client, "process_start_time_seconds")
+
+    assert asyncio.run(scenario()) == pytest.approx(psutil.Process().create_time(), abs=2)
 
 
 def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
