@@ -4,28 +4,26 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import requests
 import structlog
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
 
-from orchestrator import model_list, model_versions
+from orchestrator import cli_model, model_versions
 from orchestrator.client import MusicLabClient, Status
-from orchestrator.deployment import Deployment
+from orchestrator.console import err, out, print_error, print_rows, sentences
 from orchestrator.doctor import examine
 from orchestrator.errors import ApiError, ModelServerError, MusicLabError
 from orchestrator.logs import configure_logging, logs_json
 from orchestrator.model_server import ModelServer
-from orchestrator.model_versions import MODEL_NAME, CodecKind, Device, Ingredients, Precision
+from orchestrator.model_versions import MODEL_NAME
 from orchestrator.service import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
 from orchestrator.settings import Settings, load_settings
 from orchestrator.supervisor import Supervisor
@@ -35,31 +33,10 @@ from orchestrator.wanted import WantedVersions
 CLEANUP_PATIENCE_S = 5.0
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
-model = typer.Typer(no_args_is_help=True, help="Build model archives, and change which one serves.")
 codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
-app.add_typer(model, name="model")
+app.add_typer(cli_model.app, name="model")
 app.add_typer(codec, name="codec")
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
 log = structlog.get_logger()
-
-
-def _print_error(sentence: str) -> None:
-    err.print("[red]error:[/red]", escape(sentence))
-
-
-@contextmanager
-def sentences(tell: Callable[[str], object] = _print_error) -> Iterator[None]:
-    """Errors raised on purpose end the command with their sentence and exit status 1."""
-    try:
-        yield
-    except MusicLabError as error:
-        tell(str(error))
-        raise typer.Exit(1) from None
-    except OSError as error:  # a folder that is not there, may not be written, or is full
-        where = f" ({error.filename})" if error.filename else ""
-        tell(f"{error.strerror or error}{where}")
-        raise typer.Exit(1) from None
 
 
 @contextmanager
@@ -68,140 +45,8 @@ def serving() -> Iterator[Settings]:
     with sentences():
         settings = load_settings()
         configure_logging(settings)
-    with sentences(log.critical if logs_json(settings) else _print_error):
+    with sentences(log.critical if logs_json(settings) else print_error):
         yield settings
-
-
-@model.command("pack")
-def model_pack(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint file.", show_default="best_model.pt, else the starter"),
-    ] = None,
-    codec_kind: Annotated[
-        CodecKind | None,
-        typer.Option("--codec", help="EnCodec weights.", show_default="official if they are there"),
-    ] = None,
-    version: Annotated[
-        str | None,
-        typer.Option(help="Name of the version.", show_default="a new one from the time"),
-    ] = None,
-    device: Annotated[
-        Device | None, typer.Option(help="Insist on it.", show_default="a GPU if there is one")
-    ] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="What to compute with; auto takes bf16 where it is quick.")
-    ] = "auto",
-    force: Annotated[
-        bool, typer.Option("--force", help="Allow a trained checkpoint with the starter codec.")
-    ] = False,
-) -> None:
-    """Build model_store/musiclab-<version>.mar, and print where it is."""
-    with sentences():
-        settings = load_settings()
-        ingredients = model_versions.choose_ingredients(
-            settings, checkpoint, codec_kind, device, precision
-        )
-        typer.echo(model_versions.pack(settings, ingredients, version, force))
-
-
-@model.command("inspect")
-def model_inspect(
-    archive: Annotated[
-        str, typer.Argument(metavar="VERSION", help="A version in the model store, or a .mar file.")
-    ],
-) -> None:
-    """Show what is in an archive."""
-    with sentences():
-        path = Path(archive)
-        if path.suffix != ".mar":
-            path = model_versions.archive_of(load_settings().model_store, archive)
-        manifest = model_versions.read_manifest(path)
-    _print_rows(_rows(manifest))
-
-
-@model.command("list")
-def model_list_command() -> None:
-    """Show the versions in the model store, and which of them serve."""
-    with sentences():
-        settings = load_settings()
-        listing = model_list.list_versions(settings)
-    table = Table(box=None, pad_edge=False)
-    for name in model_list.COLUMNS:
-        table.add_column(name, no_wrap=True)
-    for row in listing.rows:
-        table.add_row(*row)
-    out.print(table)
-    for remark in listing.remarks:
-        out.print(f"[yellow]{escape(remark)}[/yellow]")
-
-
-@model.command("deploy")
-def model_deploy(
-    version: Annotated[
-        str | None,
-        typer.Argument(
-            help="A version in the model store.",
-            show_default="the present code and checkpoints/, packed if something changed",
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Pack this checkpoint file and deploy it.")
-    ] = None,
-    keep_old: Annotated[
-        bool, typer.Option("--keep-old", help="Leave the old version loaded beside the new one.")
-    ] = False,
-) -> None:
-    """Let a version serve, while jobs go on, once it has made music of a canary job.
-
-    If anything goes wrong, what served before serves on.
-    """
-    with sentences():
-        settings = load_settings()
-        if version is None:
-            ingredients = model_versions.choose_ingredients(settings, checkpoint)
-            archive = _current_archive(settings, ingredients)
-            version = model_versions.read_manifest(archive)["version"]
-        elif checkpoint is not None:
-            raise MusicLabError("name either a version or a --checkpoint to pack, not both")
-        _deployment().deploy(version, keep_old)
-
-
-@model.command("rollback")
-def model_rollback() -> None:
-    """Let the version serve again that served before the present one."""
-    with sentences():
-        _deployment().rollback()
-
-
-@model.command("remove")
-def model_remove(
-    version: Annotated[str, typer.Argument(help="A version that is not the default.")],
-    keep_archive: Annotated[bool, typer.Option("--keep-archive", help="Unload it only.")] = False,
-) -> None:
-    """Unload a version that nobody waits for any more, and delete its archive."""
-    with sentences():
-        _deployment().remove(version, keep_archive)
-
-
-def _deployment() -> Deployment:
-    """One that takes back what it has begun when it is interrupted, by whatever signal."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(*_: object) -> None:
-        for each in signals:
-            signal.signal(each, signal.SIG_IGN)  # nothing interrupts the taking back
-        raise KeyboardInterrupt
-
-    for each in signals:
-        signal.signal(each, interrupt)
-    return Deployment(load_settings(), _telling_time())
-
-
-def _telling_time() -> Callable[[str], None]:
-    """Prints what was done, and when."""
-    began = time.monotonic()
-    return lambda text: typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
 
 @codec.command("fetch")
@@ -219,7 +64,7 @@ def up() -> None:
         address = f"http://localhost:{settings.api_port}"
 
         def announce(status: ModelStatus) -> None:
-            _print_rows(
+            print_rows(
                 {
                     "MusicLab": address,
                     "API": f"{address}/docs",
@@ -262,7 +107,7 @@ def worker() -> None:
 
 def _announcing(name: str, port: int) -> Callable[[], None]:
     def announce() -> None:
-        _print_rows([(name, f"http://localhost:{port}/health")])
+        print_rows([(name, f"http://localhost:{port}/health")])
         out.print("Ready. Ctrl-C stops it.")
 
     return announce
@@ -405,16 +250,7 @@ def _archives_to_serve(settings: Settings) -> list[Path]:
             f"[yellow]Version {wanted.default} was deployed, but its archive is no longer in "
             f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
         )
-    return [_current_archive(settings, ingredients)]
-
-
-def _current_archive(settings: Settings, ingredients: Ingredients) -> Path:
-    """The archive of the present code and these ingredients, packed if the store has none."""
-    archive = model_versions.find_packed(settings, ingredients)
-    if archive is None:
-        out.print("packing an archive of checkpoints/ and the present code ...")
-        archive = model_versions.pack(settings, ingredients)
-    return archive
+    return [cli_model.current_archive(settings, ingredients)]
 
 
 def _print_addresses(server: ModelServer) -> None:
@@ -427,7 +263,7 @@ def _print_addresses(server: ModelServer) -> None:
         "keys": server.key_file,
         "logs": server.folder / "logs",
     }
-    _print_rows(rows.items())
+    print_rows(rows.items())
     _warn_of_placeholders(server)
     out.print("Ready. Ctrl-C stops it.")
 
@@ -452,20 +288,3 @@ def _warn_of_placeholders(server: ModelServer) -> None:
             f"[yellow]Placeholders serve: the starter {' and the starter '.join(starters)}. "
             "See checkpoints/README.md for bringing real weights.[/yellow]"
         )
-
-
-def _print_rows(rows: Iterable[tuple[str, Any]]) -> None:
-    """Names and values in two columns, never cut: hashes and paths are for copying."""
-    lines = list(rows)
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        typer.echo(f"{name:<{width}}  {'-' if value is None else value}")
-
-
-def _rows(manifest: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A manifest as lines: nested names joined by dots."""
-    for name, value in manifest.items():
-        if isinstance(value, dict):
-            yield from _rows(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
