@@ -13,18 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from orchestrator.settings import PROJECT, Settings
 from tests.chaos.commands import Command, wait_ready
 from tests.conftest import settings_in
-from tests.service import Service, torchserve_processes
+from tests.service import Service
 from tests.signals import SEGMENT, encoded, noise
 
 CLIENTS = 2
 LOOK_S = 0.1
 KINDS = ("inference", "management", "API")
-REPEATED = "musiclab_failed_attempts_total"
 
 
 @dataclass
@@ -89,11 +86,11 @@ def run(settings: Settings, seconds: float, lifetime_min: float) -> Report:
                 clients.submit(_jobs, service, number, ends, report) for number in range(CLIENTS)
             ]
             time.sleep(seconds / 2)
-            report.repeated = _repeated(service)
-            _kill_torchserve(settings)
+            report.repeated = service.attempts_repeated()
+            service.kill_torchserve()
             for each in done:
                 report.completed += each.result()
-        report.repeated_later = _repeated(service) - report.repeated
+        report.repeated_later = service.attempts_repeated() - report.repeated
     finally:
         up.stop()
     report.starts = len(seen["API"])
@@ -141,23 +138,6 @@ def _watched_keys(file: Path) -> Iterator[dict[str, set[str]]]:
     finally:
         ended.set()
         watching.join()
-
-
-def _kill_torchserve(settings: Settings) -> None:
-    """Kill its Java process, upon which `musiclab up` starts another one, with other keys."""
-    (java,) = (
-        process
-        for process in torchserve_processes(settings)
-        if "org.pytorch.serve.ModelServer" in process.cmdline()
-    )
-    java.kill()
-
-
-def _repeated(service: Service) -> int:
-    metrics = service.call("GET", "/metrics").text
-    families = text_string_to_metric_families(metrics)
-    samples = (sample for family in families for sample in family.samples)
-    return sum(int(sample.value) for sample in samples if sample.name == REPEATED)
 
 
 def main() -> None:

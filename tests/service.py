@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.settings import PROJECT, Settings
 
@@ -115,6 +116,25 @@ class Service:
         while (names := self._job_files(job_id)) != ["generated.wav"]:
             assert time.monotonic() < deadline, f"after {TIDY_WITHIN_S} s there are {names}"
             time.sleep(0.05)
+
+    def kill_torchserve(self) -> None:
+        """Kill its Java process, upon which `musiclab up` starts another one, with other keys."""
+        (java,) = (
+            process
+            for process in torchserve_processes(self.settings)
+            if "org.pytorch.serve.ModelServer" in process.cmdline()
+        )
+        java.kill()
+
+    def attempts_repeated(self) -> int:
+        """Attempts at jobs that were given up, whether they counted or not."""
+        families = text_string_to_metric_families(self.call("GET", "/metrics").text)
+        return sum(
+            int(sample.value)
+            for family in families
+            for sample in family.samples
+            if sample.name == "musiclab_failed_attempts_total"
+        )
 
     def _job_files(self, job_id: str) -> list[str]:
         return sorted(path.name for path in (self.settings.cache / f"music_{job_id}").iterdir())

@@ -1,7 +1,6 @@
 """Another version of the model is brought to serve, or is not, and what served before serves on."""
 
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from orchestrator.settings import PROJECT
 from orchestrator.wanted import Wanted, WantedVersions
 from tests.conftest import settings_in
 from tests.model_client import ModelClient
-from tests.service import Service, command, environment, running, torchserve_processes
+from tests.service import Service, command, environment, running
 from tests.swaps.run import run as run_swaps
 from tests.versions import FIRST, SECOND, Change, altered, manage, pack_two, register
 
@@ -147,12 +146,7 @@ def test_what_was_changed_by_hand_outlives_torchserve_too(serving_first: Service
 
 def kill_torchserve(service: Service) -> None:
     """Kill its process, and wait for the next one to be ready."""
-    (java,) = [
-        process
-        for process in torchserve_processes(service.settings)
-        if "org.pytorch.serve.ModelServer" in process.cmdline()
-    ]
-    java.send_signal(signal.SIGKILL)
+    service.kill_torchserve()
     until(lambda: service.call("GET", "/ready").status_code == 503, "the model is away")
     until(lambda: service.call("GET", "/ready").status_code == 200, "a model is ready")
 

@@ -20,9 +20,13 @@ DONE_WITHIN_S = 300
 class Load:
     """What the clients saw.
 
+    The first of them asks by name for the version that serves, until `stop_pinning`: a version that
+    is unregistered by hand takes such jobs with it.
+
     Attributes:
         references: what each version makes of TRACKS; known before that version is the default.
         completed: jobs by the version that made them, as their status says.
+        by_name: how many of them asked for that version.
         faults: what should never be seen.
         seconds: from the submission to the music, of each job.
     """
@@ -30,15 +34,19 @@ class Load:
     service: Service
     references: dict[str, Samples]
     completed: Counter[str] = field(default_factory=Counter)
+    by_name: int = 0
     faults: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    _pinning: threading.Event = field(default_factory=threading.Event)
+    _unpinned: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def by(self, clients: int) -> Iterator[None]:
         """Have so many clients at it; when the block is left, each ends the job it has."""
         end = threading.Event()
+        self._pinning.set()
         with ThreadPoolExecutor(clients) as pool:
-            running = [pool.submit(self._make_music, end) for _ in range(clients)]
+            running = [pool.submit(self._make_music, end, n == 0) for n in range(clients)]
             try:
                 yield
             finally:
@@ -55,19 +63,33 @@ class Load:
             assert time.monotonic() < deadline, f"{version} made {jobs} jobs too slowly"
             time.sleep(POLL_S)
 
-    def _make_music(self, end: threading.Event) -> None:
+    def stop_pinning(self) -> None:
+        """Return when no job is left that asked for a version by name."""
+        self._pinning.clear()
+        assert self._unpinned.wait(DONE_WITHIN_S), "a job that asked for a version is not done"
+
+    def _make_music(self, end: threading.Event, pins: bool) -> None:
         while not end.is_set():
+            if pins and not self._pinning.is_set():
+                pins = False
+                self._unpinned.set()
             try:
-                self._one_job()
+                self._one_job(self._default_version() if pins else None)
             except Exception as error:
                 self.faults.append(repr(error))
                 return
 
-    def _one_job(self) -> None:
+    def _default_version(self) -> str:
+        models = self.service.call("GET", "/api/models").json()["models"]
+        return next(str(each["version"]) for each in models if each["default"])
+
+    def _one_job(self, wanted: str | None) -> None:
         began = time.monotonic()
-        accepted = self.service.generate(
-            {name: (f"{name}.wav", content) for name, content in TRACKS.items()}
-        )
+        files = {name: (f"{name}.wav", content) for name, content in TRACKS.items()}
+        form = {} if wanted is None else {"model_version": wanted}
+        accepted = self.service.generate(files, **form)
+        if wanted is not None and accepted.json().get("code") == "model_not_loaded":
+            return  # it was unloaded a moment ago, and nothing was promised
         assert accepted.status_code == 202, accepted.text
         job_id = accepted.json()["job_id"]
         while True:
@@ -84,5 +106,8 @@ class Load:
         heard = made_by(music, self.references)
         if heard != job["model_version"]:
             self.faults.append(f"job {job_id} says {job['model_version']}, but {heard} made it")
-        self.completed[job["model_version"]] += 1
+        if wanted not in (None, heard):
+            self.faults.append(f"job {job_id} asked for {wanted}, but {heard} made it")
+        self.by_name += wanted is not None
+        self.completed[heard] += 1
         self.service.call("DELETE", f"/api/cleanup/{job_id}")

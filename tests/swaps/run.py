@@ -5,7 +5,6 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +41,7 @@ class Report:
         load = self.load
         for version, jobs in sorted(load.completed.items()):
             table.add_row(f"made by {version}", f"{jobs} jobs")
+        table.add_row("that asked for it by name", f"{load.by_name} jobs")
         table.add_row("sent to the model again", f"{self.repeated} times")
         table.add_row("seconds a job", f"median {statistics.median(load.seconds):.1f}")
         table.add_row("", f"longest {max(load.seconds):.1f}")
@@ -64,6 +64,8 @@ def run(service: Service, deploys: int, bare: int, clients: int) -> Report:
         default, other = FIRST, SECOND
         load.wait_for(default, JOBS_BETWEEN)
         for way, swap in ways:
+            if swap is _swap_by_hand:
+                load.stop_pinning()
             started = time.monotonic()
             swap(settings, default, other)
             seconds = time.monotonic() - started
@@ -72,20 +74,9 @@ def run(service: Service, deploys: int, bare: int, clients: int) -> Report:
             load.wait_for(default, JOBS_BETWEEN)
             jobs = sum(load.completed.values())
             out.print(f"{way}: {default} after {seconds:.1f} s; {jobs} jobs so far")
-    report.repeated = _repeated(service)
+    report.repeated = service.attempts_repeated()
     report.minutes = (time.monotonic() - began) / 60
     return report
-
-
-def _repeated(service: Service) -> int:
-    """Requests to the model that were repeated, whether they counted as an attempt or not."""
-    families = text_string_to_metric_families(service.call("GET", "/metrics").text)
-    return sum(
-        int(sample.value)
-        for family in families
-        for sample in family.samples
-        if sample.name == "musiclab_failed_attempts_total"
-    )
 
 
 def _references(settings: Settings) -> dict[str, Samples]:
