@@ -158,9 +158,12 @@ class Attempt:
 
     async def _is_gone(self, version: str) -> bool:
         """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
-        await self._watch.changed()  # what is known now may be of before
-        status = self._watch.status
-        return bool(status.versions) and status.find(version) is None
+        for _ in range(2):  # the first look to end may have begun before
+            await self._watch.changed()
+            status = self._watch.status
+            if status.versions and status.find(version) is None:
+                return True
+        return False
 
     async def _save(self, music: bytes) -> None:
         job, part = self.job, part_name(self.job.lease)

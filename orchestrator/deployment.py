@@ -69,7 +69,9 @@ class Deployment:
         """Let the version serve again that served before."""
         with self._alone():
             wanted = self._wanted.read()
-            previous = () if wanted is None else wanted.previous
+            # Somebody may have chosen the default without us, a moment ago.
+            default = self._default().version
+            previous = () if wanted is None else wanted.with_default(default).previous
             there = [each for each in previous if archive_of(self._wanted.store, each).exists()]
             if not there:
                 raise DeploymentError(

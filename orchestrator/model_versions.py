@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,17 @@ BEST_MODEL = "best_model.pt"
 OFFICIAL_CODEC = "encodec_24khz-d7cc33bc.th"
 STARTER_FOLDER = "starter"
 REFUSED = 2  # exit status of handlers.prepare
+# What zipfile raises of damaged files, and json of what is in them.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 CodecKind = Literal["official", "starter"]
@@ -191,7 +203,7 @@ def read_manifest(archive: Path) -> dict[str, Any]:
             manifest: dict[str, Any] = json.loads(file.read(MANIFEST))
     except FileNotFoundError:
         raise ArchiveError(f"there is no archive at {archive}") from None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except DAMAGE as error:
         raise ArchiveError(
             f"{archive} is not a MusicLab archive ({error}); `musiclab model pack` builds one"
         ) from error
@@ -216,15 +228,16 @@ def check_archive(archive: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(archive) as file:
             damaged = file.testzip()
-            known = json.loads(file.read(TORCHSERVE_MANIFEST))["model"]
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+            model = json.loads(file.read(TORCHSERVE_MANIFEST))["model"]
+            known, known_version = model["modelName"], model["modelVersion"]
+    except DAMAGE as error:
         raise ArchiveError(f"{archive} is damaged ({error}); pack it anew") from error
     if damaged is not None:
         raise ArchiveError(f"{archive} is damaged, at {damaged} in it; pack it anew")
-    if (known["modelName"], known["modelVersion"]) != (MODEL_NAME, version):
+    if (known, known_version) != (MODEL_NAME, version):
         raise ArchiveError(
-            f"{archive} is {known['modelName']} {known['modelVersion']} for TorchServe, but "
-            f"{MODEL_NAME} {version} by its {MANIFEST}; pack it anew"
+            f"{archive} is {known} {known_version} for TorchServe, but {MODEL_NAME} {version} by "
+            f"its {MANIFEST}; pack it anew"
         )
     return manifest
 

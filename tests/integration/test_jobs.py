@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from orchestrator.errors import (
     RequestError,
     SettingsError,
 )
-from orchestrator.jobs import status_document
-from orchestrator.schema import layout
+from orchestrator.jobs import LEASE_S, status_document
+from orchestrator.leases import STRANDED_S
+from orchestrator.schema import jobs, layout
 from tests.postgres import PostgresServer
 from tests.tables import UPLOAD, Backend, Tables, new_id, opened
 
@@ -59,6 +61,70 @@ def test_jobs_are_claimed_in_order_and_once(backend: Backend) -> None:
         taken = await asyncio.gather(*(tables.leases.claim() for _ in range(5)))
         assert sorted(job.id for job in taken if job) == ["first", "second", "third"]
         assert {job.lease for job in taken if job} == {1}
+
+    backend.run(scenario)
+
+
+NAMED = replace(UPLOAD, wanted_version="named")
+
+
+async def waited(tables: Tables, seconds: float) -> None:
+    """As if all jobs had waited so much longer."""
+
+    def work(connection: sa.Connection) -> None:
+        earlier = {
+            column.name: column - seconds
+            for column in (jobs.c.created_at, jobs.c.run_at, jobs.c.lease_until)
+        }
+        connection.execute(sa.update(jobs).values(earlier))
+
+    await tables.database.write(work)
+
+
+async def claimed(tables: Tables, *loaded: str) -> list[str]:
+    """The jobs that a process takes that has these versions."""
+    taken = []
+    while job := await tables.leases.claim(loaded):
+        taken.append(job.id)
+    return taken
+
+
+def test_a_job_that_names_a_loaded_version_is_claimed_in_its_turn(backend: Backend) -> None:
+    async def scenario(tables: Tables) -> None:
+        for job_id, upload in (("a", UPLOAD), ("b", NAMED), ("c", UPLOAD)):
+            await tables.submit(job_id, upload)
+        assert await claimed(tables, "other", "named") == ["a", "b", "c"]
+
+    backend.run(scenario)
+
+
+def test_a_job_that_names_another_version_is_left_to_others_for_a_while(backend: Backend) -> None:
+    async def scenario(tables: Tables) -> None:
+        await tables.submit("a", NAMED)
+        await tables.submit("b")
+        assert await claimed(tables, "other") == ["b"]
+        await waited(tables, STRANDED_S - 5)
+        assert await claimed(tables, "other") == []
+        assert await claimed(tables) == []
+        await waited(tables, 5)
+        assert await claimed(tables, "other") == ["a"]
+
+    backend.run(scenario)
+
+
+def test_a_job_that_names_a_version_and_whose_worker_died_is_left_to_others_too(
+    backend: Backend,
+) -> None:
+    async def scenario(tables: Tables) -> None:
+        await tables.submit("a", NAMED)
+        assert await claimed(tables, "named") == ["a"]
+        tables.leases.let_go("a")
+        await waited(tables, LEASE_S)
+        assert await claimed(tables, "other") == []
+        assert await claimed(tables, "named") == ["a"]
+        tables.leases.let_go("a")
+        await waited(tables, LEASE_S + STRANDED_S)
+        assert await claimed(tables, "other") == ["a"]
 
     backend.run(scenario)
 

@@ -2,23 +2,27 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from aiohttp import web
+from aiohttp import FormData, web
 
-from orchestrator import ffmpeg
+from orchestrator import ffmpeg, leases, torchserve
 from orchestrator import worker as worker_module
 from orchestrator.errors import ConversionError
 from orchestrator.keys import DATABASE, WORKER
 from orchestrator.schema import jobs
 from orchestrator.settings import Settings
+from orchestrator.torchserve import ModelStatus, ModelWatch
 from orchestrator.windows import Window
-from tests.integration.test_bookkeeping import finished, status, submit
-from tests.quick_model import MUSIC, Predict, with_quick_model
+from tests.integration.test_bookkeeping import finished, form, status, submit
+from tests.quick_model import MUSIC, VERSION, Client, Predict, with_quick_model
 
 PREDICTION_FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
 NO_WORKER = {"code": 503, "type": "ServiceUnavailableException", "message": "No worker"}
+
+NO_VERSION = {"code": 404, "type": "ModelVersionNotFoundException", "message": "No such version"}
 
 
 @pytest.fixture(autouse=True)
@@ -135,5 +139,109 @@ def test_a_job_outlives_many_processes_but_not_any_number(
         async with with_quick_model(settings, answering()) as client:
             done = await finished(client, job_id)
             assert outcome in (done["status"], done.get("error_code")), done
+
+    asyncio.run(served())
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded is looked at all the time, and each look tells what was so a moment ago."""
+    look = ModelWatch._look
+
+    async def slow(watch: ModelWatch) -> ModelStatus:
+        status = await look(watch)
+        await asyncio.sleep(0.05)
+        return status
+
+    monkeypatch.setattr(ModelWatch, "_look", slow)
+    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", 0)
+    monkeypatch.setattr(leases, "STRANDED_S", 0.05)
+
+
+async def looked(client: Client) -> None:
+    """Wait until it is known what is loaded."""
+    async with asyncio.timeout(10):
+        while (await client.get("/ready")).status != 200:
+            await asyncio.sleep(0.01)
+
+
+def cut_off(loaded: list[str], then: list[str]) -> tuple[Predict, list[str]]:
+    """A model whose first request is cut off when other versions are loaded; and which were asked.
+
+    Where none are, they are again a moment later.
+    """
+    asked: list[str] = []
+
+    async def predict(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        version = request.match_info["version"]
+        if version not in loaded:
+            return web.json_response(NO_VERSION, status=404)
+        asked.append(version)
+        if len(asked) > 1:
+            return web.Response(body=MUSIC)
+        before = list(loaded)
+        loaded[:] = then
+        if not then:
+            asyncio.get_running_loop().call_later(0.5, loaded.extend, before)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    return predict, asked
+
+
+def cut_off_once(
+    settings: Settings, loaded: list[str], then: list[str], data: FormData | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """How a job ends whose first request is cut off so, and which versions were asked."""
+    predict, asked = cut_off(loaded, then)
+
+    async def served() -> dict[str, Any]:
+        async with with_quick_model(settings, predict, loaded) as client:
+            await looked(client)
+            return await finished(client, await submit(client, data))
+
+    return asyncio.run(served()), asked
+
+
+@pytest.mark.usefixtures("watchful")
+def test_a_job_whose_version_vanishes_is_made_by_the_next_and_does_not_count(
+    settings: Settings,
+) -> None:
+    done, asked = cut_off_once(settings, ["old"], then=["new"])
+    assert asked == ["old", "new"]
+    assert (done["status"], done["model_version"], done["attempts"]) == ("completed", "new", 1)
+
+
+@pytest.mark.usefixtures("watchful")
+def test_a_job_that_torchserve_ends_under_counts(settings: Settings) -> None:
+    done, asked = cut_off_once(settings, ["old"], then=[])
+    assert asked == ["old", "old"]
+    assert (done["status"], done["model_version"], done["attempts"]) == ("completed", "old", 2)
+
+
+@pytest.mark.usefixtures("watchful")
+def test_a_job_whose_version_by_name_vanishes_at_work_fails(settings: Settings) -> None:
+    done, asked = cut_off_once(settings, ["new", "old"], ["new"], form(model_version="old"))
+    assert asked == ["old"]
+    assert (done["status"], done["error_code"]) == ("failed", "model_not_loaded")
+    assert done["model_version"] == "old"
+
+
+@pytest.mark.usefixtures("watchful")
+def test_a_job_whose_version_by_name_was_unloaded_fails_unasked(settings: Settings) -> None:
+    async def served() -> None:
+        async with with_quick_model(settings, answering()) as client:
+            app = client.app
+            assert app is not None
+            await looked(client)
+            await app[WORKER].finish(0)
+            job_id = await submit(client, form(model_version=VERSION))
+        async with with_quick_model(settings, answering(), ["other"]) as client:
+            done = await finished(client, job_id)
+            assert (done["status"], done["error_code"]) == ("failed", "model_not_loaded")
+            assert done["attempts"] == 0
+            assert f"Version {VERSION} of the model is no longer loaded" in done["message"]
 
     asyncio.run(served())

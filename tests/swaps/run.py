@@ -15,7 +15,7 @@ from tests.signals import Samples, decoded
 from tests.swaps.load import Load
 from tests.versions import FIRST, SECOND, TRACKS, manage, register
 
-JOBS_BETWEEN = 4  # by the new version before the next swap: without users, a swap proves nothing
+JOBS_BETWEEN = 3  # by the new version before the next swap: without users, a swap proves nothing
 
 out = Console(soft_wrap=True, highlight=False)
 

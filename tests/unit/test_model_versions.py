@@ -23,6 +23,7 @@ from orchestrator.model_versions import (
 )
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
+from tests.quick_torchserve import small_archive
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +234,36 @@ def test_a_damaged_archive_is_not_started(starter_archive: Path, tmp_path: Path)
     renamed.symlink_to(starter_archive)
     with pytest.raises(ArchiveError, match=r"has to be called \.mar"):
         check_archive(renamed)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damage_at_any_byte_is_told_as_such(tmp_path: Path, compression: int) -> None:
+    archive = small_archive(tmp_path, "v", compression=compression)
+    whole = archive.read_bytes()
+    manifest = check_archive(archive)
+    told = 0
+    for place in range(len(whole)):
+        for bit in (1, 1 << 7):
+            archive.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                assert check_archive(archive) == manifest
+            except ArchiveError as error:
+                assert "pack" in str(error)  # what to do
+                told += 1
+    assert told > len(whole) // 2
+
+
+def test_manifests_that_disagree_are_refused(tmp_path: Path) -> None:
+    for known, explanation in (
+        ({"modelName": "musiclab", "modelVersion": "w"}, r"is musiclab w for TorchServe, but"),
+        ({"modelName": "other", "modelVersion": "v"}, r"is other v for TorchServe, but"),
+        ({"modelName": "musiclab", "modelVersion": 1.0}, r"is musiclab 1.0 for TorchServe, but"),
+        ({"modelName": "musiclab"}, r"is damaged \('modelVersion'\)"),
+        (["musiclab"], r"is damaged"),
+    ):
+        archive = small_archive(tmp_path, "v", torchserve=known)
+        with pytest.raises(ArchiveError, match=f"{explanation}.*pack it anew"):
+            check_archive(archive)
 
 
 @pytest.mark.parametrize("manifest", ["[]", "{}", '{"version": "1"}', "no json"])
