@@ -15,8 +15,9 @@ PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 run: $(VENV)/run.done
 	$(BIN)/musiclab up
 
+# Two processes, as much of the time passes in waiting for servers to start.
 test: $(VENV)/test.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 # Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
 fuzz: $(VENV)/test.done

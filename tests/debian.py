@@ -1,5 +1,6 @@
 """Files of Debian's packages, without installing them: needs no root, and starts no service."""
 
+import fcntl
 import shutil
 import subprocess
 import tempfile
@@ -19,14 +20,20 @@ def fetched(package: str, folder: str, name: str, otherwise: str) -> Path:
         name: what the folder is called in the cache.
         otherwise: what to do on a machine without apt-get, as a clause.
     """
-    target = CACHE / name
-    if target.exists():
-        return target
-    assert shutil.which("apt-get"), (
-        f"the tests take {name} from Debian's package {package}, and this machine has no apt-get; "
-        f"{otherwise}"
-    )
     CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{package}.lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        target = CACHE / name
+        if not target.exists():
+            _fetch(package, folder, target, otherwise)
+        return target
+
+
+def _fetch(package: str, folder: str, target: Path, otherwise: str) -> None:
+    assert shutil.which("apt-get"), (
+        f"the tests take {target.name} from Debian's package {package}, and this machine has no "
+        f"apt-get; {otherwise}"
+    )
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         # Package lists of our own, so that no earlier `apt-get update` is needed either.
         for each in ("lists/partial", "archives/partial"):
@@ -44,4 +51,3 @@ def fetched(package: str, folder: str, name: str, otherwise: str) -> Path:
         (archive,) = Path(scratch).glob("*.deb")
         subprocess.run(["dpkg-deb", "--extract", archive, f"{scratch}/content"], check=True)
         Path(scratch, "content", folder).rename(target)
-    return target

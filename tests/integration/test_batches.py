@@ -22,11 +22,13 @@ class SlowModel:
 
     Attributes:
         versions: of the requests that wait for their answer.
+        loaded: versions, the default one first.
         most: how many waited at once, at most.
         go: set while requests are answered.
     """
 
     def __init__(self) -> None:
+        self.loaded = [VERSION]
         self.versions: list[str] = []
         self.most = 0
         self.go = asyncio.Event()
@@ -46,7 +48,7 @@ def run(
 ) -> None:
     async def served() -> None:
         model = SlowModel()
-        async with with_quick_model(settings, model.predict) as client:
+        async with with_quick_model(settings, model.predict, model.loaded) as client:
             try:
                 await scenario(client, model)
             finally:
@@ -135,7 +137,7 @@ def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then(
 
         await reached("the second job waits", second_waits)
         assert (await status(client, second))["progress"] == 40
-        monkeypatch.setattr(module, "VERSION", "newer")
+        model.loaded.insert(0, "newer")
         await reached("the newer version is the default", is_default)
         model.go.set()
         done = [await finished(client, job_id) for job_id in (first, second)]
