@@ -15,9 +15,10 @@ PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 run: $(VENV)/run.done
 	$(BIN)/musiclab up
 
-# Two processes, as much of the time passes in waiting for servers to start.
+# Only the unit tests in two processes: two TorchServes at once would starve each other.
 test: $(VENV)/test.done
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope tests/unit
+	$(BIN)/python -m pytest tests/e2e tests/integration
 
 # Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
 fuzz: $(VENV)/test.done
