@@ -15,10 +15,8 @@ PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 run: $(VENV)/run.done
 	$(BIN)/musiclab up
 
-# Only the unit tests in two processes: two TorchServes at once would starve each other.
 test: $(VENV)/test.done
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope tests/unit
-	$(BIN)/python -m pytest tests/e2e tests/integration
+	$(BIN)/python -m pytest
 
 # Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
 fuzz: $(VENV)/test.done

@@ -21,7 +21,7 @@ def fetched(package: str, folder: str, name: str, otherwise: str) -> Path:
         otherwise: what to do on a machine without apt-get, as a clause.
     """
     CACHE.mkdir(exist_ok=True)
-    with (CACHE / f"{package}.lock").open("w") as lock:  # tests run in several processes
+    with (CACHE / f"{package}.lock").open("w") as lock:  # several may run the tests
         fcntl.flock(lock, fcntl.LOCK_EX)
         target = CACHE / name
         if not target.exists():
