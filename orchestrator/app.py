@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from orchestrator.admission import Admission, Limits
@@ -37,7 +37,7 @@ from orchestrator.leases import Leases
 from orchestrator.metrics import Metrics
 from orchestrator.model_keys import Keys
 from orchestrator.request_log import log_requests
-from orchestrator.routes import generate, health, jobs, models, service
+from orchestrator.routes import generate, health, jobs, models, page, service
 from orchestrator.scratch import own_folder
 from orchestrator.settings import Settings
 from orchestrator.sweep import Sweep
@@ -61,7 +61,7 @@ def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application
     app.cleanup_ctx.append(_with_worker if runs_jobs else _with_fleet)
     app.cleanup_ctx.append(_with_feed)
     app.on_shutdown.append(_close_feed)
-    for module in (generate, jobs, models, health, service):
+    for module in (generate, jobs, models, health, service, page):
         app.add_routes(module.routes)
     return app
 
@@ -238,7 +238,8 @@ async def _allow_origin(request: web.Request, response: web.StreamResponse) -> N
 
     aiohttp-cors knows the answers of routes alone, not those of 404, 405 and 413.
     """
-    response.headers["Vary"] = "Origin"
+    varies = [response.headers[hdrs.VARY]] if hdrs.VARY in response.headers else []
+    response.headers[hdrs.VARY] = ", ".join([*varies, hdrs.ORIGIN])
     if _is_allowed(request):
         response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
         response.headers["Access-Control-Expose-Headers"] = EXPOSED

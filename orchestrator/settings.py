@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     cache: Path = PROJECT / "cache"
     """Folder of the jobs' files."""
 
+    page: Path = PROJECT / "frontend" / "dist"
+    """Folder of the built page."""
+
     database_url: str = ""
     """PostgreSQL for the jobs; empty for a file in the run folder."""
 

@@ -57,6 +57,7 @@ OF_JOBS = ("status", "events", "download", "cleanup")
 OTHERS = ("/", "/health", "/ready", "/metrics", "/api/models", "/openapi.json", "/docs")
 RIGHT_KEYS = [{"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}]
 WRONG_KEYS = [{}, {"X-API-Key": "another"}, {"Authorization": "Basic dTpw"}]
+ACCEPTED = ["*/*", "application/json", "text/html,*/*;q=0.8"]
 IDEMPOTENCY_KEYS = ["first", "second", "third", "fourth", "", "é", "x" * 255, "x" * 256]
 CONDITIONS = {
     "Range": ["bytes=0-99", "bytes=-5", "bytes=100-", "bytes=9999999-", "bytes=5-1", "bytes=a-b"],
@@ -228,6 +229,7 @@ class Fuzzer:
     def _call(self, kind: str, case: Any, **arguments: Any) -> Any:
         arguments.setdefault("timeout", TIMEOUT_S)
         case.headers.update(self._random.choice(RIGHT_KEYS * 10 + WRONG_KEYS))
+        case.headers["Accept"] = self._random.choice(ACCEPTED)
         try:
             response = case.call(base_url=self._url, session=self._session, **arguments)
         except UnicodeEncodeError:

@@ -6,7 +6,9 @@ from typing import Any
 
 import swagger_ui_bundle
 import yaml
-from aiohttp import web
+from aiohttp import hdrs, web
+
+from orchestrator.routes.page import built_page, prefers_page
 
 routes = web.RouteTableDef()
 
@@ -21,18 +23,23 @@ window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLi
 
 @routes.get("/")
 async def index(request: web.Request) -> web.Response:
-    return web.json_response(
-        {
-            "service": "MusicLab",
-            "version": version("musiclab"),
-            "endpoints": {
-                f"{method.upper()} {path}": operation["summary"]
-                for path, operations in CONTRACT["paths"].items()
-                for method, operation in operations.items()
-                if method != "parameters"
-            },
-        }
-    )
+    """The page for a browser, and for programs what this service is."""
+    answer = await built_page(request) if prefers_page(request) else None
+    if answer is None:
+        answer = web.json_response(
+            {
+                "service": "MusicLab",
+                "version": version("musiclab"),
+                "endpoints": {
+                    f"{method.upper()} {path}": operation["summary"]
+                    for path, operations in CONTRACT["paths"].items()
+                    for method, operation in operations.items()
+                    if method != "parameters"
+                },
+            }
+        )
+    answer.headers["Vary"] = hdrs.ACCEPT
+    return answer
 
 
 @routes.get("/openapi.json")

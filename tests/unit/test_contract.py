@@ -19,7 +19,7 @@ def operations() -> set[tuple[str, str]]:
         for route in create_app(Settings()).router.routes()
         if route.resource is not None
         and route.method != "HEAD"
-        and not f"{route.resource.canonical}/".startswith("/docs/")
+        and not f"{route.resource.canonical}/".startswith(("/docs/", "/assets/", "/{file}/"))
     } | {("GET", "/docs")}
 
 

@@ -1,0 +1,199 @@
+"""The page and its files, served by the API."""
+
+import asyncio
+import gzip
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
+
+from orchestrator.app import create_app
+from orchestrator.settings import Settings
+from tests.quick_model import Client
+
+POLICY = "default-src 'none'; script-src 'self'"
+INDEX = f"""<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta http-equiv="Content-Security-Policy" content="{POLICY}">
+  <title>MusicLab</title>
+</head>
+</html>
+"""
+SCRIPT = b"console.log('a page');\n" * 100
+PACKED = gzip.compress(SCRIPT)
+BROTLI = b"no brotli, but as good here"
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+Scenario = Callable[[Client], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """A built page, and a secret beside it."""
+    folder = tmp_path / "dist"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_text(INDEX)
+    (folder / "icon.svg").write_text("<svg/>")
+    (folder / "assets" / "main-B1x_9.js").write_bytes(SCRIPT)
+    (folder / "assets" / "main-B1x_9.js.gz").write_bytes(PACKED)
+    (folder / "assets" / "main-B1x_9.js.br").write_bytes(BROTLI)
+    (folder / "assets" / "folder.js").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    return folder
+
+
+def with_page(settings: Settings, page: Path, scenario: Scenario) -> None:
+    async def served() -> None:
+        app = create_app(settings.model_copy(update={"page": page}))
+        async with TestClient(TestServer(app), auto_decompress=False) as client:
+            await scenario(client)
+
+    asyncio.run(served())
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (BROWSER, "text/html"),
+        ("text/html", "text/html"),
+        ("application/json;q=0.5, text/html;level=1;q=0.7", "text/html"),
+        ("TEXT/HTML, application/json", "text/html"),
+        (None, "application/json"),
+        ("*/*", "application/json"),
+        ("application/json", "application/json"),
+        ("text/html;q=0.5, application/json", "application/json"),
+        ("text/html;q=0", "application/json"),
+        ("text/html;q=1.2.3", "application/json"),
+        ("text/htmlx, x", "application/json"),
+    ],
+)
+def test_browsers_get_the_page_and_programs_json(
+    settings: Settings, page: Path, accept: str | None, kind: str
+) -> None:
+    async def scenario(client: Client) -> None:
+        headers = {"Accept": accept} if accept is not None else {}
+        skipped = () if headers else ("Accept",)
+        async with client.get("/", headers=headers, skip_auto_headers=skipped) as answer:
+            assert (answer.status, answer.content_type) == (200, kind)
+            assert answer.headers["Vary"] == "Accept, Origin"
+            if kind == "text/html":
+                assert await answer.text() == INDEX
+            else:
+                assert (await answer.json())["service"] == "MusicLab"
+
+    with_page(settings, page, scenario)
+
+
+def test_the_page_comes_with_its_policy(settings: Settings, page: Path) -> None:
+    async def scenario(client: Client) -> None:
+        answer = await client.get("/", headers={"Accept": BROWSER})
+        assert answer.headers["Content-Security-Policy"] == f"{POLICY}; frame-ancestors 'none'"
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert "microphone=()" in answer.headers["Permissions-Policy"]
+        assert answer.charset == "utf-8"
+
+    with_page(settings, page, scenario)
+
+
+def test_a_page_that_is_built_later_is_served_at_once(settings: Settings, page: Path) -> None:
+    index = page / "index.html"
+    index.unlink()
+
+    async def scenario(client: Client) -> None:
+        answer = await client.get("/", headers={"Accept": BROWSER})
+        assert answer.content_type == "application/json"
+        index.write_text(INDEX.replace(POLICY, "default-src 'self'"))
+        answer = await client.get("/", headers={"Accept": BROWSER})
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; frame-")
+
+    with_page(settings, page, scenario)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding", "content"),
+    [("gzip, deflate", "gzip", PACKED), ("gzip, br", "br", BROTLI), ("identity", None, SCRIPT)],
+)
+def test_assets_come_compressed_and_are_kept_for_good(
+    settings: Settings, page: Path, accepted: str, encoding: str | None, content: bytes
+) -> None:
+    async def scenario(client: Client) -> None:
+        address, headers = "/assets/main-B1x_9.js", {"Accept-Encoding": accepted}
+        answer = await client.get(address, headers=headers)
+        assert answer.status == 200
+        assert answer.content_type.endswith("/javascript")
+        assert answer.headers.get("Content-Encoding") == encoding
+        assert answer.headers["Vary"] == "Accept-Encoding, Origin"
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert await answer.read() == content
+        headers["If-None-Match"] = answer.headers["ETag"]
+        assert (await client.get(address, headers=headers)).status == 304
+        assert (await client.head(address)).status == 200
+
+    with_page(settings, page, scenario)
+
+
+def test_other_files_are_asked_for_again(settings: Settings, page: Path) -> None:
+    async def scenario(client: Client) -> None:
+        answer = await client.get("/icon.svg")
+        assert (answer.status, answer.content_type) == (200, "image/svg+xml")
+        assert answer.headers["Cache-Control"] == "no-cache"
+
+    with_page(settings, page, scenario)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/nothing.txt",
+        "/index.html",
+        "/assets/nothing.js",
+        "/assets/",
+        "/assets/folder.js",
+        "/assets",
+        "/link.txt",
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/..%2fsecret.txt",
+        "/assets/..%2f..%2fsecret.txt",
+        "/assets/%2e%2e%2findex.html",
+        "/assets/..%5csecret.txt",
+        "/assets/%2Fetc%2Fpasswd",
+        "/assets/x%00.js",
+        f"/{'x' * 300}.js",
+        f"/assets/{'x' * 300}.js",
+    ],
+)
+def test_nothing_else_can_be_read(settings: Settings, page: Path, path: str) -> None:
+    async def scenario(client: Client) -> None:
+        url = URL(f"{client.make_url('/')}".rstrip("/") + path, encoded=True)
+        async with client.session.get(url) as answer:
+            assert answer.status == 404, await answer.text()
+            assert (await answer.json())["code"] == "not_found"
+
+    with_page(settings, page, scenario)
+
+
+def test_metrics_have_no_label_for_each_file(settings: Settings, page: Path) -> None:
+    async def scenario(client: Client) -> None:
+        for path in ("/assets/main-B1x_9.js", "/assets/another.js", "/icon.svg", "/x.php"):
+            await client.get(path)
+        metrics = await (await client.get("/metrics")).text()
+        counted = "musiclab_http_requests_total"
+        for route in ("/assets/{file}", "/{file}"):
+            for status in (200, 404):
+                labels = f'{{method="GET",route="{route}",status="{status}"}}'
+                assert f"{counted}{labels} 1.0" in metrics
+        assert "main-B1x_9" not in metrics and "php" not in metrics
+
+    with_page(settings, page, scenario)
