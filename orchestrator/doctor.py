@@ -19,7 +19,8 @@ from orchestrator.ffmpeg import find_ffmpeg
 from orchestrator.files import open_files
 from orchestrator.java import find_java
 from orchestrator.model_versions import BEST_MODEL, OFFICIAL_CODEC
-from orchestrator.settings import Settings
+from orchestrator.routes.page import INDEX
+from orchestrator.settings import PROJECT, Settings
 
 FREE_GB = 2
 ASKED_FOR_S = 3.0
@@ -54,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         _database(settings),
         _files(settings),
         _disk(settings),
+        _page(settings),
     ]
 
 
@@ -141,3 +143,11 @@ def _disk(settings: Settings) -> Finding:
     if free < FREE_GB:
         return Finding("note", "disk", f"only {free:.1f} GB are free at {folder}")
     return Finding("ok", "disk", f"{free:.0f} GB free at {folder}")
+
+
+def _page(settings: Settings) -> Finding:
+    index = settings.page / INDEX
+    if index.is_file():
+        return Finding("ok", "page", str(settings.page))
+    built = f"`make setup` in {PROJECT} builds it"
+    return Finding("note", "page", f"none at {index}, the API serves without it; {built}")

@@ -119,10 +119,11 @@ def test_generate_without_a_file_is_a_usage_error(settings: Settings, tmp_path: 
     assert musiclab(settings, "generate", tmp_path / "a", tmp_path / "b").returncode == 2
 
 
-def test_doctor_finds_all_that_is_needed_here(settings: Settings) -> None:
-    found = musiclab(settings, "doctor")
+def test_doctor_finds_all_that_is_needed_here(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("the page")
+    found = musiclab(settings.model_copy(update={"page": tmp_path}), "doctor")
     assert found.returncode == 0, found.stdout
-    for name in ("Python", "torch", "Java", "ffmpeg", "musiclab codec fetch"):
+    for name in ("Python", "torch", "Java", "ffmpeg", "musiclab codec fetch", str(tmp_path)):
         assert name in found.stdout
     assert "missing" not in found.stdout
 

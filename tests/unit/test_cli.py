@@ -98,14 +98,16 @@ def test_limits_at_fault_are_named(
     assert f"{setting} is '{value}'" in refused.stderr
 
 
-def test_doctor_names_a_database_and_a_bucket_that_are_away(
+def test_doctor_names_what_is_away_and_a_page_that_is_not_built(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MUSICLAB_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     monkeypatch.setenv("MUSICLAB_FILES_URL", "ftp://nowhere")
     monkeypatch.setenv("MUSICLAB_RUN_DIR", str(tmp_path))
+    monkeypatch.setenv("MUSICLAB_PAGE", str(tmp_path))
     found = musiclab("doctor")
     assert found.exit_code == 1
     said = {" ".join(line.split()[:2]): line for line in found.stdout.splitlines()}
     assert "does not answer" in said["missing database"]
     assert "MUSICLAB_FILES_URL" in said["missing files"]
+    assert "make setup" in said["note page"]
