@@ -4,12 +4,14 @@ The limits are counted in the database, so that they hold across all hosts that 
 """
 
 import ipaddress
+import uuid
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from orchestrator.database import Database
 from orchestrator.errors import RequestError
+from orchestrator.files import Files
 from orchestrator.jobs import LEASE_S, READ_PATIENCE_S, REMEMBERED_S, remove_rows
 from orchestrator.schema import NOW, jobs, submissions
 
@@ -85,6 +87,28 @@ class Admission:
 
         await self._database.write(work, READ_PATIENCE_S)
 
+    async def count(self, client: str) -> None:
+        """Let the rate limit count a request of which nothing else is remembered.
+
+        Raises:
+            RequestError: `too_many_requests`.
+        """
+        if not self._limits.per_minute:
+            return
+
+        def work(connection: sa.Connection) -> None:
+            self._database.serialise(connection)
+            self._check_rate(connection, _network(client))
+            row = {
+                "job_id": uuid.uuid4().hex,  # of no job
+                "client": _network(client),
+                "at": NOW,
+                "forget_at": NOW + RATE_WINDOW_S,
+            }
+            connection.execute(sa.insert(submissions).values(row))
+
+        await self._database.write(work, READ_PATIENCE_S)
+
     async def find(self, idempotency_key: str) -> Submission | None:
         """The accepted request with this key."""
         query = sa.select(submissions.c.job_id, submissions.c.body).where(
@@ -141,8 +165,8 @@ class Admission:
             seconds = max(1, int(wait) + 1)
             raise RequestError(
                 "too_many_requests",
-                f"At most {limit} requests to generate are taken a minute from {client}; try again "
-                f"in {seconds} s",
+                f"At most {limit} requests to generate or check are taken a minute from {client}; "
+                f"try again in {seconds} s",
                 status=429,
                 retry_after_s=seconds,
             )
@@ -166,6 +190,23 @@ class Admission:
                 f"and {announced:,} more do not fit; clean up jobs that are done",
                 status=507,
             )
+
+
+async def check_disk(files: Files, needed_percent: float) -> None:
+    """Keep uploads from filling the disk.
+
+    Raises:
+        RequestError: `storage_full`.
+        FilesUnavailableError: it cannot be asked.
+    """
+    disk = await files.disk()
+    free = 100 * disk.free / disk.size
+    if free < needed_percent:
+        raise RequestError(
+            "storage_full",
+            f"Only {free:.1f} % of the disk are free, and {needed_percent} % have to stay so",
+            status=507,
+        )
 
 
 def _network(client: str) -> str:

@@ -28,6 +28,7 @@ from orchestrator.keys import (
     FILES,
     LEASES,
     METRICS,
+    SCRATCH,
     SETTINGS,
     TABLE,
     WATCH,
@@ -37,7 +38,7 @@ from orchestrator.leases import Leases
 from orchestrator.metrics import Metrics
 from orchestrator.model_keys import Keys
 from orchestrator.request_log import log_requests
-from orchestrator.routes import generate, health, jobs, models, page, service
+from orchestrator.routes import check, generate, health, jobs, models, page, service
 from orchestrator.scratch import own_folder
 from orchestrator.settings import Settings
 from orchestrator.sweep import Sweep
@@ -61,7 +62,7 @@ def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application
     app.cleanup_ctx.append(_with_worker if runs_jobs else _with_fleet)
     app.cleanup_ctx.append(_with_feed)
     app.on_shutdown.append(_close_feed)
-    for module in (generate, jobs, models, health, service, page):
+    for module in (generate, check, jobs, models, health, service, page):
         app.add_routes(module.routes)
     return app
 
@@ -87,6 +88,7 @@ async def _with_files(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     # Two processes of one host must not meet in it: one may have taken a job over from the other.
     with own_folder(settings.scratch_dir) as scratch:
+        app[SCRATCH] = scratch
         app[FILES] = open_files(settings.files_url, settings.cache.resolve(), scratch)
         yield
 

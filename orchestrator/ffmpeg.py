@@ -28,6 +28,7 @@ from orchestrator.windows import Window
 RATE = 24_000
 SAMPLE_BYTES = 2
 TIMEOUT_S = 60.0
+COUNTED_WITHIN_S = 2.0  # enough for half an hour; four minutes take a quarter of a second
 NICENESS = 10  # where ffmpeg takes all CPUs, the API still answers at once
 
 # ffmpeg seeks to windows that start later than this; up to here decoding from the beginning is
@@ -119,6 +120,18 @@ async def has_audio(source: Path) -> bool:
         ConversionError: that could not be found out.
     """
     return (await _decode(source, [], ["-frames:a", "1"], wanted=1)).samples > 0
+
+
+async def length(source: Path) -> float | None:
+    """Seconds of the first audio stream, counted by decoding it; None where that is not done soon.
+
+    What a file states of its length is not asked for: it is wrong where the file is cut off.
+    """
+    try:
+        async with asyncio.timeout(COUNTED_WITHIN_S):
+            return (await _decode(source, [], [], wanted=0)).samples / RATE
+    except (TimeoutError, ConversionError):
+        return None
 
 
 async def convert(source: Path, window: Window, target: Path) -> bytes:

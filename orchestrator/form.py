@@ -1,7 +1,9 @@
-"""Reads the form of a request to generate: two files and some texts."""
+"""Reads the forms of requests: the two files and some texts of a job, or one file to be checked."""
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +13,9 @@ from aiohttp.http import HttpProcessingError
 from orchestrator.errors import RequestError
 from orchestrator.files import upload_name
 from orchestrator.jobs import Upload
+from orchestrator.tracks import TRACK_FIELDS, check_name, check_size
 from orchestrator.windows import Window, read_windows
 
-EXTENSIONS = (".mp3", ".m4a", ".wav", ".flac", ".ogg")
-TRACK_FIELDS = {"track1": 1, "track2": 2}
 TIME_FIELDS = tuple(
     f"{edge}_time{suffix}" for edge in ("start", "end") for suffix in ("", "_1", "_2")
 )
@@ -76,15 +77,53 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+def check_headers(request: web.Request, fields: Collection[str], limit: int) -> None:
+    """Refuse, before it is read, what has more than `limit` bytes or is no form.
+
+    Raises:
+        RequestError: `request_too_large` or `not_multipart`.
+    """
+    if (request.content_length or 0) > limit:
+        raise RequestError(
+            "request_too_large",
+            f"The request has {request.content_length:,} bytes; at most {limit:,} are taken",
+            status=413,
+        )
+    if request.content_type != "multipart/form-data":
+        raise RequestError(
+            "not_multipart",
+            f"The request is of type {request.content_type}; send {' and '.join(fields)} in a form "
+            "of type multipart/form-data",
+        )
+
+
 async def read_form(request: web.Request, folder: Path, limit: int) -> Form:
     """Stream the tracks into the folder, at most `limit` bytes each, and read the other fields.
 
     Raises:
         RequestError: the form, a file or a time is at fault.
     """
+    tracks, texts = await _read(request, folder, limit, TRACK_FIELDS, TEXT_FIELDS)
+    both = (tracks["track1"], tracks["track2"])
+    return Form(both, read_windows(texts), texts.get("model_version"))
+
+
+async def read_track(request: web.Request, field: str, folder: Path, limit: int) -> Track:
+    """Stream the one track of a form that has nothing else into the folder.
+
+    Raises:
+        RequestError: the form or the file is at fault.
+    """
+    tracks, _ = await _read(request, folder, limit, [field], [])
+    return tracks[field]
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[asyncio.Timeout]:
+    """Tells the client of a form that breaks off or stands still."""
     try:
         async with asyncio.timeout(STALLED_S) as patience:
-            return await _read_parts(request, folder, limit, patience)
+            yield patience
     except MALFORMED as error:
         raise RequestError("malformed_form", f"The form cannot be read: {error}") from error
     except TimeoutError:
@@ -93,50 +132,54 @@ async def read_form(request: web.Request, folder: Path, limit: int) -> Form:
         ) from None
 
 
-async def _read_parts(
-    request: web.Request, folder: Path, limit: int, patience: asyncio.Timeout
-) -> Form:
+async def _read(
+    request: web.Request,
+    folder: Path,
+    limit: int,
+    files: Collection[str],
+    others: Collection[str],
+) -> tuple[dict[str, Track], dict[str, str]]:
+    """All of these files, and those of the other fields that were sent."""
     tracks: dict[str, Track] = {}
     texts: dict[str, str] = {}
-    async for part in await request.multipart():
-        if not isinstance(part, BodyPartReader) or part.name is None:
-            raise RequestError("malformed_form", "A part of the form has no name")
-        if part.name in tracks or part.name in texts:
-            raise RequestError("repeated_field", f"{part.name} was sent more than once")
-        if part.name in TRACK_FIELDS:
-            name = upload_name(TRACK_FIELDS[part.name], _extension(part))
-            tracks[part.name] = await _store(part, folder / name, limit, patience)
-        elif part.name in TEXT_FIELDS:
-            # A byte more than may be, so that a longer text is not taken for its beginning.
-            text = await part.read_chunk(LONGEST_TEXT + 1)
-            texts[part.name] = text.decode(errors="replace")
-        else:
-            fields = ", ".join([*TRACK_FIELDS, *TEXT_FIELDS])
-            raise RequestError(
-                "unknown_field", f"{part.name!r} is not a field; the fields are {fields}"
-            )
-    for field in TRACK_FIELDS:
-        if field not in tracks:
-            raise RequestError("missing_field", f"{field} is missing; send it as a file")
-    both = (tracks["track1"], tracks["track2"])
-    return Form(both, read_windows(texts), texts.get("model_version"))
+    async with _patience() as patience:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                raise RequestError("malformed_form", "A part of the form has no name")
+            if part.name in tracks or part.name in texts:
+                raise repeated(part.name)
+            if part.name in files:
+                tracks[part.name] = await _store(part, part.name, folder, limit, patience)
+            elif part.name in others:
+                # A byte more than may be, so that a longer text is not taken for its beginning.
+                text = await part.read_chunk(LONGEST_TEXT + 1)
+                texts[part.name] = text.decode(errors="replace")
+            else:
+                raise unknown(part.name, [*files, *others])
+        for field in files:
+            if field not in tracks:
+                raise RequestError("missing_field", f"{field} is missing; send it as a file")
+    return tracks, texts
 
 
-def _extension(part: BodyPartReader) -> str:
-    if part.filename is None:
-        raise RequestError("not_a_file", f"{part.name} was sent as text; send it as a file")
-    extension = Path(part.filename).suffix.lower()
-    if extension not in EXTENSIONS:
-        raise RequestError(
-            "unsupported_format",
-            f"{part.name} is called {part.filename!r}; its name has to end in "
-            f"{', '.join(EXTENSIONS)}",
-        )
-    return extension
+def repeated(field: str) -> RequestError:
+    """What is answered to a field that comes once too often."""
+    return RequestError("repeated_field", f"{field} was sent more than once")
 
 
-async def _store(part: BodyPartReader, path: Path, limit: int, patience: asyncio.Timeout) -> Track:
+def unknown(field: str, known: Iterable[str]) -> RequestError:
+    """What is answered to a field that is not among those that there are."""
+    fields = ", ".join(known)
+    return RequestError("unknown_field", f"{field!r} is not a field; the fields are {fields}")
+
+
+async def _store(
+    part: BodyPartReader, field: str, folder: Path, limit: int, patience: asyncio.Timeout
+) -> Track:
     """Write an upload as it comes, however long it takes, but not however slowly."""
+    if part.filename is None:
+        raise RequestError("not_a_file", f"{field} was sent as text; send it as a file")
+    path = folder / upload_name(TRACK_FIELDS[field], check_name(field, part.filename))
     size, digest = 0, hashlib.sha256()
     with path.open("wb") as file:
 
@@ -147,9 +190,7 @@ async def _store(part: BodyPartReader, path: Path, limit: int, patience: asyncio
         while chunk := await part.read_chunk(CHUNK_BYTES):
             patience.reschedule(asyncio.get_running_loop().time() + STALLED_S)
             size += len(chunk)
-            if size > limit:
-                raise RequestError("file_too_large", f"{part.name} is larger than {limit:,} bytes")
+            check_size(field, size, limit)
             await asyncio.to_thread(take, chunk)
-    if size == 0:
-        raise RequestError("empty_file", f"{part.name} is an empty file")
+    check_size(field, size, limit)
     return Track(path.name, size, digest.hexdigest())

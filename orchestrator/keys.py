@@ -1,5 +1,6 @@
 """Where the parts of the application are found in it."""
 
+from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
@@ -30,6 +31,8 @@ LEASES = web.AppKey("leases", Leases)
 ADMISSION = web.AppKey("admission", Admission)
 FEED = web.AppKey("feed", Feed)
 FILES = web.AppKey("files", Files)
+# A folder of this process alone, which is emptied before the next one has it.
+SCRATCH = web.AppKey("scratch", Path)
 WATCH = web.AppKey("watch", Watch)
 # Only where the same process runs jobs.
 WORKER = web.AppKey("worker", Worker)

@@ -57,13 +57,13 @@ class Settings(BaseSettings):
     """Port of the same."""
 
     api_keys: str = ""
-    """Keys of which one is needed to generate, clean up and list models, separated by commas."""
+    """Keys of which one is needed to generate, check, clean up and list models; by commas."""
 
     trusted_proxies: str = ""
     """Networks of proxies whose X-Forwarded-For is believed, separated by commas."""
 
     rate_limit: Annotated[int, Field(ge=0)] = 10
-    """Requests to generate that a client may make a minute; 0 for no limit."""
+    """Requests to generate or check that a client may make a minute; 0 for no limit."""
 
     max_queued: Annotated[int, Field(ge=0)] = 100
     """Jobs that may wait; 0 for no limit."""

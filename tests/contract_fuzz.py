@@ -69,10 +69,11 @@ FINAL = ("completed", "failed", "deleted")
 # The share of each kind of case; jobs are removed seldom, so that there are many.
 SHARES = {
     "form": 0.34,
+    "check": 0.06,
     "generate": 0.06,
-    "status": 0.15,
+    "status": 0.12,
     "events": 0.08,
-    "download": 0.15,
+    "download": 0.12,
     "cleanup": 0.04,
     "other": 0.11,
     "chat": 0.01,
@@ -162,6 +163,8 @@ class Fuzzer:
             for kind, case in plan:
                 if kind == "form":
                     self._generate(case)
+                elif kind == "check" and isinstance(case, tuple):
+                    self._check(*case)
                 elif kind == "nowhere":
                     self._nowhere(*case)
                 else:
@@ -177,6 +180,10 @@ class Fuzzer:
             return st.tuples(st.sampled_from(methods), st.sampled_from(paths)).filter(
                 lambda route: route[0].lower() not in CONTRACT["paths"].get(route[1], {})
             )
+        if kind == "check":
+            one = self._forms.map(lambda parts: parts[:1])
+            sent = st.tuples(st.sampled_from(["track1", "track1", "track2", "track3"]), one)
+            return sent | self._made("GET", "/api/check/{track}")
         if kind == "other":
             return st.one_of([self._made("GET", path) for path in OTHERS])
         if kind in OF_JOBS:
@@ -199,6 +206,11 @@ class Fuzzer:
         response = self._call("generate", case, files=parts)
         if response is not None and response.status_code == 202:
             self._jobs.append(response.json()["job_id"])
+
+    def _check(self, track: str, parts: list[Part]) -> None:
+        """One file by its content."""
+        case = self._schema["/api/check/{track}"]["POST"].Case(path_parameters={"track": track})
+        self._call("check content", case, files=parts)
 
     def _ask(self, kind: str, case: Any) -> None:
         """For a job that there is, if one is needed: one of the newest, or any."""
@@ -236,7 +248,7 @@ class Fuzzer:
             return None  # nothing that HTTP can carry
         self.report.statuses[kind, response.status_code] += 1
         checks = SHAPES
-        if kind in ("generate", "events"):
+        if kind in ("generate", "events", "check"):
             checks = [*SHAPES, negative_data_rejection]
         try:
             case.validate_response(response, checks=checks)

@@ -6,22 +6,14 @@ from contextlib import suppress
 from functools import partial
 
 import sqlalchemy as sa
-import structlog
 from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
-from orchestrator import ffmpeg
 from orchestrator.access import client_address, needs_key
-from orchestrator.admission import Submission
-from orchestrator.errors import (
-    ConversionError,
-    DatabaseAwayError,
-    FilesUnavailableError,
-    MediaError,
-    RequestError,
-)
+from orchestrator.admission import Submission, check_disk
+from orchestrator.errors import DatabaseAwayError, FilesUnavailableError, RequestError
 from orchestrator.files import GENERATED
-from orchestrator.form import TRACK_FIELDS, Form, read_form
+from orchestrator.form import Form, check_headers, read_form
 from orchestrator.jobs import Job
 from orchestrator.keys import (
     ADMISSION,
@@ -34,10 +26,9 @@ from orchestrator.keys import (
     WATCH,
     WORKER,
 )
+from orchestrator.tracks import TRACK_FIELDS, check_audio
 
 routes = web.RouteTableDef()
-
-log = structlog.get_logger()
 
 LONGEST_KEY = 255
 
@@ -48,10 +39,10 @@ async def generate(request: web.Request) -> web.Response:
     """Store both tracks and queue the job; answers once neither can be lost."""
     app, job_id = request.app, uuid.uuid4().hex
     bind_contextvars(job_id=job_id)
-    _check_headers(request)
+    check_headers(request, TRACK_FIELDS, app[SETTINGS].max_body_bytes)
     key = _idempotency_key(request)
     earlier = await app[ADMISSION].find(key) if key else None
-    await _check_disk(request)
+    await check_disk(app[FILES], app[SETTINGS].min_free_disk_percent)
     await app[ADMISSION].admit(
         job_id,
         client_address(request),
@@ -104,22 +95,6 @@ async def _withdraw(app: web.Application, job_id: str) -> None:
             await app[FILES].remove(job_id)
 
 
-def _check_headers(request: web.Request) -> None:
-    limit = request.app[SETTINGS].max_body_bytes
-    if (request.content_length or 0) > limit:
-        raise RequestError(
-            "request_too_large",
-            f"The request has {request.content_length:,} bytes; at most {limit:,} are taken",
-            status=413,
-        )
-    if request.content_type != "multipart/form-data":
-        raise RequestError(
-            "not_multipart",
-            f"The request is of type {request.content_type}; send track1 and track2 as files of "
-            "multipart/form-data",
-        )
-
-
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is None or (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
@@ -131,18 +106,6 @@ def _idempotency_key(request: web.Request) -> str | None:
     )
 
 
-async def _check_disk(request: web.Request) -> None:
-    needed = request.app[SETTINGS].min_free_disk_percent
-    disk = await request.app[FILES].disk()
-    free = 100 * disk.free / disk.size
-    if free < needed:
-        raise RequestError(
-            "storage_full",
-            f"Only {free:.1f} % of the disk are free, and {needed} % have to stay so",
-            status=507,
-        )
-
-
 async def _accept(
     request: web.Request, job_id: str, key: str | None, form: Form
 ) -> Submission | None:
@@ -152,7 +115,9 @@ async def _accept(
     bind_contextvars(model_version=form.wanted_version)
     original = await _copied_result(request, job_id, form)
     if original is None:
-        await _check_audio(request, job_id, form)
+        folder = app[FILES].workspace(job_id)
+        tracks = zip(TRACK_FIELDS, form.names, strict=True)
+        await check_audio({field: folder / name for field, name in tracks})
         await app[FILES].keep(job_id, *form.names)
         _check_version(request, form.wanted_version)  # it may have been unloaded meanwhile
         add = partial(app[TABLE].submit, job_id, form.upload)
@@ -187,25 +152,6 @@ def _check_version(request: web.Request, version: str | None) -> None:
             "model_not_loaded",
             f"model_version is {version!r}, which is not loaded; loaded: {loaded}",
         )
-
-
-async def _check_audio(request: web.Request, job_id: str, form: Form) -> None:
-    folder = request.app[FILES].workspace(job_id)
-    try:
-        sound = await asyncio.gather(*(ffmpeg.has_audio(folder / name) for name in form.names))
-    except MediaError as error:
-        raise RequestError(error.code, str(error)) from error
-    except ConversionError as error:
-        log.error("tracks cannot be looked at", reason=str(error))
-        raise RequestError(
-            "not_checked",
-            "The tracks cannot be looked at just now; try again",
-            status=503,
-            retry_after_s=5,
-        ) from error
-    for field, has_audio in zip(TRACK_FIELDS, sound, strict=True):
-        if not has_audio:
-            raise RequestError("not_audio", f"{field} holds no audio that can be decoded")
 
 
 async def _copied_result(request: web.Request, job_id: str, form: Form) -> Job | None:
