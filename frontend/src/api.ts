@@ -1,0 +1,174 @@
+/** MusicLab's API, and its refusals in its own words. */
+
+/** What the API says of a job. */
+export interface Status {
+  job_id: string;
+  status: "queued" | "running" | "completed" | "failed";
+  progress: number;
+  message: string;
+  created_at: string;
+  model_version: string | null;
+  codec: "official" | "starter" | null;
+  queue_position?: number;
+  eta_seconds?: number | null;
+  expires_at?: string | null;
+  error_code?: string;
+}
+
+/** The last event of a job that somebody removed. */
+export interface Deleted {
+  job_id: string;
+  status: "deleted";
+}
+
+export interface Health {
+  reason: string;
+  model_loaded: boolean;
+  codec: "official" | "starter" | null;
+  checkpoint: "trained" | "starter" | null;
+}
+
+export interface Part {
+  file: Blob;
+  name: string;
+  /** Seconds; where the window starts. */
+  start: number;
+}
+
+/** Which of both tracks; also the name of its field. */
+export type Field = "track1" | "track2";
+
+/** The API refused: `message` is its sentence. */
+export class Refusal extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly code: string,
+    /** Seconds after which the same request may be taken. */
+    readonly retryAfter: number | null,
+  ) {
+    super(message);
+  }
+}
+
+/** Nothing answered. */
+export class Away extends Error {
+  constructor() {
+    super("MusicLab cannot be reached.");
+  }
+}
+
+const KEY = "musiclab-api-key";
+const BASE = String(import.meta.env.VITE_API_URL ?? "").replace(/\/$/, "");
+
+export function apiKey(): string {
+  return sessionStorage.getItem(KEY) ?? "";
+}
+
+/** The key is kept for as long as this tab is open. */
+export function useApiKey(key: string): void {
+  sessionStorage.setItem(KEY, key);
+}
+
+export function eventsUrl(jobId: string): string {
+  return `${BASE}/api/events/${jobId}`;
+}
+
+export function downloadUrl(jobId: string): string {
+  return `${BASE}/api/download/${jobId}`;
+}
+
+export async function status(jobId: string): Promise<Status> {
+  return (await call(`/api/status/${jobId}`)).json();
+}
+
+export async function health(): Promise<Health> {
+  return (await call("/health")).json();
+}
+
+export async function music(jobId: string): Promise<Blob> {
+  return (await call(`/api/download/${jobId}`)).blob();
+}
+
+/** Remove a job and its music; one that is not done is cancelled. */
+export async function remove(jobId: string): Promise<void> {
+  try {
+    await call(`/api/cleanup/${jobId}`, { method: "DELETE" });
+  } catch (error) {
+    if (!(error instanceof Refusal && error.status === 404)) throw error;
+  }
+}
+
+/** Refuses a file by its name and size, before it is looked at. */
+export async function checkName(field: Field, file: File): Promise<void> {
+  const query = new URLSearchParams({ name: file.name, size: String(file.size) });
+  await call(`/api/check/${field}?${query}`);
+}
+
+/** Has the API look at a file; returns its length in seconds, where that is known. */
+export async function checkContent(field: Field, file: File): Promise<number | null> {
+  const body = new FormData();
+  body.append(field, file, file.name);
+  return (await (await call(`/api/check/${field}`, { method: "POST", body })).json()).duration_s;
+}
+
+/**
+ * Start a job; returns its id. The same key gives the same job, however often it is sent.
+ *
+ * Not with fetch, which does not tell how much of an upload has been sent.
+ */
+export function generate(
+  parts: readonly [Part, Part],
+  key: string,
+  onSent: (share: number) => void,
+  signal: AbortSignal,
+): Promise<string> {
+  const body = new FormData();
+  parts.forEach(({ file, name, start }, index) => {
+    body.append(`track${index + 1}`, file, name);
+    body.append(`start_time_${index + 1}`, String(start));
+  });
+  const request = new XMLHttpRequest();
+  request.open("POST", `${BASE}/api/generate`);
+  request.setRequestHeader("Idempotency-Key", key);
+  for (const [name, value] of Object.entries(access())) request.setRequestHeader(name, value);
+  request.upload.onprogress = ({ loaded, total }) => onSent(total ? loaded / total : 0);
+  return new Promise((resolve, reject) => {
+    request.onload = () => {
+      if (request.status === 202) resolve(JSON.parse(request.responseText).job_id);
+      else
+        reject(
+          refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")),
+        );
+    };
+    request.onerror = () => reject(new Away());
+    request.onabort = () => reject(signal.reason);
+    signal.addEventListener("abort", () => request.abort());
+    request.send(body);
+  });
+}
+
+async function call(path: string, options: RequestInit = {}): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(BASE + path, { ...options, headers: access() });
+  } catch {
+    throw new Away();
+  }
+  if (answer.ok) return answer;
+  throw refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
+}
+
+function access(): Record<string, string> {
+  const key = apiKey();
+  return key ? { "X-API-Key": key } : {};
+}
+
+function refusal(status: number, text: string, retryAfter: string | null): Refusal | Away {
+  try {
+    const { detail, code } = JSON.parse(text);
+    return new Refusal(detail, status, code, retryAfter === null ? null : Number(retryAfter));
+  } catch {
+    return new Away(); // a proxy that does not reach MusicLab says so in words of its own
+  }
+}

@@ -1,0 +1,165 @@
+/** The page: two cards to choose tracks on, the job that is looked at, and the jobs before it. */
+
+import { useApiKey } from "./api";
+import { find, say } from "./dom";
+import { Files } from "./files";
+import { History } from "./history";
+import { isDone, Jobs } from "./jobs";
+import { keepNoticing } from "./notice";
+import { Panel } from "./panel";
+import { type Chosen, type Job, Store } from "./store";
+import { TrackCard } from "./track";
+
+const JOB_ID = /^#([0-9a-f]{32})$/;
+const TITLE = document.title;
+
+const store = await Store.open();
+const files = new Files(store);
+const cards = [
+  new TrackCard(1, files, render, askForKey),
+  new TrackCard(2, files, render, askForKey),
+] as const;
+const jobs = new Jobs(store, files, render, gone);
+const panel = new Panel(files, { retry, discard, chooseWindows });
+const history = new History((key) => {
+  jobs.show(key);
+  panel.focus();
+});
+const generate = find<HTMLButtonElement>(document, "#generate");
+const access = find<HTMLFormElement>(document, "#access");
+let working: string | null = null; // the job whose end is to be announced
+let news = ""; // for who looks at another tab
+
+function choices(): readonly [Chosen, Chosen] | null {
+  const [first, second] = cards.map((card) => card.choice);
+  return first && second ? [first, second] : null;
+}
+
+function render(): void {
+  const shown = jobs.shown;
+  panel.render(shown, jobs.shownLive);
+  history.render(jobs.list(), shown);
+  generate.disabled = choices() === null;
+  const missing = cards.filter((card) => card.choice === null).length;
+  say(
+    find(document, "#hint"),
+    ["", "Choose the other track, too.", "Choose two tracks."][missing] ?? "",
+  );
+  if (shown?.trouble?.code === "unauthorized") askForKey();
+  const address = shown?.jobId ? `#${shown.jobId}` : location.pathname + location.search;
+  window.history.replaceState(null, "", address); // a page that is loaded again finds it
+  const sounds = [...cards.map((card) => card.choice), ...(shown?.tracks ?? [])];
+  files.keepSounds(new Set(sounds.flatMap((chosen) => chosen?.fileId ?? [])));
+  announce(shown);
+}
+
+function announce(shown: Job | null): void {
+  if (shown && !isDone(shown)) working = shown.key;
+  const ended = shown !== null && shown.key === working && isDone(shown);
+  if (ended) {
+    working = null;
+    const ready = shown.status?.status === "completed";
+    tell(ready ? "Your music is ready." : "Your music could not be made.");
+  }
+  if (ended && document.hidden) news = "Done – ";
+  const percent = shown?.status?.status === "running" ? `${shown.status.progress} % – ` : "";
+  document.title = news + percent + TITLE;
+}
+
+function tell(sentence: string): void {
+  say(find(document, "#announcement"), sentence);
+}
+
+function gone(job: Job): void {
+  const names = job.tracks?.map(({ name }) => name).join(" + ") ?? "a link";
+  tell(`The music of ${names} was deleted, or has expired.`);
+}
+
+async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
+  await jobs.start(tracks);
+  panel.focus();
+}
+
+function retry(job: Job): void {
+  if (job.trouble) jobs.retry(job);
+  else if (job.tracks) start(job.tracks);
+}
+
+async function discard(job: Job): Promise<void> {
+  if (job.status?.status === "completed" && !(await isConfirmed())) return;
+  try {
+    await jobs.discard(job);
+    tell(isDone(job) ? "Deleted." : "Cancelled.");
+  } catch (fault) {
+    panel.complain(fault);
+  }
+}
+
+function isConfirmed(): Promise<boolean> {
+  const dialog = find<HTMLDialogElement>(document, "#confirm");
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "delete"), {
+      once: true,
+    });
+  });
+}
+
+function chooseWindows({ tracks }: Job): void {
+  restore(tracks);
+  cards[0].element.scrollIntoView({ block: "start" });
+  find(cards[0].element, "input").focus();
+}
+
+function restore(tracks: Job["tracks"]): void {
+  tracks?.forEach((chosen, index) => {
+    cards[index]?.restore(chosen);
+  });
+}
+
+function askForKey(): void {
+  access.hidden = false;
+}
+
+/** A file goes to the card it is dropped on, or to the first free one; two go to both. */
+function drop(event: DragEvent): void {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  const dropped = [...(event.dataTransfer?.files ?? [])].slice(0, 2);
+  const under = cards.findIndex((card) => card.element.contains(event.target as Node));
+  const free = cards.findIndex((card) => card.choice === null);
+  const first = dropped.length === 2 ? 0 : Math.max(0, under >= 0 ? under : free);
+  dropped.forEach((file, index) => {
+    cards[first + index]?.choose(file);
+  });
+}
+
+find(document, "#tracks").append(...cards.map((card) => card.element));
+generate.addEventListener("click", () => {
+  const tracks = choices();
+  if (tracks) start(tracks);
+});
+access.addEventListener("submit", (event) => {
+  event.preventDefault();
+  useApiKey(find<HTMLInputElement>(access, "input").value);
+  access.hidden = true;
+  if (jobs.shown?.trouble?.code === "unauthorized") jobs.retry(jobs.shown);
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) document.body.classList.remove("dragging");
+});
+document.addEventListener("drop", drop);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  news = "";
+  render();
+});
+
+await jobs.open(JOB_ID.exec(location.hash)?.[1] ?? null);
+restore(jobs.shown?.tracks ?? null);
+keepNoticing();

@@ -1,0 +1,33 @@
+/** Says where music will be late, or not what one hopes for. */
+
+import { Away, type Health, health } from "./api";
+import { find, sayOrHide } from "./dom";
+
+const LOOK_MS = 10_000;
+
+/** Keep saying it. */
+export async function keepNoticing(): Promise<void> {
+  const notice = find(document, "#notice");
+  for (;;) {
+    if (!document.hidden) sayOrHide(notice, await sentence());
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
+async function sentence(): Promise<string> {
+  try {
+    return about(await health());
+  } catch (error) {
+    if (error instanceof Away) return `${error.message} This page keeps trying.`;
+    throw error;
+  }
+}
+
+function about({ model_loaded, reason, checkpoint, codec }: Health): string {
+  if (!model_loaded) return `No model is ready: ${reason}. Jobs wait in the queue.`;
+  if (checkpoint === "starter") {
+    return "Placeholder weights serve: what you hear is a blend of both tracks, not a trained model's music.";
+  }
+  if (codec === "starter") return "A trained model serves with a placeholder codec: expect noise.";
+  return "";
+}

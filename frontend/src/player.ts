@@ -1,0 +1,89 @@
+/** Plays sound: one thing at a time, and of several that run side by side the one that is chosen. */
+
+import { RATE } from "./audio";
+
+const FADE_S = 0.01; // a switch without it clicks
+
+export interface Playing {
+  /** Samples that start together; only one of them is heard. */
+  voices: Float32Array<ArrayBuffer>[];
+  heard: number;
+  /** Seconds from the start of the voices. */
+  from: number;
+  onTime: (seconds: number) => void;
+  /** It came to its end, was stopped, or something else plays. */
+  onStop: (seconds: number) => void;
+}
+
+let context: AudioContext | null = null;
+let current: Playback | null = null;
+
+/** Something that plays. */
+export class Playback {
+  private readonly gains: GainNode[] = [];
+  private readonly sources: AudioBufferSourceNode[] = [];
+  private readonly length: number;
+  private readonly startedAt: number;
+  private frame = 0;
+
+  constructor(
+    private readonly context: AudioContext,
+    private readonly playing: Playing,
+  ) {
+    this.length = Math.max(...playing.voices.map((samples) => samples.length)) / RATE;
+    playing.voices.forEach((samples, index) => {
+      const buffer = context.createBuffer(1, Math.max(1, samples.length), RATE);
+      buffer.copyToChannel(samples, 0);
+      const gain = new GainNode(context, { gain: index === playing.heard ? 1 : 0 });
+      const source = new AudioBufferSourceNode(context, { buffer });
+      source.connect(gain).connect(context.destination);
+      this.gains.push(gain);
+      this.sources.push(source);
+      if (buffer.duration >= this.length) source.onended = () => this.stop();
+    });
+    this.startedAt = context.currentTime;
+    for (const source of this.sources) source.start(this.startedAt, playing.from);
+    this.tick();
+  }
+
+  /** Seconds from the start of the voices. */
+  get time(): number {
+    const passed = this.context.currentTime - this.startedAt;
+    return Math.min(this.playing.from + passed, this.length);
+  }
+
+  /** Let another voice be heard, at the same place. */
+  hear(voice: number): void {
+    this.gains.forEach((gain, index) => {
+      gain.gain.setTargetAtTime(index === voice ? 1 : 0, this.context.currentTime, FADE_S / 3);
+    });
+  }
+
+  stop(): void {
+    if (current !== this) return;
+    current = null;
+    cancelAnimationFrame(this.frame);
+    const time = this.time;
+    for (const source of this.sources) {
+      source.onended = null;
+      source.stop();
+    }
+    for (const gain of this.gains) gain.disconnect();
+    this.playing.onStop(time >= this.length ? 0 : time);
+  }
+
+  private tick(): void {
+    this.playing.onTime(this.time);
+    this.frame = requestAnimationFrame(() => this.tick());
+  }
+}
+
+/** Play, from a click or a key: browsers let no page make a sound before one. */
+export async function play(playing: Playing): Promise<Playback> {
+  current?.stop();
+  context ??= new AudioContext({ sampleRate: RATE });
+  if (context.state !== "running") await context.resume();
+  current?.stop();
+  current = new Playback(context, playing);
+  return current;
+}

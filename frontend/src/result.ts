@@ -1,0 +1,130 @@
+/** New music, to look at, to listen to, and to compare with the tracks that it was made of. */
+
+import type WaveSurfer from "wavesurfer.js";
+import SpectrogramPlugin from "wavesurfer.js/plugins/spectrogram";
+import { downloadUrl, music } from "./api";
+import { cut, decode, RATE } from "./audio";
+import { find, fromTemplate, say } from "./dom";
+import type { Files } from "./files";
+import { type Playback, play } from "./player";
+import type { Job } from "./store";
+import { formatTime, WINDOW_S } from "./times";
+import { drawWaveform } from "./waveform";
+
+const SPECTROGRAM_HEIGHT = 128;
+const HIGHEST_HZ = RATE / 2;
+
+type Samples = Float32Array<ArrayBuffer>;
+
+export class ResultView {
+  readonly element = fromTemplate("result-view");
+  private readonly playButton: HTMLButtonElement;
+  private waveform: WaveSurfer | null = null;
+  private playback: Playback | null = null;
+  private voices: Samples[] = [];
+  private time = 0;
+  private destroyed = false;
+
+  constructor(
+    readonly job: Job,
+    jobId: string,
+    private readonly files: Files,
+  ) {
+    this.playButton = find(this.element, ".play");
+    this.playButton.disabled = true;
+    this.playButton.addEventListener("click", () => this.togglePlay());
+    find(this.element, ".voices").addEventListener("change", () => this.playback?.hear(this.voice));
+    find<HTMLAnchorElement>(this.element, ".download").href = downloadUrl(jobId);
+    this.showTime(0);
+  }
+
+  /** Fetch the music; the element has to be in the page. */
+  async load(jobId: string): Promise<void> {
+    const samples = await decode(await music(jobId));
+    if (this.destroyed) return;
+    this.voices = [samples];
+    this.draw(samples);
+    this.playButton.disabled = false;
+    await this.loadTracks();
+  }
+
+  destroy(): void {
+    this.destroyed = true;
+    this.playback?.stop();
+    this.waveform?.destroy();
+    this.element.remove();
+  }
+
+  private draw(samples: Samples): void {
+    const container = find(this.element, ".waveform");
+    const duration = samples.length / RATE;
+    this.waveform = drawWaveform(container, samples, duration, "accent");
+    this.waveform.registerPlugin(
+      SpectrogramPlugin.create({
+        container: find(this.element, ".spectrogram"),
+        height: SPECTROGRAM_HEIGHT,
+        frequencyMax: HIGHEST_HZ,
+        fftSamples: 1024,
+        scale: "mel",
+        labels: false,
+      }),
+    );
+    this.waveform.on("interaction", (seconds) => this.seek(seconds));
+  }
+
+  /** The tracks as the model heard them, where this browser still has them. */
+  private async loadTracks(): Promise<void> {
+    const inputs = this.element.querySelectorAll<HTMLInputElement>(".voices input");
+    const tracks = this.job.tracks ?? [];
+    const sounds = await Promise.all(tracks.map(({ fileId }) => this.files.samples(fileId)));
+    if (this.destroyed) return;
+    [1, 2].forEach((voice) => {
+      const [track, sound] = [tracks[voice - 1], sounds[voice - 1]];
+      const input = inputs[voice];
+      if (input) input.disabled = !(track && sound);
+      this.voices[voice] = track && sound ? cut(sound, track.start, WINDOW_S) : new Float32Array();
+      if (input && track) say(find(input.parentElement ?? document, "span"), track.name);
+    });
+    const missing = tracks.length === 0 || sounds.some((sound) => sound === null);
+    const note =
+      "This browser cannot play the tracks themselves, so there is nothing to compare with.";
+    const compare = "Switch while it plays: all three run side by side.";
+    say(find(this.element, ".note"), missing ? note : compare);
+  }
+
+  private get voice(): number {
+    return Number(find<HTMLInputElement>(this.element, ".voices input:checked").value);
+  }
+
+  private async togglePlay(): Promise<void> {
+    if (this.playback) this.playback.stop();
+    else await this.playFrom(this.time);
+  }
+
+  private async seek(seconds: number): Promise<void> {
+    this.showTime(seconds);
+    if (this.playback) await this.playFrom(seconds);
+  }
+
+  private async playFrom(from: number): Promise<void> {
+    this.playback = await play({
+      voices: this.voices,
+      heard: this.voice,
+      from,
+      onTime: (seconds) => this.showTime(seconds),
+      onStop: (seconds) => {
+        this.playback = null;
+        say(this.playButton, "Play");
+        this.showTime(seconds);
+      },
+    });
+    say(this.playButton, "Pause");
+  }
+
+  private showTime(seconds: number): void {
+    this.time = seconds;
+    this.waveform?.setTime(seconds);
+    const text = `${formatTime(seconds, 1)} of ${formatTime(WINDOW_S, 1)}`;
+    say(find(this.element, ".time"), text);
+  }
+}

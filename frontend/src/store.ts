@@ -1,0 +1,136 @@
+/**
+ * What this browser keeps: its jobs and their tracks, so that neither a reload nor another tab loses
+ * one. Where it may keep nothing, as in some private windows, all is well until the page is closed.
+ */
+
+import { type DBSchema, type IDBPDatabase, openDB } from "idb";
+import type { Status } from "./api";
+
+/** A track as it was chosen for a job. */
+export interface Chosen {
+  fileId: string;
+  name: string;
+  /** Seconds; null where this browser cannot tell. */
+  duration: number | null;
+  /** Seconds; where its window starts. */
+  start: number;
+}
+
+export interface Trouble {
+  code: string;
+  sentence: string;
+  /** Milliseconds since 1970; before that, trying again is of no use. */
+  notBefore: number;
+}
+
+export interface Job {
+  /** Ours, and the request's Idempotency-Key. */
+  key: string;
+  /** The API's, once it has accepted the job. */
+  jobId: string | null;
+  createdAt: number;
+  /** Null for a job that another browser has made. */
+  tracks: readonly [Chosen, Chosen] | null;
+  /** Why it was not accepted. */
+  trouble: Trouble | null;
+  status: Status | null;
+}
+
+interface Schema extends DBSchema {
+  jobs: { key: string; value: Job };
+  files: { key: string; value: File };
+}
+
+/** A name that nothing else has; crypto.randomUUID is there on secure origins only. */
+export function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export class Store {
+  private readonly others = new BroadcastChannel("musiclab");
+
+  private constructor(private readonly database: IDBPDatabase<Schema> | null) {}
+
+  static async open(): Promise<Store> {
+    try {
+      return new Store(
+        await openDB<Schema>("musiclab", 1, {
+          upgrade: (database) => {
+            database.createObjectStore("jobs", { keyPath: "key" });
+            database.createObjectStore("files");
+          },
+        }),
+      );
+    } catch {
+      return new Store(null);
+    }
+  }
+
+  /** Whether anything outlives the page. */
+  get lasts(): boolean {
+    return this.database !== null;
+  }
+
+  /** Call back when another tab has changed something. */
+  onChange(callback: () => void): void {
+    this.others.onmessage = callback;
+  }
+
+  async jobs(): Promise<Job[]> {
+    return (await this.database?.getAll("jobs")) ?? [];
+  }
+
+  async file(id: string): Promise<File | null> {
+    return (await this.database?.get("files", id)) ?? null;
+  }
+
+  /** Keep a new job and its tracks, or at least the job where there is no room for them. */
+  async addJob(job: Job, files: ReadonlyMap<string, File>): Promise<void> {
+    const kept = await this.attempt(async (database) => {
+      const change = database.transaction(["jobs", "files"], "readwrite");
+      await Promise.all([
+        change.objectStore("jobs").put(job),
+        ...Array.from(files, ([id, file]) => change.objectStore("files").put(file, id)),
+        change.done,
+      ]);
+    });
+    if (kept) this.others.postMessage(null);
+    else await this.keepJob(job);
+  }
+
+  async keepJob(job: Job): Promise<void> {
+    await this.attempt((database) => database.put("jobs", job));
+    this.others.postMessage(null);
+  }
+
+  /** Forget a job, and files that no job needs any more. */
+  async forgetJob(key: string): Promise<void> {
+    await this.attempt(async (database) => {
+      const change = database.transaction(["jobs", "files"], "readwrite");
+      const [jobs, files] = [change.objectStore("jobs"), change.objectStore("files")];
+      await jobs.delete(key);
+      const left = await jobs.getAll();
+      const needed = new Set(left.flatMap((job) => job.tracks?.map((track) => track.fileId)));
+      for (const id of await files.getAllKeys()) {
+        if (!needed.has(id)) await files.delete(id);
+      }
+      await change.done;
+    });
+    this.others.postMessage(null);
+  }
+
+  /** Whether it worked: a full disk costs the memory of a job, not the job. */
+  private async attempt(
+    work: (database: IDBPDatabase<Schema>) => Promise<unknown>,
+  ): Promise<boolean> {
+    if (this.database === null) return false;
+    try {
+      await work(this.database);
+      return true;
+    } catch (error) {
+      console.warn("This browser keeps no more:", error);
+      return false;
+    }
+  }
+}

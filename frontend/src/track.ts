@@ -1,0 +1,207 @@
+/** A card on which a track is chosen, looked at and listened to. */
+
+import { checkContent, checkName, type Field, Refusal } from "./api";
+import { cut, RATE } from "./audio";
+import { find, fromTemplate, say, sayOrHide } from "./dom";
+import type { Files } from "./files";
+import { type Playback, play } from "./player";
+import { WindowSlider } from "./slider";
+import type { Chosen } from "./store";
+import { fitStart, formatTime, parseTime, WINDOW_S, windowText } from "./times";
+import { inWords } from "./words";
+
+export class TrackCard {
+  readonly element = fromTemplate("track-card");
+  private readonly label: string;
+  private readonly field: Field;
+  private readonly start: HTMLInputElement;
+  private readonly playButton: HTMLButtonElement;
+  private chosen: Chosen | null = null;
+  private samples: Float32Array<ArrayBuffer> | null = null;
+  private slider: WindowSlider | null = null;
+  private playback: Playback | null = null;
+  private turn = 0; // of several files that are chosen in a row, the last one counts
+
+  /** `onChange` is called when what is chosen changes; `onKeyNeeded` when the API wants a key. */
+  constructor(
+    number: 1 | 2,
+    private readonly files: Files,
+    private readonly onChange: () => void,
+    private readonly onKeyNeeded: () => void,
+  ) {
+    this.label = `Track ${number}`;
+    this.field = `track${number}`;
+    this.start = find(this.element, ".start input");
+    this.playButton = find(this.element, ".play");
+    const heading = find(this.element, "h2");
+    heading.textContent = this.label;
+    heading.id = this.field;
+    this.element.setAttribute("aria-labelledby", this.field);
+    const input = find<HTMLInputElement>(this.element, "input[type=file]");
+    input.setAttribute("aria-label", `${this.label}: choose a file`);
+    input.addEventListener("change", () => {
+      const file = input.files?.[0];
+      if (file) this.choose(file);
+      input.value = ""; // the same file may be chosen again
+    });
+    this.start.addEventListener("change", () => this.typed());
+    this.playButton.addEventListener("click", () => this.togglePlay());
+    const zoom = find<HTMLInputElement>(this.element, ".zoom input");
+    zoom.addEventListener("input", () => this.slider?.zoom(Number(zoom.value) / 100));
+  }
+
+  /** What is chosen; null while there is nothing that could be sent. */
+  get choice(): Chosen | null {
+    return this.chosen;
+  }
+
+  /** Take a file, unless it is at fault. */
+  async choose(file: File): Promise<void> {
+    const turn = this.begin(`Looking at ${file.name}…`);
+    try {
+      await checkName(this.field, file);
+      const fileId = this.files.add(file);
+      const samples = await this.files.samples(fileId);
+      // What this browser cannot decode, MusicLab perhaps can.
+      const duration = samples ? samples.length / RATE : await checkContent(this.field, file);
+      if (turn === this.turn) this.take({ fileId, name: file.name, duration, start: 0 }, samples);
+    } catch (error) {
+      if (turn === this.turn) this.refuse(error);
+    }
+  }
+
+  /** Take what was chosen for an earlier job. */
+  async restore(chosen: Chosen): Promise<void> {
+    const turn = this.begin(`Looking at ${chosen.name}…`);
+    const [file, samples] = await Promise.all([
+      this.files.get(chosen.fileId),
+      this.files.samples(chosen.fileId),
+    ]);
+    if (turn !== this.turn) return;
+    if (file) return this.take(chosen, samples);
+    this.settle(`${chosen.name} is no longer in this browser.`);
+  }
+
+  private begin(looking: string): number {
+    this.clear();
+    sayOrHide(find(this.element, ".looking"), looking);
+    this.element.setAttribute("aria-busy", "true");
+    this.turn += 1;
+    return this.turn;
+  }
+
+  private clear(): void {
+    this.playback?.stop();
+    this.slider?.destroy();
+    this.slider = null;
+    this.chosen = null;
+    this.samples = null;
+    this.showChosen(false);
+    find(this.element, ".error").hidden = true;
+    this.onChange();
+  }
+
+  private showChosen(chosen: boolean): void {
+    say(find(this.element, ".drop .button span"), chosen ? "Choose another file" : "Choose a file");
+    find(this.element, ".kinds").hidden = chosen;
+    find(this.element, ".facts").hidden = !chosen;
+    find(this.element, ".chosen").hidden = !chosen;
+  }
+
+  private settle(outcome = ""): void {
+    sayOrHide(find(this.element, ".looking"), outcome);
+    this.element.removeAttribute("aria-busy");
+  }
+
+  private take(chosen: Chosen, samples: Float32Array<ArrayBuffer> | null): void {
+    const { name, duration, start } = chosen;
+    this.settle();
+    this.chosen = chosen;
+    this.samples = samples;
+    say(find(this.element, ".name"), name);
+    say(find(this.element, ".length"), duration === null ? "" : formatTime(duration, 0));
+    this.showChosen(true);
+    find(this.element, ".zoom").hidden = samples === null;
+    find(this.element, ".help").hidden = samples === null;
+    find<HTMLInputElement>(this.element, ".zoom input").value = "0";
+    this.playButton.hidden = samples === null;
+    if (samples) {
+      const container = find(this.element, ".waveform");
+      this.slider = new WindowSlider(container, this.label, samples, start, (moved) =>
+        this.moved(moved),
+      );
+    }
+    this.show(start);
+  }
+
+  private note(): string {
+    if (!this.samples) {
+      return "This browser cannot play this file, but MusicLab can read it. Type where the window starts.";
+    }
+    const duration = this.chosen?.duration ?? WINDOW_S;
+    if (duration >= WINDOW_S) return "";
+    return `This track is ${duration.toFixed(1)} s long; the rest of the window is silence.`;
+  }
+
+  private refuse(error: unknown): void {
+    this.settle();
+    const { sentence, advice } = inWords(error);
+    if (error instanceof Refusal && error.status === 401) this.onKeyNeeded();
+    say(find(this.element, ".error .sentence"), sentence);
+    say(find(this.element, ".error .advice"), advice);
+    find(this.element, ".error").hidden = false;
+  }
+
+  private typed(): void {
+    if (!this.chosen) return;
+    const { duration } = this.chosen;
+    const start = parseTime(this.start.value);
+    this.start.setAttribute("aria-invalid", String(start === null));
+    if (start === null) {
+      const example = "Type seconds, as 83.5, or minutes and seconds, as 1:23.5.";
+      sayOrHide(find(this.element, ".note"), `${this.start.value} is not a time. ${example}`);
+      return;
+    }
+    const fitting = fitStart(start, duration);
+    this.moved(fitting);
+    this.slider?.moveTo(fitting);
+    this.slider?.reveal();
+    if (duration !== null && start > fitting + 0.01) {
+      const last = `The window starts at ${formatTime(fitting)} at the latest.`;
+      sayOrHide(find(this.element, ".note"), last);
+    }
+  }
+
+  private moved(start: number): void {
+    if (!this.chosen) return;
+    this.chosen = { ...this.chosen, start };
+    this.playback?.stop();
+    this.show(start);
+  }
+
+  private show(start: number): void {
+    this.start.value = formatTime(start);
+    this.start.setAttribute("aria-invalid", "false");
+    sayOrHide(find(this.element, ".note"), this.note());
+    say(find(this.element, ".window"), windowText(start, this.chosen?.duration ?? null));
+    this.onChange();
+  }
+
+  private async togglePlay(): Promise<void> {
+    if (this.playback) return this.playback.stop();
+    if (!this.samples || !this.chosen) return;
+    const { start } = this.chosen;
+    this.playback = await play({
+      voices: [cut(this.samples, start, WINDOW_S)],
+      heard: 0,
+      from: 0,
+      onTime: (seconds) => this.slider?.showTime(start + seconds),
+      onStop: () => {
+        this.playback = null;
+        say(this.playButton, "Play window");
+        this.slider?.showTime(this.chosen?.start ?? 0);
+      },
+    });
+    say(this.playButton, "Stop");
+  }
+}
