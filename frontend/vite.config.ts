@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { defineConfig, loadEnv, type Plugin } from "vite";
-import { WAVEFORM_HEIGHT } from "./src/sizes";
+import { WAVEFORM_HEIGHT } from "./src/sizes.ts";
 
 const COMPRESSED = /\.(css|html|js|svg)$/;
 

@@ -4,7 +4,7 @@ const SMALLER = "Cut the track to the part that you need, or save it as mp3 or m
 const OTHER_FILE = "Choose another file, or save this one anew with an audio editor.";
 const AGAIN = "Try again. If that does not help, tell whoever runs this MusicLab.";
 
-const ADVICE: Record<string, string> = {
+export const ADVICE: Record<string, string> = {
   unsupported_format: "Choose a file of one of these kinds, or convert it to one.",
   empty_file: "Choose another file.",
   file_too_large: SMALLER,

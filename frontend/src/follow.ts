@@ -27,6 +27,7 @@ export function follow(
   let events: EventSource | null = null;
   let timer = 0;
   let ended = false;
+  let heard = false; // events do come here
   let round = 0; // answers of an earlier one no longer count
 
   const isLookedAt = () => isShown && !document.hidden;
@@ -62,7 +63,8 @@ export function follow(
       }
     }
     if (mine !== round || ended) return;
-    timer = window.setTimeout(poll, isLookedAt() ? POLL_MS : HIDDEN_POLL_MS);
+    if (isLookedAt()) timer = window.setTimeout(heard ? listen : poll, POLL_MS);
+    else timer = window.setTimeout(poll, HIDDEN_POLL_MS);
   }
 
   function listen(): void {
@@ -73,6 +75,7 @@ export function follow(
     }, SILENCE_MS);
     events.onmessage = (event) => {
       clearTimeout(timer);
+      heard = true;
       tell(JSON.parse(event.data));
     };
     events.onerror = () => {

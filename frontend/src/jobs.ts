@@ -137,9 +137,7 @@ export class Jobs {
     this.live.set(job.key, live);
     // One tab sends; should it be closed meanwhile, another one does.
     exclusively(`musiclab-${job.key}`, () => this.upload(job.key, live, abort.signal))
-      .catch((error) => {
-        if (!abort.signal.aborted) throw error;
-      })
+      .catch((error) => this.change(job.key, { trouble: unexpected(error) }))
       .finally(() => {
         if (this.live.get(job.key) === live) this.live.delete(job.key);
         this.take(this.jobs.get(job.key) ?? null);
@@ -275,10 +273,14 @@ function troubleOf(error: unknown, isLastTry: boolean): Trouble | null {
     const notBefore = Date.now() + 1000 * (error.retryAfter ?? 0);
     return { code: error.code, sentence: error.message, notBefore };
   }
-  if (!(error instanceof Away)) throw error;
+  if (!(error instanceof Away)) return unexpected(error);
   if (!isLastTry) return null;
   const sentence = `The upload broke off ${TRIES} times.`;
   return { code: "broke_off", sentence, notBefore: 0 };
+}
+
+function unexpected(error: unknown): Trouble {
+  return { code: "unexpected", sentence: `The upload failed: ${error}`, notBefore: 0 };
 }
 
 async function isThere(): Promise<boolean> {

@@ -1,6 +1,6 @@
 /** The page: two cards to choose tracks on, the job that is looked at, and the jobs before it. */
 
-import { useApiKey } from "./api";
+import { Refusal, useApiKey } from "./api";
 import { find, say } from "./dom";
 import { Files } from "./files";
 import { History } from "./history";
@@ -28,6 +28,7 @@ const history = new History((key) => {
 const generate = find<HTMLButtonElement>(document, "#generate");
 const access = find<HTMLFormElement>(document, "#access");
 let working: string | null = null; // the job whose end is to be announced
+let starting = false;
 let news = ""; // for who looks at another tab
 
 function choices(): readonly [Chosen, Chosen] | null {
@@ -39,7 +40,7 @@ function render(): void {
   const shown = jobs.shown;
   panel.render(shown, jobs.shownLive);
   history.render(jobs.list(), shown);
-  generate.disabled = choices() === null;
+  generate.disabled = starting || choices() === null;
   const missing = cards.filter((card) => card.choice === null).length;
   say(
     find(document, "#hint"),
@@ -76,8 +77,15 @@ function gone(job: Job): void {
 }
 
 async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
-  await jobs.start(tracks);
-  panel.focus();
+  if (starting) return;
+  starting = true;
+  try {
+    await jobs.start(tracks);
+    panel.focus();
+  } finally {
+    starting = false;
+    render();
+  }
 }
 
 function retry(job: Job): void {
@@ -91,6 +99,7 @@ async function discard(job: Job): Promise<void> {
     await jobs.discard(job);
     tell(isDone(job) ? "Deleted." : "Cancelled.");
   } catch (fault) {
+    if (fault instanceof Refusal && fault.status === 401) askForKey();
     panel.complain(fault);
   }
 }

@@ -1,6 +1,6 @@
 /** A card on which a track is chosen, looked at and listened to. */
 
-import { checkContent, checkName, type Field, Refusal } from "./api";
+import { Away, checkContent, checkName, type Field, Refusal } from "./api";
 import { cut, RATE } from "./audio";
 import { find, fromTemplate, say, sayOrHide } from "./dom";
 import type { Files } from "./files";
@@ -59,7 +59,7 @@ export class TrackCard {
   async choose(file: File): Promise<void> {
     const turn = this.begin(`Looking at ${file.name}…`);
     try {
-      await checkName(this.field, file);
+      await checkName(this.field, file).catch(unlessAway);
       const fileId = this.files.add(file);
       const samples = await this.files.samples(fileId);
       // What this browser cannot decode, MusicLab perhaps can.
@@ -204,4 +204,9 @@ export class TrackCard {
     });
     say(this.playButton, "Stop");
   }
+}
+
+/** While MusicLab is away a file can be chosen all the same; it is judged when it is sent. */
+function unlessAway(error: unknown): void {
+  if (!(error instanceof Away)) throw error;
 }

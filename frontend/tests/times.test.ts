@@ -1,0 +1,79 @@
+import { describe, expect, test } from "vitest";
+import { fitStart, formatTime, parseTime, roughly, windowText } from "../src/times";
+
+describe("formatTime", () => {
+  test.each([
+    [0, "0:00.00"],
+    [83.5, "1:23.50"],
+    [59.999, "1:00.00"],
+    [3723, "1:02:03.00"],
+  ])("%d s is written %s", (seconds, text) => {
+    expect(formatTime(seconds)).toBe(text);
+  });
+
+  test("without a fraction", () => {
+    expect(formatTime(441.4, 0)).toBe("7:21");
+  });
+});
+
+describe("parseTime", () => {
+  test.each([
+    ["83.5", 83.5],
+    [" 1:23.5 ", 83.5],
+    ["1:23,5", 83.5],
+    ["1:02:03", 3723],
+    [".5", 0.5],
+    ["90:00", 5400],
+  ])("reads %s", (text, seconds) => {
+    expect(parseTime(text)).toBe(seconds);
+  });
+
+  test.each(["", "abc", "-1", "1:", ":30", "1:2:3:4", "1e3", "1.5:30", "Infinity"])(
+    "does not take %j for a time",
+    (text) => {
+      expect(parseTime(text)).toBeNull();
+    },
+  );
+
+  test("reads what formatTime writes", () => {
+    for (const seconds of [0, 0.01, 15.99, 60, 754.32, 3600, 7325.07]) {
+      expect(parseTime(formatTime(seconds))).toBeCloseTo(seconds, 9);
+    }
+  });
+});
+
+describe("fitStart", () => {
+  test.each([
+    [10, 100, 10],
+    [-5, 100, 0],
+    [95, 100, 84],
+    [Number.POSITIVE_INFINITY, 100, 84],
+    [Number.NEGATIVE_INFINITY, 100, 0],
+    [5, 9.3, 0],
+    [5, null, 5],
+    [1.23456, 100, 1.23],
+  ])("%d in a track of %d s is %d", (start, duration, fitting) => {
+    expect(fitStart(start, duration)).toBe(fitting);
+  });
+
+  test("a window never ends after its track", () => {
+    for (const duration of [16, 16.004, 16.009, 221.0449, 3600.123]) {
+      expect(fitStart(Number.POSITIVE_INFINITY, duration) + 16).toBeLessThanOrEqual(duration);
+    }
+  });
+});
+
+test("a window in words ends with its track", () => {
+  expect(windowText(10, 100)).toBe("0:10.00 to 0:26.00");
+  expect(windowText(0, 9.3)).toBe("0:00.00 to 0:09.30");
+  expect(windowText(10, null)).toBe("0:10.00 to 0:26.00");
+});
+
+test("a time that is only roughly known", () => {
+  expect([0.2, 12.4, 61, 600].map(roughly)).toEqual([
+    "about 1 s",
+    "about 12 s",
+    "about 1 min",
+    "about 10 min",
+  ]);
+});
