@@ -145,7 +145,8 @@ async def _with_fleet(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _with_feed(app: web.Application) -> AsyncIterator[None]:
-    app[FEED] = Feed(app[DATABASE], Estimates(app[DATABASE]))
+    kept_s = app[SETTINGS].keep_hours * 3600
+    app[FEED] = Feed(app[DATABASE], Estimates(app[DATABASE]), kept_s)
     async with _running(app[FEED].run()):
         yield
 

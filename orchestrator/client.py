@@ -63,6 +63,7 @@ class Status:
         queue_position: 1 is the next; only while queued.
         eta_seconds: until the music is there, about.
         error_code: only when failed.
+        expires_at: until when it is kept at least; only when completed or failed.
     """
 
     job_id: str
@@ -79,6 +80,7 @@ class Status:
     queue_position: int | None
     eta_seconds: float | None
     error_code: str | None
+    expires_at: datetime | None
 
     @property
     def is_final(self) -> bool:
@@ -89,7 +91,7 @@ class Status:
     def read(cls, document: dict[str, Any]) -> Self:
         """The status in a JSON document."""
         known: dict[str, Any] = {field.name: document.get(field.name) for field in fields(cls)}
-        for name in ("created_at", "started_at", "finished_at"):
+        for name in ("created_at", "started_at", "finished_at", "expires_at"):
             if known[name] is not None:
                 known[name] = datetime.fromisoformat(known[name])
         return cls(**known)

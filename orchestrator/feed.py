@@ -25,6 +25,7 @@ from orchestrator.jobs import (
     JOB,
     READ_PATIENCE_S,
     Job,
+    iso_time,
     job_of,
     status_document,
 )
@@ -84,11 +85,16 @@ class Subscription:
 
 
 class Feed:
-    """All that this process tells of jobs."""
+    """All that this process tells of jobs.
 
-    def __init__(self, database: Database, estimates: Estimates) -> None:
+    Args:
+        kept_s: seconds for which a finished job stays.
+    """
+
+    def __init__(self, database: Database, estimates: Estimates, kept_s: float) -> None:
         self._database = database
         self._estimates = estimates
+        self._kept_s = kept_s
         self._asked: dict[str, asyncio.Future[Sight | None]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
@@ -104,9 +110,13 @@ class Feed:
         return await asyncio.shield(self._asked[job_id])
 
     async def document(self, sight: Sight) -> dict[str, Any]:
-        """The job's status with what changes by itself: its place, and the time left."""
+        """The job's status with what changes by itself: its place, and the time left.
+
+        Of a finished job, until when it stays: no event of the past has that, as it is the last.
+        """
         document = status_document(sight.job)
-        if sight.job.state in FINAL:
+        if sight.job.finished_at is not None:
+            document["expires_at"] = iso_time(sight.job.finished_at + self._kept_s)
             return document
         document["eta_seconds"] = await self._estimates.seconds_left(sight.job, sight.position)
         if sight.position is not None:

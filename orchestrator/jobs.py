@@ -159,6 +159,7 @@ class JobTable:
         return await self._database.write(work, READ_PATIENCE_S)
 
 
+LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 COMPLETED = "Music generation complete!"
 
 
@@ -237,5 +238,5 @@ def status_document(job: Job) -> dict[str, Any]:
 
 
 def iso_time(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    """Seconds since 1970 as ISO 8601 in UTC, which ends with the year 9999."""
+    return datetime.fromtimestamp(min(seconds, LATEST), UTC).isoformat(timespec="milliseconds")

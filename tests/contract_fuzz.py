@@ -227,7 +227,7 @@ class Fuzzer:
     def _nowhere(self, method: str, path: str) -> None:
         """A path or method that there is not: the contract's description tells what is answered."""
         response = self._session.request(
-            method, self._url + path.format(job_id="x"), timeout=TIMEOUT_S
+            method, self._url + path.format(job_id="x", track="track1"), timeout=TIMEOUT_S
         )
         self.report.statuses["nowhere", response.status_code] += 1
         expected = ("method_not_allowed", 405) if path in CONTRACT["paths"] else ("not_found", 404)

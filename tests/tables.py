@@ -17,6 +17,7 @@ from orchestrator.jobs import Job, JobTable, Upload
 from orchestrator.leases import Leases
 from orchestrator.windows import Window
 
+KEPT_S = 3600.0
 NO_LIMITS = Limits(per_minute=0, queued=0, stored_bytes=0)
 UPLOAD = Upload(
     extensions=(".mp3", ".wav"),
@@ -40,7 +41,7 @@ class Tables:
 
     @property
     def feed(self) -> Feed:
-        return Feed(self.database, Estimates(self.database))
+        return Feed(self.database, Estimates(self.database), KEPT_S)
 
     async def submit(self, job_id: str, upload: Upload = UPLOAD) -> None:
         """Queue a job, as a request to generate does."""

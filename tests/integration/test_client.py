@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def test_from_submit_to_cancel(service: Service, tracks: tuple[Path, Path]) -> N
     assert done.started_at is not None
     assert done.finished_at is not None
     assert done.created_at <= done.started_at <= done.finished_at
+    assert done.expires_at == done.finished_at + timedelta(hours=service.settings.keep_hours)
+    assert heard[0].expires_at is None
     assert list(client.events(job_id)) == [done]
     (model,) = client.models()
     assert (model.version, model.default, model.codec) == (done.model_version, True, "starter")

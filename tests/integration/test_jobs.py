@@ -3,7 +3,9 @@
 import asyncio
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -17,11 +19,13 @@ from orchestrator.errors import (
     RequestError,
     SettingsError,
 )
+from orchestrator.estimates import Estimates
+from orchestrator.feed import Feed
 from orchestrator.jobs import LEASE_S, status_document
 from orchestrator.leases import STRANDED_S
 from orchestrator.schema import jobs, layout
 from tests.postgres import PostgresServer
-from tests.tables import UPLOAD, Backend, Tables, new_id, opened
+from tests.tables import KEPT_S, UPLOAD, Backend, Tables, new_id, opened
 
 
 def test_a_job_comes_back_as_it_was_submitted(backend: Backend) -> None:
@@ -166,6 +170,30 @@ def test_every_change_is_an_event(backend: Backend) -> None:
         ]
         assert documents[-1] == status_document(await tables.get("a"))
         assert [event.revision for event in await tables.feed.missed("a", after=3)] == [4, 5]
+
+    backend.run(scenario)
+
+
+def test_a_finished_job_tells_until_when_it_is_kept(backend: Backend) -> None:
+    async def scenario(tables: Tables) -> None:
+        async def document(feed: Feed) -> dict[str, Any]:
+            sight = await feed.see("a")
+            assert sight is not None
+            return await feed.document(sight)
+
+        await tables.submit("a")
+        assert "expires_at" not in await document(tables.feed)
+        job = await tables.claim()
+        assert "expires_at" not in await document(tables.feed)
+        await tables.leases.fail(job, "not_audio", "no audio", 1)
+        done = await document(tables.feed)
+        finished, expires = (
+            datetime.fromisoformat(done[name]) for name in ("finished_at", "expires_at")
+        )
+        assert expires - finished == timedelta(seconds=KEPT_S)
+
+        endless = Feed(tables.database, Estimates(tables.database), kept_s=1e15)
+        assert (await document(endless))["expires_at"].startswith("9999-12-31T00:00:00")
 
     backend.run(scenario)
 
