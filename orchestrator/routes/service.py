@@ -38,7 +38,7 @@ async def index(request: web.Request) -> web.Response:
                 },
             }
         )
-    answer.headers["Vary"] = hdrs.ACCEPT
+    answer.headers["Vary"] = f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}"
     return answer
 
 

@@ -88,7 +88,7 @@ def copied(folder: Path) -> Path:
     """What the compose file needs, in a folder that has no checkpoints of anybody's."""
     tree = folder / "musiclab"
     (tree / "checkpoints").mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__")
+    ignored = shutil.ignore_patterns("__pycache__", "dist", "node_modules")
     for name in TREE:
         source = PROJECT / name
         if source.is_dir():

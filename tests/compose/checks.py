@@ -1,13 +1,17 @@
 """What has to hold of MusicLab in containers, each a step of the run."""
 
 import hashlib
+import html
 import json
 import os
+import re
 import signal
 import time
+from itertools import product
 
 import requests
 
+from orchestrator.routes.page import FOR_GOOD, HEADERS, POLICY
 from tests.compose.podman import CommandError
 from tests.compose.stack import DONE_WITHIN_S, SERVICES, TIMEOUT_S, Stack, eventually
 from tests.signals import RATE, SEGMENT, decoded, encoded, noise
@@ -58,10 +62,22 @@ def metrics_stay_inside(stack: Stack) -> None:
 def page_is_served(stack: Stack) -> None:
     page = requests.get(stack.page, timeout=TIMEOUT_S)
     assert page.ok and "<title>MusicLab</title>" in page.text, page.text[:200]
-    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-    assert page.headers["X-Content-Type-Options"] == "nosniff"
-    for name in ("app.js", "style.css", "icon.svg"):
+    (stated,) = POLICY.findall(page.text)
+    policy = f"{html.unescape(stated)}; frame-ancestors 'none'"
+    expected = HEADERS | {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    assert {name: page.headers.get(name) for name in expected} == expected
+    files = re.findall(r'(?:src|href)="\./([^"#]+)"', page.text)
+    assets = [name for name in files if name.startswith("assets/")]
+    assert assets, f"the page names no assets: {files}"
+    for name in files:
         assert requests.get(f"{stack.page}/{name}", timeout=TIMEOUT_S).ok, f"no {name}"
+    for name, encoding in product(assets, ("br", "gzip", None)):
+        accepted = {"Accept-Encoding": encoding or "identity"}
+        asset = requests.get(f"{stack.page}/{name}", headers=accepted, timeout=TIMEOUT_S)
+        assert asset.headers.get("Content-Encoding") == encoding, f"{name} comes {asset.headers}"
+        assert asset.headers["Cache-Control"] == FOR_GOOD, asset.headers
+        assert "Accept-Encoding" in asset.headers["Vary"], asset.headers
+        assert asset.headers["X-Content-Type-Options"] == "nosniff"
     health = requests.get(f"{stack.page}/health", timeout=TIMEOUT_S).json()
     assert health["model_loaded"], f"/health beside the page says {health}"
 
@@ -179,6 +195,7 @@ STEPS = (
     nobody_is_root,
     images_hold_what_they_need_and_no_more,
     page_is_served,
+    metrics_stay_inside,
     job_is_done,
     events_come_when_they_happen,
     errors_are_the_services_own,

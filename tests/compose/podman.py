@@ -21,6 +21,7 @@ PACKAGES = (
 BASE_IMAGE = "localhost/debian:bookworm-slim"
 TORCH = "torch==2.13.0+cpu"
 CERTIFICATES = "/etc/pip-certificates.pem"
+NPM_CERTIFICATES = "/etc/npm-certificates.pem"
 
 # podman's own limits are higher than what some machines allow.
 CONFIG = """
@@ -142,12 +143,18 @@ class Podman:
         return own | self.environment
 
     def _client_settings(self) -> list[str]:
-        """Mounts of pip's settings and the folders they point to, and of apt's."""
+        """Mounts of the settings of pip, apt and npm, and of what they point to."""
         options = pip_options()
         mounts = ["/etc/apt/apt.conf.d:/etc/apt/apt.conf.d:ro"]
         if certificates := options.get("cert"):
             mounts.append(f"{certificates}:{CERTIFICATES}:ro")
             options["cert"] = CERTIFICATES
+        npm = npm_options()
+        if certificates := npm.get("cafile"):
+            mounts.append(f"{certificates}:{NPM_CERTIFICATES}:ro")
+            npm["cafile"] = NPM_CERTIFICATES
+        npmrc = self.folder / "npmrc"
+        npmrc.write_text("".join(f"{name}={value}\n" for name, value in npm.items()))
         for name in ("find-links", "index-url", "extra-index-url"):
             for place in options.get(name, "").split():
                 if place.startswith(("/", "file:")):
@@ -160,7 +167,7 @@ class Podman:
         config = self.folder / "pip.conf"
         with config.open("w") as file:
             parser.write(file)
-        return [*mounts, f"{config}:/etc/pip.conf:ro"]
+        return [*mounts, f"{config}:/etc/pip.conf:ro", f"{npmrc}:/root/.npmrc:ro"]
 
 
 def pip_options() -> dict[str, str]:
@@ -170,6 +177,17 @@ def pip_options() -> dict[str, str]:
         name, _, value = line.partition("=")
         options[name.rpartition(".")[2]] = value.strip("'\"").replace("\\n", " ")
     return options
+
+
+def npm_options() -> dict[str, str]:
+    """Settings of npm on this machine, where there is one, from its files and its environment."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    npm = shutil.which("npm", path=path)
+    if npm is None:
+        return {}
+    names = ("registry", "cafile")
+    said = {name: run(npm, "config", "get", name, environment={"PATH": path}) for name in names}
+    return {name: value.strip() for name, value in said.items() if value.strip() != "null"}
 
 
 def torch_source() -> str:

@@ -15,11 +15,12 @@ from orchestrator.settings import Settings
 from tests.quick_model import Client
 
 POLICY = "default-src 'none'; script-src 'self'"
+WRITTEN = POLICY.replace("'", "&#39;")  # as Vite does
 INDEX = f"""<!doctype html>
 <html lang="en">
 <head>
   <meta charset="utf-8">
-  <meta http-equiv="Content-Security-Policy" content="{POLICY}">
+  <meta http-equiv="Content-Security-Policy" content="{WRITTEN}">
   <title>MusicLab</title>
 </head>
 </html>
@@ -77,11 +78,13 @@ def test_browsers_get_the_page_and_programs_json(
     settings: Settings, page: Path, accept: str | None, kind: str
 ) -> None:
     async def scenario(client: Client) -> None:
-        headers = {"Accept": accept} if accept is not None else {}
-        skipped = () if headers else ("Accept",)
+        headers = {"Accept-Encoding": "identity"}
+        if accept is not None:
+            headers["Accept"] = accept
+        skipped = () if accept is not None else ("Accept",)
         async with client.get("/", headers=headers, skip_auto_headers=skipped) as answer:
             assert (answer.status, answer.content_type) == (200, kind)
-            assert answer.headers["Vary"] == "Accept, Origin"
+            assert answer.headers["Vary"] == "Accept, Accept-Encoding, Origin"
             if kind == "text/html":
                 assert await answer.text() == INDEX
             else:
@@ -92,7 +95,8 @@ def test_browsers_get_the_page_and_programs_json(
 
 def test_the_page_comes_with_its_policy(settings: Settings, page: Path) -> None:
     async def scenario(client: Client) -> None:
-        answer = await client.get("/", headers={"Accept": BROWSER})
+        headers = {"Accept": BROWSER, "Accept-Encoding": "gzip, br"}
+        answer = await client.get("/", headers=headers)
         assert answer.headers["Content-Security-Policy"] == f"{POLICY}; frame-ancestors 'none'"
         assert answer.headers["Cache-Control"] == "no-cache"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -100,6 +104,8 @@ def test_the_page_comes_with_its_policy(settings: Settings, page: Path) -> None:
         assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert "microphone=()" in answer.headers["Permissions-Policy"]
         assert answer.charset == "utf-8"
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(await answer.read()).decode() == INDEX
 
     with_page(settings, page, scenario)
 
@@ -111,7 +117,7 @@ def test_a_page_that_is_built_later_is_served_at_once(settings: Settings, page: 
     async def scenario(client: Client) -> None:
         answer = await client.get("/", headers={"Accept": BROWSER})
         assert answer.content_type == "application/json"
-        index.write_text(INDEX.replace(POLICY, "default-src 'self'"))
+        index.write_text(INDEX.replace(WRITTEN, "default-src 'self'"))
         answer = await client.get("/", headers={"Accept": BROWSER})
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; frame-")
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.routes.page import FOR_GOOD, HEADERS
 from orchestrator.settings import PREFIX, PROJECT, Settings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
@@ -46,7 +47,8 @@ def test_every_service_is_looked_after(service: str) -> None:
 @pytest.mark.parametrize("service", BUILT)
 def test_every_image_is_debians_and_runs_as_a_user(service: str) -> None:
     instructions = re.findall("^([A-Z]+) (.*)", dockerfile(service), re.MULTILINE)
-    assert [of for name, of in instructions if name == "FROM"] == ["debian:bookworm-slim"]
+    bases = [of.partition(" AS ")[0] for name, of in instructions if name == "FROM"]
+    assert set(bases) == {"debian:bookworm-slim"}
     assert [of for name, of in instructions if name == "USER"] == ["musiclab"]
     assert "useradd --uid 10001 " in dockerfile(service), "they share the volume of the keys"
 
@@ -56,10 +58,18 @@ def test_what_is_copied_into_an_image_is_there_and_not_ignored(service: str) -> 
     ignored, *kept = (PROJECT / ".dockerignore").read_text().split("*\n", 1)[1].splitlines()
     assert ignored.startswith("!")
     allowed = {line.removeprefix("!") for line in [ignored, *kept]}
-    for files in re.findall(r"^COPY (.*) \S+$", dockerfile(service), re.MULTILINE):
+    for files in re.findall(r"^COPY (?!--from=)(.*) \S+$", dockerfile(service), re.MULTILINE):
         for name in files.split():
             assert (PROJECT / name).exists()
             assert name.split("/")[0] in allowed, f".dockerignore keeps {name} out"
+
+
+def test_nginx_serves_the_page_with_the_same_headers_as_the_api() -> None:
+    config = (PROJECT / "deploy" / "nginx.conf").read_text()
+    page = config.partition("location = /index.html {")[2].partition("}")[0]
+    sent = dict(re.findall(r'add_header (\S+) "?([^";]+)"? always;', page))
+    assert sent == HEADERS
+    assert f'Cache-Control "{FOR_GOOD}"' in config
 
 
 def test_files_that_are_mounted_are_there() -> None:
