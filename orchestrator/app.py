@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import aiohttp
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
 from orchestrator.admission import Admission, Limits
+from orchestrator.attempt import Dependencies
 from orchestrator.database import Database
 from orchestrator.errors import DatabaseAwayError, FilesUnavailableError, RequestError
 from orchestrator.estimates import Estimates
@@ -49,8 +50,6 @@ CORS_METHODS = "GET, POST, DELETE"
 PREFLIGHT_VALID_S = "600"
 EXPOSED = "Location, Content-Disposition, Retry-After, Idempotent-Replayed, ETag, Content-Range"
 AGAIN = {"Retry-After": "5"}
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger()
 
@@ -116,16 +115,15 @@ async def _with_worker(app: web.Application) -> AsyncIterator[None]:
         watch = ModelWatch(session, settings, keys)
         app[WATCH] = watch
         sweep = Sweep(database, app[FILES], settings.keep_hours * 3600)
-        worker = Worker(
-            app[TABLE],
-            app[LEASES],
-            app[FILES],
-            InferenceClient(session, settings.inference_url, keys, watch),
-            watch,
-            Fleet(database),
-            sweep,
-            app[METRICS],
+        needs = Dependencies(
+            leases=app[LEASES],
+            files=app[FILES],
+            inference=InferenceClient(session, settings.inference_url, keys, watch),
+            watch=watch,
+            fleet=Fleet(database),
+            metrics=app[METRICS],
         )
+        worker = Worker(app[TABLE], sweep, needs)
         app[WORKER] = worker
         parts = [watch.run(), sweep.run()]
         if database.is_shared:

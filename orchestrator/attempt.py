@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -31,6 +32,18 @@ U = TypeVar("U")
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Dependencies:
+    """What work on any job needs."""
+
+    leases: Leases
+    files: Files
+    inference: InferenceClient
+    watch: ModelWatch
+    fleet: Fleet
+    metrics: Metrics
+
+
 class Attempt:
     """Its stages.
 
@@ -40,27 +53,17 @@ class Attempt:
         model_version: that was asked for the music, once it is chosen.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        leases: Leases,
-        files: Files,
-        inference: InferenceClient,
-        watch: ModelWatch,
-        fleet: Fleet,
-        slots: Slots,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, job: Job, needs: Dependencies, slots: Slots) -> None:
         self.job = job
         self.timings = dict(job.timings)
         self.model_version = job.model_version or job.wanted_version
-        self._leases = leases
-        self._files = files
-        self._inference = inference
-        self._watch = watch
-        self._fleet = fleet
+        self._leases = needs.leases
+        self._files = needs.files
+        self._inference = needs.inference
+        self._watch = needs.watch
+        self._fleet = needs.fleet
+        self._metrics = needs.metrics
         self._slots = slots
-        self._metrics = metrics
         self._began = self._stage_began = time.monotonic()
 
     async def run(self) -> None:

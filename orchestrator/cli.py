@@ -1,6 +1,7 @@
 """The `musiclab` command."""
 
 import asyncio
+import itertools
 import signal
 import sys
 import time
@@ -10,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import requests
 import structlog
 import typer
 from rich.markup import escape
@@ -31,6 +31,7 @@ from orchestrator.torchserve import ModelStatus
 from orchestrator.wanted import WantedVersions
 
 CLEANUP_PATIENCE_S = 5.0
+NOTED_EVERY = 4  # checks of what serves; the noting takes two requests
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
 codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
@@ -221,31 +222,31 @@ def serve_model(
                     WantedVersions(settings).choose(server.manifest["version"])
                 _print_addresses(server)
                 supervisor = Supervisor(server)
-                while True:
+                for check in itertools.count():
                     time.sleep(CHECK_S)
                     supervisor.start_again_if_ended()
-                    with suppress(ModelServerError, requests.RequestException):  # not up again yet
-                        supervisor.note(server.management.versions())
+                    if check % NOTED_EVERY == 0:
+                        with suppress(ModelServerError):  # not up again yet
+                            supervisor.note(server.management.versions())
         except KeyboardInterrupt:
             out.print("stopped")
 
 
 def _archives_to_serve(settings: Settings) -> list[Path]:
     """Those of the versions that were deployed, the default's first; else the current one."""
-    wanted_versions = WantedVersions(settings)
+    versions = WantedVersions(settings)
     ingredients = model_versions.choose_ingredients(settings)
-    archives = wanted_versions.archives()
+    wanted = versions.read()
+    archives = versions.archives(wanted)
     if archives:
-        if (
-            model_versions.read_manifest(archives[0]).get("fingerprint")
-            != ingredients.fingerprint()
-        ):
+        packed_of = model_versions.read_manifest(archives[0]).get("fingerprint")
+        if packed_of != ingredients.fingerprint():
             out.print(
                 f"[yellow]{archives[0].name} was deployed and serves. The code or checkpoints/ "
                 "are others by now; `musiclab model deploy` lets them serve.[/yellow]"
             )
         return archives
-    if (wanted := wanted_versions.read()) is not None:
+    if wanted is not None:
         out.print(
             f"[yellow]Version {wanted.default} was deployed, but its archive is no longer in "
             f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"

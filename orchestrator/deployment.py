@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import requests
-
 from orchestrator.canary import try_version
 from orchestrator.drain import users_of
 from orchestrator.errors import ArchiveError, DeploymentError, ModelServerError
@@ -31,7 +29,6 @@ POLL_S = 1.0
 # Orchestrators look every second which version is the default; what they had sent to the old one
 # before they knew is seen by then.
 QUIET_LOOKS = 3
-AWAY = (ModelServerError, requests.RequestException)
 
 Say = Callable[[str], None]
 Undo = list[tuple[str, Callable[[], None]]]
@@ -111,7 +108,7 @@ class Deployment:
         if old == version:
             self._say(f"version {version} serves already")
             return
-        both = self._both(old, version, going_back)
+        wanted = self._wanted_while_draining(old, version, going_back)
         with self._undone_on_failure() as undo:
             if self._management.find(version) is None:
                 undo.append((f"unload {version}", lambda: self._unregister_soon(version)))
@@ -119,14 +116,14 @@ class Deployment:
             self._try(version)
             undo.append((f"let {old} serve", lambda: self._management.set_default(old)))
             self._management.set_default(version)
-            self._wanted.write(both)
+            self._wanted.write(wanted)
         self._say(f"{version} serves now; {old} ends what it has begun")
         if keep_old:
             self._say(f"{old} stays loaded beside it")
         elif self._end(old):
-            self._wanted.write(both.without(old))
+            self._wanted.write(wanted.without(old))
 
-    def _both(self, old: str, new: str, going_back: bool) -> Wanted:
+    def _wanted_while_draining(self, old: str, new: str, going_back: bool) -> Wanted:
         """What is wanted once the new version serves and the old one is still loaded."""
         try:
             before = self._wanted.read() or Wanted(old)
@@ -134,10 +131,11 @@ class Deployment:
             self._say(f"{error}; it is written anew")
             before = Wanted(old)
         # Somebody may have chosen the default without us.
-        both = before.with_default(old).with_default(new).with_beside(old)
+        wanted = before.with_default(old).with_default(new).with_beside(old)
         if going_back:  # what is left so need not be gone back to: the next time goes further back
-            both = replace(both, previous=tuple(each for each in both.previous if each != old))
-        return both
+            previous = tuple(each for each in wanted.previous if each != old)
+            wanted = replace(wanted, previous=previous)
+        return wanted
 
     def _load(self, version: str, archive: Path) -> None:
         since = self._log.position()
@@ -179,7 +177,7 @@ class Deployment:
             why = self._drain(version)
             if not why:
                 self._management.unregister(version)
-        except AWAY as error:
+        except ModelServerError as error:
             if not self._is_gone(version):
                 why = [str(error)]
         except KeyboardInterrupt:
@@ -207,7 +205,7 @@ class Deployment:
         users = []
         try:
             registered = self._management.find(version)
-        except AWAY as error:
+        except ModelServerError as error:
             users.append(f"TorchServe does not say what it works on: {error}")
         else:
             if registered is not None and registered.pending:
@@ -219,7 +217,7 @@ class Deployment:
     def _is_gone(self, version: str) -> bool:
         try:
             return self._management.find(version) is None
-        except AWAY:
+        except ModelServerError:
             return False
 
     def _unregister_soon(self, version: str) -> None:
@@ -245,11 +243,6 @@ class Deployment:
                 yield
             except ModelServerError as error:
                 raise DeploymentError(str(error)) from error
-            except requests.RequestException as error:
-                raise DeploymentError(
-                    f"TorchServe does not answer at {self._settings.management_url}; start it with "
-                    "`musiclab up` or `musiclab serve-model`"
-                ) from error
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[Undo]:
@@ -261,7 +254,7 @@ class Deployment:
             for what, step in reversed(undo):
                 try:
                     step()
-                except AWAY as error:
+                except ModelServerError as error:
                     # TorchServe may have ended: then it comes back with what was wanted before.
                     self._say(f"could not {what}: {error}")
             raise

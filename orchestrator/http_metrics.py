@@ -1,13 +1,11 @@
 """Counts and times the requests of an application."""
 
 import time
-from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from orchestrator.keys import METRICS
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Methods and paths are the client's to choose, and each combination is kept for good.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -19,7 +17,7 @@ NO_ROUTE = "none"
 async def count_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around all other middlewares. A client that goes before it is answered is not counted."""
     metrics = request.app[METRICS]
-    labels = _method(request), _route(request)
+    labels = _method(request), route_of(request) or NO_ROUTE
     began = time.perf_counter()
 
     def count(status: int) -> None:
@@ -40,7 +38,7 @@ def _method(request: web.Request) -> str:
     return request.method if request.method in METHODS else OTHER_METHOD
 
 
-def _route(request: web.Request) -> str:
-    """The template of the path, as `/api/status/{job_id}`."""
+def route_of(request: web.Request) -> str | None:
+    """The template of the path, as `/api/status/{job_id}`; None where nothing is."""
     resource = request.match_info.route.resource
-    return NO_ROUTE if resource is None else resource.canonical
+    return None if resource is None else resource.canonical

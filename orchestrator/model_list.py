@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from orchestrator.errors import ArchiveError, ModelServerError
 from orchestrator.management import ManagementClient, RegisteredVersion
 from orchestrator.model_keys import Keys
@@ -32,8 +30,8 @@ def list_versions(settings: Settings) -> Listing:
     try:
         management = ManagementClient(Keys(settings.key_file, settings.management_url))
         loaded = {each.version: each for each in management.versions()}
-    except (ModelServerError, requests.RequestException):
-        remarks.append(f"TorchServe does not answer at {settings.management_url}.")
+    except ModelServerError as error:
+        remarks.append(f"{error}.")
     wanted = store.read()
     rows = []
     for archive in stored_archives(store.store):

@@ -2,8 +2,6 @@
 
 import sys
 
-import requests
-
 from orchestrator.errors import ModelServerError
 from orchestrator.management import ManagementClient
 from orchestrator.model_keys import Keys
@@ -15,8 +13,8 @@ def find_fault(settings: Settings) -> str | None:
     management = ManagementClient(Keys(settings.key_file, settings.management_url))
     try:
         versions = management.versions()
-    except (ModelServerError, requests.RequestException) as error:
-        return f"TorchServe does not answer: {error}"
+    except ModelServerError as error:
+        return str(error)
     if any(version.default and version.ready for version in versions):
         return None
     return "the model is loading"

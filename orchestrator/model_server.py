@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import requests
 import structlog
 
 from orchestrator.errors import ArchiveError, ModelServerError
@@ -42,10 +41,10 @@ PORTS = (
     "grpc_inference_port",
     "grpc_management_port",
 )
-log = structlog.get_logger()
-
 PR_SET_PDEATHSIG = 1
 NICENESS = 10  # where the model takes all CPUs, the API still answers at once
+
+log = structlog.get_logger()
 
 
 class ModelServer:
@@ -152,7 +151,7 @@ class ModelServer:
         """Whether a worker of the archive's version is READY."""
         try:
             model = self.management.find(self.manifest["version"])
-        except (ModelServerError, requests.RequestException):
+        except ModelServerError:
             return False
         return model is not None and model.ready > 0
 

@@ -1,18 +1,17 @@
 """One line in the log for each request."""
 
 import time
-from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from orchestrator.access import client_address
+from orchestrator.http_metrics import route_of
 
 # Asked again and again by pages, load balancers and Prometheus.
 POLLED = {"/api/status/{job_id}", "/health", "/ready", "/metrics"}
 LONGEST_PATH = 200
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger()
 
@@ -30,8 +29,7 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
         status = redirect.status
         raise
     finally:
-        resource = request.match_info.route.resource
-        route = None if resource is None else resource.canonical
+        route = route_of(request)
         tell = log.debug if request.method in ("GET", "HEAD") and route in POLLED else log.info
         tell(
             "request",

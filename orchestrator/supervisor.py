@@ -36,7 +36,7 @@ class Supervisor:
         log.warning("TorchServe ended; it is started again")
         self._server.stop()
         try:
-            if archives := self._wanted.archives():
+            if archives := self._wanted.archives(self._wanted.read()):
                 self._server.serve_next(*archives)
         except ArchiveError as error:
             log.error("what served before serves again", reason=str(error))

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
+from orchestrator.management import ALL_PATH, DEFAULT_PATH, Described, RegisteredVersion
 from orchestrator.model_keys import Keys, is_refusal
 from orchestrator.model_versions import MODEL_NAME
 from orchestrator.settings import Settings
@@ -42,18 +43,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """One version of the model in TorchServe.
+    """One version of the model in TorchServe, and what its handler says of itself.
 
     Attributes:
-        default: whether requests that name no version are answered by it.
-        workers: how many it has, in whatever state.
-        ready: how many of them are READY.
+        default, workers, ready, worker_pids, batch_size: as in RegisteredVersion.
         device: "cpu", or "cuda0" and so on; None while no worker is READY.
         codec: "official" or "starter".
         checkpoint: "trained" or "starter".
-        worker_pids: process ids of the READY workers. They alone tell a worker from the one that
-            replaces it: TorchServe describes both with the same id and start time.
-        batch_size: requests that a worker takes at once, at most.
     """
 
     version: str
@@ -117,7 +113,7 @@ class ModelWatch:
         self.status = ModelStatus(ready=False, reason="the model server was not asked yet")
         self._session = session
         self._keys = keys
-        self._models = f"{settings.management_url}/models/{MODEL_NAME}"
+        self._management = settings.management_url
         self._metrics = settings.model_metrics_url
         self._labels: dict[str, dict[str, str]] = {}
         self._looked = asyncio.Condition()
@@ -141,30 +137,26 @@ class ModelWatch:
 
     async def _look(self) -> ModelStatus:
         try:
-            # Only without a version does TorchServe describe the default one, and only with "all"
-            # the others.
-            default = await self._describe("")
-            described = await self._describe("/all")
-            if not default or not described:
+            default = await self._describe(DEFAULT_PATH)
+            registered = RegisteredVersion.read(default, await self._describe(ALL_PATH))
+            if not registered:
                 return ModelStatus(ready=False, reason="the model server has no model yet")
-            pids = {model["modelVersion"]: _ready_pids(model) for model in described}
-            labels = await self._labels_of({version for version in pids if pids[version]})
+            labels = await self._labels_of({each.version for each in registered if each.ready})
         except (aiohttp.ClientError, TimeoutError):
             return ModelStatus(ready=False, reason="the model server does not answer")
         except ModelAwayError as error:
             return ModelStatus(ready=False, reason=str(error))
         versions = tuple(
             LoadedVersion(
-                version=version,
-                default=version == default[0]["modelVersion"],
-                workers=len(model["workers"]),
-                ready=len(pids[version]),
-                worker_pids=pids[version],
-                batch_size=model["batchSize"],
-                **labels.get(version, {}),
+                version=each.version,
+                default=each.default,
+                workers=each.workers,
+                ready=each.ready,
+                worker_pids=each.worker_pids,
+                batch_size=each.batch_size,
+                **labels.get(each.version, {}),
             )
-            for model in described
-            for version in [model["modelVersion"]]
+            for each in registered
         )
         serving = next((each for each in versions if each.default and each.ready), None)
         if serving is None:
@@ -178,14 +170,14 @@ class ModelWatch:
             versions=versions,
         )
 
-    async def _describe(self, which: str) -> list[dict[str, Any]]:
+    async def _describe(self, path: str) -> Described:
         """TorchServe's description of some versions; empty while it knows none.
 
         Raises:
             ModelAwayError: it takes none of the keys that are to be had.
         """
         async with self._session.get(
-            self._models + which,
+            self._management + path,
             middlewares=[self._keys.middleware("management")],
             timeout=LOOK_TIMEOUT,
         ) as response:
@@ -193,7 +185,7 @@ class ModelWatch:
                 raise ModelAwayError("the model server refuses the key that is here")
             if response.status != 200:
                 return []
-            described: list[dict[str, Any]] = await response.json()
+            described: Described = await response.json()
             return described
 
     async def _labels_of(self, ready: set[str]) -> dict[str, dict[str, str]]:
@@ -322,10 +314,6 @@ def _model_info(metrics: str) -> dict[str, dict[str, str]]:
         for sample in family.samples
         if sample.name == MODEL_INFO
     }
-
-
-def _ready_pids(model: dict[str, Any]) -> frozenset[int]:
-    return frozenset(each["pid"] for each in model["workers"] if each["status"] == "READY")
 
 
 def _json(body: bytes) -> dict[str, Any]:

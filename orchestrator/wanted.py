@@ -101,12 +101,11 @@ class WantedVersions:
             chosen = Wanted(version) if before is None else before.with_default(version)
             self.write(replace(chosen, beside=()))
 
-    def archives(self) -> list[Path]:
+    def archives(self, wanted: Wanted | None) -> list[Path]:
         """The archives of what is wanted, the default's first; those that are missing are left out.
 
-        Empty when nothing was written, or the default's archive is missing.
+        Empty when nothing is, or the default's archive is missing.
         """
-        wanted = self.read()
         if wanted is None or not archive_of(self.store, wanted.default).exists():
             return []
         found = (archive_of(self.store, each) for each in (wanted.default, *wanted.beside))

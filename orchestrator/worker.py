@@ -7,7 +7,7 @@ from contextlib import suppress
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from orchestrator.attempt import Attempt
+from orchestrator.attempt import Attempt, Dependencies
 from orchestrator.errors import (
     ConversionError,
     DatabaseAwayError,
@@ -19,14 +19,11 @@ from orchestrator.errors import (
     ModelUnavailableError,
     VersionGoneError,
 )
-from orchestrator.files import Files, part_name
-from orchestrator.fleet import Fleet
+from orchestrator.files import part_name
 from orchestrator.jobs import Job, JobTable
-from orchestrator.leases import Leases
-from orchestrator.metrics import NO_VERSION, Metrics
+from orchestrator.metrics import NO_VERSION
 from orchestrator.slots import Slots
 from orchestrator.sweep import Sweep, keep_result_only
-from orchestrator.torchserve import InferenceClient, ModelWatch
 
 MAX_ATTEMPTS = 5
 # Processes are killed and machines fail through no fault of a job; but one may be that fault.
@@ -47,26 +44,15 @@ class Worker:
     where a job that is deleted can still be taken away.
     """
 
-    def __init__(
-        self,
-        table: JobTable,
-        leases: Leases,
-        files: Files,
-        inference: InferenceClient,
-        watch: ModelWatch,
-        fleet: Fleet,
-        sweep: Sweep,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, table: JobTable, sweep: Sweep, needs: Dependencies) -> None:
         self._table = table
-        self._leases = leases
-        self._files = files
-        self._inference = inference
-        self._watch = watch
-        self._fleet = fleet
         self._sweep = sweep
-        self._metrics = metrics
-        self._slots = Slots(watch.status.capacity)
+        self._needs = needs
+        self._leases = needs.leases
+        self._files = needs.files
+        self._watch = needs.watch
+        self._metrics = needs.metrics
+        self._slots = Slots(needs.watch.status.capacity)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._finishing = False
@@ -171,16 +157,7 @@ class Worker:
             self.wake()
 
     async def _try(self, job: Job) -> None:
-        attempt = Attempt(
-            job,
-            self._leases,
-            self._files,
-            self._inference,
-            self._watch,
-            self._fleet,
-            self._slots,
-            self._metrics,
-        )
+        attempt = Attempt(job, self._needs, self._slots)
         try:
             if job.deaths > MAX_DEATHS:
                 sentence = f"Given up: {job.deaths} processes died while they ran it"

@@ -33,7 +33,12 @@ async def _describe(request: web.Request) -> web.Response:
         return web.Response(status=404)
     workers = [{"status": "READY", "pid": 1}]
     described = [
-        {"modelVersion": version, "batchSize": BATCH_SIZE, "workers": workers}
+        {
+            "modelVersion": version,
+            "batchSize": BATCH_SIZE,
+            "workers": workers,
+            "jobQueueStatus": {"pendingRequests": 0},
+        }
         for version in (loaded if request.path.endswith("/all") else loaded[:1])
     ]
     return web.json_response(described)

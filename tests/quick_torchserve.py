@@ -141,7 +141,8 @@ class QuickTorchServe:
         described = [
             {
                 "modelVersion": version,
-                "workers": [{"status": "READY" if self.ready[version] else "UNLOADING"}],
+                "batchSize": 1,
+                "workers": [{"status": "READY" if self.ready[version] else "UNLOADING", "pid": 1}],
                 "jobQueueStatus": {"pendingRequests": self.pending.get(version, 0)},
             }
             for version in (list(self.ready) if everything else [self.default])

@@ -9,11 +9,11 @@ import pytest
 
 from orchestrator import supervisor as supervisor_module
 from orchestrator.errors import ArchiveError
-from orchestrator.management import RegisteredVersion
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import archive_of
 from orchestrator.settings import Settings
 from orchestrator.supervisor import Supervisor
+from orchestrator.torchserve import LoadedVersion
 from orchestrator.wanted import FILE, Wanted, WantedVersions
 from tests.quick_torchserve import small_archive
 
@@ -71,7 +71,7 @@ def look(server: EndedServer, clock: Clock) -> Callable[..., Wanted | None]:
     """Looks at what serves after so many seconds; returns what is written down then."""
     supervisor = Supervisor(server)
 
-    def at(after_s: float, *versions: RegisteredVersion) -> Wanted | None:
+    def at(after_s: float, *versions: LoadedVersion) -> Wanted | None:
         clock.now += after_s
         supervisor.note(versions)
         return WantedVersions(server.settings).read()
@@ -82,12 +82,12 @@ def look(server: EndedServer, clock: Clock) -> Callable[..., Wanted | None]:
 Look = Callable[..., Wanted | None]
 
 
-def default(version: str, ready: int = 1) -> RegisteredVersion:
-    return RegisteredVersion(version, default=True, ready=ready, pending=0)
+def default(version: str, ready: int = 1) -> LoadedVersion:
+    return LoadedVersion(version, default=True, workers=1, ready=ready)
 
 
-def beside(version: str, ready: int = 1) -> RegisteredVersion:
-    return RegisteredVersion(version, default=False, ready=ready, pending=0)
+def beside(version: str, ready: int = 1) -> LoadedVersion:
+    return LoadedVersion(version, default=False, workers=1, ready=ready)
 
 
 def write(server: ModelServer, wanted: Wanted) -> None:

@@ -64,7 +64,8 @@ class TorchServe:
             return web.Response(status=500)
         self.looks += 1
         workers = [{"status": "READY", "pid": pid} for pid in self.pids]
-        return web.json_response([{"modelVersion": "one", "batchSize": 4, "workers": workers}])
+        described = {"modelVersion": "one", "batchSize": 4, "workers": workers}
+        return web.json_response([described | {"jobQueueStatus": {"pendingRequests": 0}}])
 
     async def metrics(self, request: web.Request) -> web.Response:
         self.metrics_read += 1
