@@ -2,20 +2,19 @@
 
 import functools
 import http.server
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Download, Page, expect, sync_playwright
+from playwright.sync_api import Download, Page, expect
 
+from tests.e2e.musiclab_page import DONE_WITHIN_MS
 from tests.service import Service
 from tests.signals import RATE, SEGMENT, decoded, encoded, noise
 
 HERE = Path(__file__).parent
-DONE_WITHIN_MS = 120_000
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -38,16 +37,6 @@ def frontend(service: Service) -> Iterator[str]:
         yield f"{origin}/frontend.html?api={service.url}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    assert chromium, "this test needs a browser on PATH: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
 
 
 def test_upload_poll_download_cleanup(

@@ -1,0 +1,93 @@
+"""A browser, tracks to choose, and the page of a service."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from orchestrator.settings import PROJECT
+from tests.conftest import settings_in
+from tests.e2e.musiclab_page import MusicLabPage
+from tests.service import Service, running
+from tests.songs import songs
+from tests.tracks import ffmpeg
+
+TRACK_S = 40
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Chromium; until the last test of this folder, as asyncio.run works only without it."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "this test needs a browser on PATH: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser's profile, with nothing in it."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+@pytest.fixture
+def faults(context: BrowserContext) -> Iterator[list[str]]:
+    """What the browser complains of: scripts that fail, and what the policy forbids.
+
+    That a request was refused or came to nothing is no fault of the page's.
+    """
+    said: list[str] = []
+    context.on("weberror", lambda error: said.append(str(error.error)))
+    context.on("console", lambda message: said.append(message.text))
+    yield said
+    assert [each for each in said if not each.startswith("Failed to load resource")] == []
+
+
+@pytest.fixture
+def open_page(faults: list[str], page: Page) -> Callable[[str], MusicLabPage]:
+    """Opens the page that a service has at that address; it may complain of nothing."""
+    built = PROJECT / "frontend" / "dist" / "index.html"
+    assert built.is_file(), "the page is not built: run make setup"
+    return lambda url: MusicLabPage(page).open(url)
+
+
+@pytest.fixture
+def lab(service: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabPage:
+    """The page of the service that makes music."""
+    return open_page(service.url)
+
+
+@pytest.fixture(scope="package")
+def waiting_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """An API without a model: jobs stay in its queue. A track may have 1 MiB."""
+    chosen = {"rate_limit": 0, "max_track_mb": 1}
+    settings = settings_in(tmp_path_factory.mktemp("waiting")).model_copy(update=chosen)
+    with running(settings, "api"):
+        yield Service(settings)
+
+
+@pytest.fixture
+def queue(waiting_room: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabPage:
+    """The page of the API without a model."""
+    return open_page(waiting_room.url)
+
+
+@pytest.fixture(scope="package")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Forty seconds of each of two songs."""
+    folder = tmp_path_factory.mktemp("tracks")
+    first, second = folder / "first.mp3", folder / "second.mp3"
+    for song, track in zip(songs(), (first, second), strict=False):
+        ffmpeg("-i", song, "-t", str(TRACK_S), "-b:a", "96k", track)
+    return first, second

@@ -1,0 +1,144 @@
+"""From two songs to new music, on the page, in Chromium."""
+
+import math
+from pathlib import Path
+
+import sqlalchemy as sa
+from playwright.sync_api import Locator, expect
+
+from orchestrator import schema
+from orchestrator.windows import SECONDS
+from tests.e2e.musiclab_page import MusicLabPage
+from tests.service import Service
+from tests.signals import RATE, SEGMENT, decoded
+from tests.songs import songs, whole
+
+STAGES = ["Upload", "Queue", "Prepare", "Generate", "Save"]
+NOTE_STAGES = """() => {
+    window.stages = [];
+    const note = () => {
+        const now = document.querySelector("#stages [aria-current]");
+        if (now && stages.at(-1) !== now.textContent) stages.push(now.textContent);
+    };
+    const changes = { subtree: true, attributes: true, attributeFilter: ["aria-current"] };
+    new MutationObserver(note).observe(document.querySelector("#stages"), changes);
+}"""
+
+CURSOR = "it => parseFloat(it.style.left)"
+TIME = "it => parseFloat(it.textContent.split(':')[1])"
+
+
+def seconds(time: str) -> float:
+    """Of what the page writes, as 1:23.50."""
+    minutes, rest = time.split(":")
+    return 60 * int(minutes) + float(rest)
+
+
+def windows_of(service: Service, job_id: str) -> list[list[float]]:
+    """The windows of a job as the API took them."""
+    engine = sa.create_engine(f"sqlite:///{service.settings.database_file}")
+    chosen = sa.select(schema.jobs.c.windows).where(schema.jobs.c.id == job_id)
+    with engine.connect() as connection:
+        windows: list[list[float]] = connection.scalars(chosen).one()
+    engine.dispose()
+    return windows
+
+
+def drag(window: Locator, pixels: float) -> None:
+    """Drag it sideways by the mouse."""
+    mouse, box = window.page.mouse, window.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + pixels, y, steps=5)
+    mouse.up()
+
+
+def click_at(waveform: Locator, share: float) -> None:
+    """Click at that share of its width."""
+    box = waveform.bounding_box()
+    assert box is not None
+    waveform.click(position={"x": share * box["width"], "y": box["height"] / 2})
+
+
+def expect_to_go_on(clock: Locator, read: str) -> float:
+    """Wait until what an expression reads of it, in JavaScript, is more than now; returns it."""
+    before = clock.evaluate(read)
+    later = f"([it, before]) => ({read})(it) > before"
+    clock.page.wait_for_function(later, arg=[clock.element_handle(), before])
+    return float(clock.evaluate(read))
+
+
+def test_choose_generate_listen_download_delete(
+    service: Service, lab: MusicLabPage, faults: list[str]
+) -> None:
+    page, (first, second, _) = lab.page, songs()
+    expect(page.get_by_text("Placeholder weights serve")).to_be_visible()
+    expect(lab.generate).to_be_disabled()
+    lab.choose([first, second])
+    for number, song in enumerate((first, second), 1):
+        expect(lab.card(number)).to_contain_text(song.name)
+        length = seconds(lab.card(number).locator(".length").inner_text())
+        assert math.isclose(length, len(whole(song)) / RATE, abs_tol=1)
+
+    lab.start(1).fill("1:23.5")
+    lab.start(1).press("Enter")
+    expect(lab.window(1)).to_have_attribute("aria-valuetext", "1:23.50 to 1:39.50")
+    for key in ("PageUp", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "ArrowLeft"):
+        lab.window(2).press(key)
+    expect(lab.start(2)).to_have_value("0:16.20")
+    drag(lab.window(2), 60)
+    expect(lab.start(2)).not_to_have_value("0:16.20")
+    shown = [seconds(lab.start(number).input_value()) for number in (1, 2)]
+    assert shown[0] == 83.5
+    assert shown[1] > 17
+    assert float(lab.window(2).get_attribute("aria-valuenow") or "") == shown[1]
+
+    lab.card(1).get_by_role("button", name="Play window").click()
+    expect_to_go_on(lab.card(1).locator(".cursor"), CURSOR)
+    lab.card(1).get_by_role("button", name="Stop").click()
+    expect(lab.card(1).get_by_role("button", name="Play window")).to_be_visible()
+
+    page.evaluate(NOTE_STAGES)
+    lab.generate.click()
+    expect(lab.job.get_by_role("heading")).to_be_focused()
+    job_id = lab.job_id()
+    assert windows_of(service, job_id) == [[start, start + SECONDS] for start in shown]
+    lab.expect_music()
+    stages = page.evaluate("stages")
+    assert stages == [name for name in STAGES if name in stages], "not in their order"
+    assert {"Upload", "Generate"} <= set(stages)
+
+    time = lab.job.locator(".time")
+    lab.button("Play").click()
+    expect_to_go_on(time, TIME)
+    before = time.evaluate(TIME)
+    lab.job.get_by_role("radio", name=first.name).check()
+    after = expect_to_go_on(time, TIME)
+    assert before <= after < before + 5
+    click_at(lab.job.locator(".waveform"), 0.75)
+    sought = time.evaluate(TIME)
+    assert 11.9 < sought < 15
+    expect_to_go_on(time, TIME)
+    lab.button("Pause").click()
+    expect(lab.button("Play")).to_be_visible()
+
+    with page.expect_download() as started:
+        lab.job.get_by_role("link", name="Download").click()
+    assert started.value.suggested_filename == "generated_music.wav"
+    assert len(decoded(Path(started.value.path()).read_bytes())) == SEGMENT
+
+    lab.window(1).press("Home")
+    lab.button("Again with other windows").click()
+    expect(lab.start(1)).to_have_value("1:23.50")
+    assert seconds(lab.start(2).input_value()) == shown[1]
+
+    lab.button("Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Keep").click()
+    expect(lab.history).to_have_count(1)
+    lab.delete()
+    expect(lab.history).to_have_count(0)
+    expect(lab.job).to_be_hidden()
+    assert service.call("GET", f"/api/status/{job_id}").status_code == 404
+    assert faults == []
