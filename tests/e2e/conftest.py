@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from orchestrator.settings import PROJECT
+from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
 from tests.e2e.musiclab_page import MusicLabPage
+from tests.postgres import PostgresServer
 from tests.service import Service, running
 from tests.songs import songs
+from tests.tables import new_id
 from tests.tracks import ffmpeg
 
 TRACK_S = 40
@@ -69,17 +71,30 @@ def lab(service: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabP
 
 
 @pytest.fixture(scope="package")
-def waiting_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """An API without a model: jobs stay in its queue. A track may have 1 MiB."""
-    chosen = {"rate_limit": 0, "max_track_mb": 1}
-    settings = settings_in(tmp_path_factory.mktemp("waiting")).model_copy(update=chosen)
+def waiting_settings(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
+) -> Callable[..., Settings]:
+    """Settings for an API without a worker or a model, with others chosen beside these."""
+
+    def choose(**others: object) -> Settings:
+        chosen = {"rate_limit": 0, "max_track_mb": 1} | others
+        chosen["database_url"] = postgres.create_database(f"waiting_{new_id()}")
+        return settings_in(tmp_path_factory.mktemp("waiting")).model_copy(update=chosen)
+
+    return choose
+
+
+@pytest.fixture(scope="package")
+def waiting_room(waiting_settings: Callable[..., Settings]) -> Iterator[Service]:
+    """An API in whose queue jobs stay; a track may have 1 MiB."""
+    settings = waiting_settings()
     with running(settings, "api"):
         yield Service(settings)
 
 
 @pytest.fixture
 def queue(waiting_room: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabPage:
-    """The page of the API without a model."""
+    """The page of the API in whose queue jobs stay."""
     return open_page(waiting_room.url)
 
 
