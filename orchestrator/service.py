@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -39,7 +40,7 @@ async def serve(
     app = create_app(settings)
     server.start()
     try:
-        watching = _keep_serving(app, server, on_ready)
+        watching = partial(_keep_serving, app, server, on_ready)
         await _run(app, "API", settings.api_host, settings.api_port, watching)
     finally:
         await asyncio.to_thread(server.stop)
@@ -47,8 +48,9 @@ async def serve(
 
 async def serve_orchestrator(settings: Settings, on_ready: Callable[[], None]) -> None:
     """Serve the API with its worker, and leave TorchServe to whoever runs it."""
+    say_ready = partial(_say_ready, on_ready)
     app = create_app(settings)
-    await _run(app, "API", settings.api_host, settings.api_port, _say_ready(on_ready))
+    await _run(app, "API", settings.api_host, settings.api_port, say_ready)
 
 
 async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -58,8 +60,9 @@ async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
         SettingsError: there is no database that processes can share.
     """
     _check_shared(settings, "api")
+    say_ready = partial(_say_ready, on_ready)
     app = create_app(settings, runs_jobs=False)
-    await _run(app, "API", settings.api_host, settings.api_port, _say_ready(on_ready))
+    await _run(app, "API", settings.api_host, settings.api_port, say_ready)
 
 
 async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -69,8 +72,9 @@ async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None
         SettingsError: there is no database that processes can share.
     """
     _check_shared(settings, "worker")
+    say_ready = partial(_say_ready, on_ready)
     app = create_worker_app(settings)
-    await _run(app, "WORKER", settings.worker_host, settings.worker_port, _say_ready(on_ready))
+    await _run(app, "WORKER", settings.worker_host, settings.worker_port, say_ready)
 
 
 def _check_shared(settings: Settings, command: str) -> None:
@@ -83,9 +87,13 @@ def _check_shared(settings: Settings, command: str) -> None:
 
 
 async def _run(
-    app: web.Application, name: str, host: str, port: int, beside: Coroutine[Any, Any, None]
+    app: web.Application,
+    name: str,
+    host: str,
+    port: int,
+    beside: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """Serve an application and run something beside it, until that fails or a signal comes.
+    """Serve an application and then run something beside it, until that fails or a signal comes.
 
     Jobs at work then have their grace time, which a second signal ends.
     """
@@ -94,7 +102,7 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
-    tasks = {asyncio.create_task(beside)}
+    tasks: set[asyncio.Task[None]] = set()
     try:
         await runner.setup()
         await _listen(runner, name, host, port)
@@ -102,7 +110,7 @@ async def _run(
         # all modules, and nobody is answered for 50 to 100 ms.
         gc.collect()
         gc.freeze()
-        tasks.add(asyncio.create_task(signals.get()))
+        tasks |= {asyncio.create_task(beside()), asyncio.create_task(signals.get())}
         await _first(tasks)
         if WORKER in app:
             # The API goes on answering meanwhile.
