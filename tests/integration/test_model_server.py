@@ -82,12 +82,14 @@ def test_killing_the_command_ends_torchserve_too(starter_archive: Path, settings
             time.sleep(0.2)
 
 
-def test_serves_on_the_java_of_the_wheel(
+def test_serves_on_the_java_of_the_wheel_and_keeps_what_it_compiled(
     starter_archive: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.java.shutil.which", lambda name: None)
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
     with ModelServer(settings, starter_archive) as server:
         server.wait_ready()
+        assert list((server.folder / "compiled").rglob("*.nbc")), "the next worker compiles again"
         (java,) = [
             p for p in torchserve_processes(settings) if "ModelServer" in " ".join(p.cmdline())
         ]
