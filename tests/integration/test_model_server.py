@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator import model_server as model_server_module
 from orchestrator import model_versions
 from orchestrator.errors import ModelServerError
 from orchestrator.model_server import ModelServer
@@ -145,7 +146,10 @@ def test_its_health_is_told_by_a_command(model_server: ModelServer, settings: Se
     assert "TorchServe does not answer" in away.stderr
 
 
-def test_a_taken_port_is_named(model_server: ModelServer, settings: Settings) -> None:
+def test_a_taken_port_is_named(
+    model_server: ModelServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_server_module, "FREED_WITHIN_S", 0.2)
     taken = model_server.settings.management_port
     beside = settings.model_copy(update={"management_port": taken})
     server = ModelServer(beside, model_server.archive)
