@@ -151,7 +151,7 @@ generate.addEventListener("click", () => {
 });
 access.addEventListener("submit", (event) => {
   event.preventDefault();
-  useApiKey(find<HTMLInputElement>(access, "input").value);
+  useApiKey(find<HTMLInputElement>(access, "input[type=password]").value);
   access.hidden = true;
   if (jobs.shown?.trouble?.code === "unauthorized") jobs.retry(jobs.shown);
 });
