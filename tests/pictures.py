@@ -1,0 +1,250 @@
+"""Pictures of every state of the page, wide and narrow, light and dark: to be looked at.
+
+`python -m tests.pictures --to FOLDER`. A MusicLab with starter weights serves the page and makes
+the music; states that would pass too quickly are held by answers that stand in for the API's.
+"""
+
+import argparse
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+from tests.conftest import settings_in
+from tests.e2e.musiclab_page import MusicLabPage
+from tests.service import Service, running
+from tests.songs import songs
+from tests.tracks import ffmpeg
+
+WIDTHS = (1280, 390)
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+HEIGHT = 800
+SETTLED_MS = 600  # waveforms are drawn in the next frames
+NOTICED_WITHIN_MS = 15_000
+
+JOB_ID = "0123456789abcdef0123456789abcdef"
+QUEUED: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "status": "queued",
+    "progress": 0,
+    "message": "Waiting in the queue",
+    "queue_position": 3,
+    "eta_seconds": 42.0,
+    "model_version": None,
+    "codec": None,
+}
+RUNNING = QUEUED | {"status": "running", "eta_seconds": 2.0, "queue_position": None}
+STAGES = {
+    "converting": (10, "Converting audio to WAV..."),
+    "extracting": (30, "Extracting audio segments..."),
+    "waiting": (40, "Waiting for the model..."),
+    "generating": (50, "Generating music..."),
+    "saving": (95, "Saving output..."),
+}
+FAILED = QUEUED | {
+    "status": "failed",
+    "message": "track2 is 9.3 s long, so that a window which starts at 30 s has nothing to hear",
+    "error_code": "window_past_end",
+}
+TOO_MANY = {
+    "detail": "You have made 10 requests in a minute; try again in 30 s",
+    "code": "too_many_requests",
+}
+NO_MODEL = {
+    "model_loaded": False,
+    "reason": "TorchServe does not answer",
+    "checkpoint": None,
+    "codec": None,
+}
+
+
+class Photographer:
+    """Takes the page through its states, and a picture of each."""
+
+    def __init__(self, page: Page, service: Service, tracks: Path, to: Path, variant: str) -> None:
+        self.page = page
+        self.lab = MusicLabPage(page)
+        self.service = service
+        self.tracks = tracks
+        self.to = to
+        self.variant = variant
+        self.numbers = itertools.count(1)
+
+    def shoot(self, state: str) -> None:
+        self.page.wait_for_timeout(SETTLED_MS)
+        name = f"{next(self.numbers):02}-{state}-{self.variant}.png"
+        self.page.screenshot(path=self.to / name, full_page=True)
+
+    @contextmanager
+    def instead(self, pattern: str, answer: Callable[[Route], None]) -> Iterator[None]:
+        self.page.route(pattern, answer)
+        yield
+        self.page.unroute(pattern, answer)
+
+    @contextmanager
+    def job(self, document: dict[str, Any]) -> Iterator[None]:
+        """A job that stays in that state."""
+        accepted = {"job_id": JOB_ID, "status": "queued", "message": "Generation started"}
+        with (
+            self.instead("**/api/generate", lambda route: route.fulfill(status=202, json=accepted)),
+            self.instead("**/api/events/*", lambda route: _tell(route, document)),
+            self.instead("**/api/status/*", lambda route: route.fulfill(json=document)),
+            self.instead("**/api/cleanup/*", lambda route: route.fulfill(json={"message": ""})),
+        ):
+            self.lab.generate.click()
+            yield
+            self.remove()
+
+    def remove(self) -> None:
+        self.lab.job.locator("#discard").click()
+        expect(self.lab.job).to_be_hidden()
+
+    def choosing(self) -> None:
+        lab = self.lab.open(self.service.url)
+        expect(self.page.get_by_text("Placeholder weights serve")).to_be_visible()
+        self.shoot("empty-with-starter-weights")
+        lab.put(1, self.tracks / "notes.txt")
+        expect(lab.refusal(1)).to_be_visible()
+        self.shoot("wrong-kind")
+        lab.put(1, self.tracks / "text.wav")
+        expect(lab.refusal(1)).to_contain_text("audio")
+        self.shoot("undecodable")
+        lab.put(1, self.tracks / "short.mp3")
+        expect(lab.window(1)).to_be_visible()
+        lab.put(2, self.tracks / "lossless.m4a")
+        expect(self.page.get_by_text("This browser cannot play this file")).to_be_visible()
+        self.shoot("short-track-and-one-that-cannot-be-played")
+        self.page.reload()
+        first, second, *_ = songs()
+        lab.put(1, first)
+        expect(lab.window(1)).to_be_visible()
+        self.shoot("one-track")
+        lab.choose((first, second))
+        lab.start(1).fill("1:30")
+        lab.start(1).press("Enter")
+        lab.start(2).fill("soon")
+        lab.start(2).press("Enter")
+        self.shoot("two-tracks-and-a-time-that-is-none")
+        lab.start(2).fill("2:00.5")
+        lab.start(2).press("Enter")
+        lab.card(2).get_by_label("Zoom").fill("60")
+        self.shoot("two-tracks-zoomed")
+
+    def working(self) -> None:
+        with self.instead("**/api/generate", lambda route: None):  # for as long as we look
+            self.lab.generate.click()
+            expect(self.lab.job.get_by_text("Uploading")).to_be_visible()
+            self.shoot("uploading")
+            self.remove()
+        with self.instead("**/api/generate", lambda route: _refuse(route, 429, TOO_MANY)):
+            self.lab.generate.click()
+            expect(self.lab.job.get_by_text("10 requests")).to_be_visible()
+            self.shoot("not-sent")
+            self.remove()
+        with self.job(QUEUED):
+            self.shoot("queued")
+        for stage, (progress, message) in STAGES.items():
+            with self.job(RUNNING | {"progress": progress, "message": message}):
+                self.shoot(stage)
+        with self.job(FAILED):
+            self.shoot("failed")
+        self.away()
+
+    def away(self) -> None:
+        notice = self.page.locator("#notice")
+        with (
+            self.job(QUEUED),
+            self.instead("**/api/events/*", _cut_off),
+            self.instead("**/api/status/*", _cut_off),
+        ):
+            with self.instead("**/health", _cut_off):
+                self.page.evaluate("dispatchEvent(new Event('online'))")  # look anew, now
+                expect(notice).to_contain_text("cannot be reached", timeout=NOTICED_WITHIN_MS)
+                self.shoot("service-away")
+            with self.instead("**/health", lambda route: route.fulfill(json=NO_MODEL)):
+                expect(notice).to_contain_text("No model is ready", timeout=NOTICED_WITHIN_MS)
+                self.shoot("no-model")
+
+    def listening(self) -> None:
+        self.lab.generate.click()
+        self.lab.expect_music()
+        self.shoot("done")
+        self.lab.button("Play").click()
+        self.lab.job.get_by_role("radio").nth(1).check()
+        self.page.wait_for_timeout(2_000)
+        self.lab.button("Pause").click()
+        self.shoot("comparing")
+        self.lab.button("Delete").click()
+        self.shoot("deleting")
+        self.page.get_by_role("button", name="Keep").click()
+        self.page.reload()
+        self.lab.expect_music()
+        self.lab.card(1).get_by_label("Window starts at").fill("3:00")
+        self.lab.card(1).get_by_label("Window starts at").press("Enter")
+        refused = {"detail": "Send one of the API's keys as X-API-Key", "code": "unauthorized"}
+        with self.instead("**/api/generate", lambda route: _refuse(route, 401, refused)):
+            self.lab.generate.click()
+            expect(self.page.get_by_label("API key")).to_be_visible()
+            self.shoot("key-needed-and-history")
+
+
+def _cut_off(route: Route) -> None:
+    route.abort()
+
+
+def _tell(route: Route, document: dict[str, Any]) -> None:
+    route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(document)}\n\n")
+
+
+def _refuse(route: Route, status: int, body: dict[str, str]) -> None:
+    route.fulfill(status=status, json=body, headers={"Retry-After": "30"})
+
+
+def make_tracks(folder: Path) -> None:
+    """Files that are not like a song of some minutes."""
+    song = songs()[0]
+    (folder / "notes.txt").write_text("no music")
+    (folder / "text.wav").write_text("no music, whatever its name says")
+    ffmpeg("-i", song, "-t", "9.3", folder / "short.mp3")
+    ffmpeg("-i", song, "-t", "40", "-vn", "-c:a", "alac", folder / "lossless.m4a")
+
+
+def take_all(browser: Browser, service: Service, tracks: Path, to: Path) -> None:
+    for width, theme in itertools.product(WIDTHS, THEMES):
+        context = browser.new_context(
+            viewport={"width": width, "height": HEIGHT}, color_scheme=theme
+        )
+        page = context.new_page()
+        photographer = Photographer(page, service, tracks, to, f"{width}-{theme}")
+        photographer.choosing()
+        photographer.working()
+        photographer.listening()
+        context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, required=True, help="folder for the pictures")
+    to: Path = parser.parse_args().to
+    to.mkdir(parents=True, exist_ok=True)
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("this needs a browser on PATH: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_tracks(folder)
+        settings = settings_in(folder).model_copy(update={"rate_limit": 0})
+        with running(settings, "up"), sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            take_all(browser, Service(settings), folder, to)
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
