@@ -17,6 +17,7 @@ export class TrackCard {
   private readonly start: HTMLInputElement;
   private readonly playButton: HTMLButtonElement;
   private chosen: Chosen | null = null;
+  private lookedAt: string | null = null;
   private samples: Float32Array<ArrayBuffer> | null = null;
   private slider: WindowSlider | null = null;
   private playback: Playback | null = null;
@@ -50,6 +51,11 @@ export class TrackCard {
     zoom.addEventListener("input", () => this.slider?.zoom(Number(zoom.value) / 100));
   }
 
+  /** Of the file that is chosen or looked at. */
+  get fileId(): string | null {
+    return this.lookedAt;
+  }
+
   /** What is chosen; null while there is nothing that could be sent. */
   get choice(): Chosen | null {
     return this.chosen;
@@ -61,6 +67,7 @@ export class TrackCard {
     try {
       await checkName(this.field, file).catch(unlessAway);
       const fileId = this.files.add(file);
+      if (turn === this.turn) this.lookedAt = fileId;
       const samples = await this.files.samples(fileId);
       // What this browser cannot decode, MusicLab perhaps can.
       const duration = samples ? samples.length / RATE : await checkContent(this.field, file);
@@ -73,6 +80,7 @@ export class TrackCard {
   /** Take what was chosen for an earlier job. */
   async restore(chosen: Chosen): Promise<void> {
     const turn = this.begin(`Looking at ${chosen.name}…`);
+    this.lookedAt = chosen.fileId;
     const [file, samples] = await Promise.all([
       this.files.get(chosen.fileId),
       this.files.samples(chosen.fileId),
@@ -95,6 +103,7 @@ export class TrackCard {
     this.slider?.destroy();
     this.slider = null;
     this.chosen = null;
+    this.lookedAt = null;
     this.samples = null;
     this.showChosen(false);
     find(this.element, ".error").hidden = true;
