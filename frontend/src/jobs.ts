@@ -305,8 +305,17 @@ async function isThere(): Promise<boolean> {
   }
 }
 
-/** In one tab at a time, where the browser can tell them apart: it can on secure origins. */
+/** In one tab at a time, where the browser may tell them apart: on secure origins, with cookies. */
 async function exclusively(name: string, work: () => Promise<void>): Promise<void> {
-  if (navigator.locks) await navigator.locks.request(name, work);
-  else await work();
+  let begun = false;
+  const begin = () => {
+    begun = true;
+    return work();
+  };
+  try {
+    if (navigator.locks) return await navigator.locks.request(name, begin);
+  } catch (error) {
+    if (begun) throw error;
+  }
+  await work();
 }
