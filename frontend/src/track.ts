@@ -2,7 +2,7 @@
 
 import { Away, checkContent, checkName, type Field, Refusal } from "./api";
 import { cut, RATE } from "./audio";
-import { find, fromTemplate, say, sayOrHide } from "./dom";
+import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import type { Files } from "./files";
 import { type Playback, play } from "./player";
 import { WindowSlider } from "./slider";
@@ -71,7 +71,10 @@ export class TrackCard {
       const samples = await this.files.samples(fileId);
       // What this browser cannot decode, MusicLab perhaps can.
       const duration = samples ? samples.length / RATE : await checkContent(this.field, file);
-      if (turn === this.turn) this.take({ fileId, name: file.name, duration, start: 0 }, samples);
+      if (turn !== this.turn) return;
+      this.take({ fileId, name: file.name, duration, start: 0 }, samples);
+      // The field itself says that no file is chosen, as it is emptied.
+      tell(`${this.label}: ${file.name}, ${windowText(0, duration)} is chosen.`);
     } catch (error) {
       if (turn === this.turn) this.refuse(error);
     }
@@ -168,7 +171,7 @@ export class TrackCard {
     this.start.setAttribute("aria-invalid", String(start === null));
     if (start === null) {
       const example = "Type seconds, as 83.5, or minutes and seconds, as 1:23.5.";
-      sayOrHide(find(this.element, ".note"), `${this.start.value} is not a time. ${example}`);
+      this.object(`${this.start.value} is not a time. ${example}`);
       return;
     }
     const fitting = fitStart(start, duration);
@@ -176,9 +179,13 @@ export class TrackCard {
     this.slider?.moveTo(fitting);
     this.slider?.reveal();
     if (duration !== null && start > fitting + 0.01) {
-      const last = `The window starts at ${formatTime(fitting)} at the latest.`;
-      sayOrHide(find(this.element, ".note"), last);
+      this.object(`The window starts at ${formatTime(fitting)} at the latest.`);
     }
+  }
+
+  private object(sentence: string): void {
+    sayOrHide(find(this.element, ".note"), sentence);
+    tell(sentence);
   }
 
   private moved(start: number): void {
