@@ -3,7 +3,8 @@
 EnCodec applies ELU to nearly every activation it computes. On a CPU with AVX512 PyTorch's takes two
 to four times as long as this one, and adding a residual and padding for the next convolution are
 two more passes. This kernel does all three in one, right to the last bit or two. Numba compiles it
-when it is first called, which takes seconds but no compiler on the machine.
+when it is first called, which takes seconds but no compiler on the machine; where NUMBA_CACHE_DIR
+names a folder, it is kept there for the next process.
 """
 
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numba import njit, prange
+from numba.core import config
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -28,6 +30,9 @@ ROUNDING = np.float32(1.5 * 2**23)  # adding it rounds to the nearest integer
 C2, C3, C4, C5, C6, C7 = (np.float32(1 / f) for f in (2, 6, 24, 120, 720, 5040))
 EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
 ZERO, ONE = np.float32(0), np.float32(1)
+
+KEPT = bool(config.CACHE_DIR)  # type: ignore[attr-defined]
+config.CACHE_LOCATOR_CLASSES = "handlers.compiled.ByContent"  # type: ignore[attr-defined]
 
 
 def elu(x: Tensor, plus: Tensor | None, left: int, padding: Padding) -> Tensor:
@@ -84,11 +89,6 @@ def _elu(x: np.float32) -> np.float32:
 
 
 @njit(inline="always")
-def _same(x: np.float32) -> np.float32:
-    return x
-
-
-@njit(inline="always")
 def _from_bfloat16(bits: np.uint16) -> np.float32:
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
@@ -101,10 +101,10 @@ def _to_bfloat16(x: np.float32) -> np.uint16:
     return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
-def _kernel(load: Any, store: Any) -> Any:
-    """The kernel for numbers that are loaded to float32 and stored from it by these functions."""
+def _kernel(bfloat16: bool) -> Any:
+    """The kernel for the bits of bfloat16, or for float32."""
 
-    @njit(parallel=True, fastmath={"contract", "nsz"}, error_model="numpy")
+    @njit(cache=KEPT, parallel=True, fastmath={"contract", "nsz"}, error_model="numpy")
     def elu_rows(x: NDArray[Any], plus: NDArray[Any] | None, out: NDArray[Any]) -> None:
         rows, columns = x.shape
         chunks = (columns + CHUNK - 1) // CHUNK
@@ -115,16 +115,23 @@ def _kernel(load: Any, store: Any) -> Any:
             out_part = out[row, begin : begin + CHUNK]
             if plus is None:
                 for i in range(x_part.size):
-                    out_part[i] = store(_elu(load(x_part[i])))
+                    if bfloat16:
+                        out_part[i] = _to_bfloat16(_elu(_from_bfloat16(x_part[i])))
+                    else:
+                        out_part[i] = _elu(x_part[i])
             else:
                 plus_part = plus[row, begin : begin + CHUNK]
                 for i in range(x_part.size):
-                    out_part[i] = store(_elu(load(x_part[i]) + load(plus_part[i])))
+                    if bfloat16:
+                        total = _from_bfloat16(x_part[i]) + _from_bfloat16(plus_part[i])
+                        out_part[i] = _to_bfloat16(_elu(total))
+                    else:
+                        out_part[i] = _elu(x_part[i] + plus_part[i])
 
     return elu_rows
 
 
 KERNELS = {
-    torch.float32: _kernel(_same, _same),
-    torch.bfloat16: _kernel(_from_bfloat16, _to_bfloat16),
+    torch.float32: _kernel(bfloat16=False),
+    torch.bfloat16: _kernel(bfloat16=True),
 }

@@ -20,11 +20,13 @@ class SinusoidalEncoding(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        position = torch.arange(MAX_FRAMES, dtype=torch.float32)[:, None]
-        rate = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))
         table = torch.zeros(1, MAX_FRAMES, d_model)
-        table[0, :, 0::2] = torch.sin(position * rate)
-        table[0, :, 1::2] = torch.cos(position * rate[: d_model // 2])
+        # Where only the shape is asked for, arange would import sympy, which takes a second.
+        if not table.is_meta:
+            position = torch.arange(MAX_FRAMES, dtype=torch.float32)[:, None]
+            rate = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))
+            table[0, :, 0::2] = torch.sin(position * rate)
+            table[0, :, 1::2] = torch.cos(position * rate[: d_model // 2])
         self.register_buffer("pe", table)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -58,7 +58,9 @@ class MusicLabHandler:
     def initialize(self, context: Any) -> None:
         """Load the archive onto the worker's device and generate once, so that READY means ready.
 
-        The first batch is a full one: what it needs (memory, compiled code) is there from then on.
+        A GPU generates a full batch: what that needs (memory, compiled code) is there from then on.
+        On a CPU, where the codec takes a batch one by one, a lone job brings all but a tenth of a
+        second, which the first full batch takes longer.
 
         Raises:
             MusicLabError: the device or the archive is not what it should be.
@@ -72,7 +74,8 @@ class MusicLabHandler:
         self.pipeline, manifest = load_archive(Path(properties["model_dir"]), device, precision)
         self.device = device
         self.labels = [manifest["version"], str(device).replace(":", "")]
-        silence = torch.zeros(config.get("batchSize", 1), 1, SEGMENT_SAMPLES)
+        jobs = 1 if device.type == "cpu" else config.get("batchSize", 1)
+        silence = torch.zeros(jobs, 1, SEGMENT_SAMPLES)
         if not self.pipeline.generate(silence, silence).waveforms.isfinite().all():
             raise CheckpointError("the model makes NaN or infinity of silence; it cannot serve")
         codec = manifest["codec"]["kind"]

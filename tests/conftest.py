@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.postgres import PostgresServer, postgres_server
 from tests.s3 import S3Server, s3_server
 from tests.service import Service, running
 from tests.tables import Backend, new_id
+
+# The model's workers find what those before them compiled, whatever folders they have.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(PROJECT / ".cache" / "numba"))
 
 PORTS = [name for name in Settings.model_fields if name.endswith("_port")]
 

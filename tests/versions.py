@@ -65,6 +65,22 @@ def manage(client: ModelClient, method: str, path: str, **parameters: str) -> No
 Change = Callable[[str, bytes], bytes | None]
 
 
+def unchanged(name: str, content: bytes) -> bytes:
+    return content
+
+
+def with_text(file: str, old: str, new: str) -> Change:
+    """The change of a text in one file."""
+
+    def change(name: str, content: bytes) -> bytes:
+        if name != file:
+            return content
+        assert old.encode() in content, f"{file} no longer holds {old!r}; adapt the test"
+        return content.replace(old.encode(), new.encode())
+
+    return change
+
+
 def altered(settings: Settings, source: str, version: str, change: Change) -> str:
     """Put a copy of an archive into the store, with other files in it.
 

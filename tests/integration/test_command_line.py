@@ -129,20 +129,20 @@ def test_doctor_finds_all_that_is_needed_here(settings: Settings, tmp_path: Path
 
 
 def test_up_stops_without_a_trace_and_goes_on_where_it_was(
-    settings: Settings, tracks: list[Path]
+    packed: Settings, tracks: list[Path]
 ) -> None:
-    service = Service(settings)
+    service = Service(packed)
     files = {f"track{number}": path.open("rb") for number, path in enumerate(tracks, 1)}
-    with running(settings, "up") as first:
+    with running(packed, "up") as first:
         job_id = service.generate(files).json()["job_id"]
         for file in files.values():
             file.close()
         first.send_signal(signal.SIGINT)
         assert first.wait(ENDED_WITHIN_S) == 0
-        assert torchserve_processes(settings) == []
-    with running(settings, "up") as second:
+        assert torchserve_processes(packed) == []
+    with running(packed, "up") as second:
         assert service.finished(job_id)["status"] == "completed"
-        os.kill(torchserve_processes(settings)[0].pid, signal.SIGKILL)
+        os.kill(torchserve_processes(packed)[0].pid, signal.SIGKILL)
         deadline = time.monotonic() + 60
         while service.call("GET", "/health").json()["status"] == "healthy":
             assert time.monotonic() < deadline, "health did not notice that TorchServe is gone"

@@ -14,7 +14,17 @@ from tests.conftest import settings_in
 from tests.model_client import ModelClient
 from tests.service import Service, command, environment, running
 from tests.swaps.run import run as run_swaps
-from tests.versions import FIRST, SECOND, Change, altered, manage, pack_two, register
+from tests.versions import (
+    FIRST,
+    SECOND,
+    Change,
+    altered,
+    manage,
+    pack_two,
+    register,
+    unchanged,
+    with_text,
+)
 
 WITHIN_S = 90
 POLL_S = 0.5
@@ -116,7 +126,7 @@ def test_a_deployed_version_outlives_torchserve_and_one_command_goes_back(
 
 
 def test_two_versions_side_by_side_until_one_is_removed(serving_first: Service) -> None:
-    copy = altered(serving_first.settings, SECOND, "spare", lambda name, content: content)
+    copy = altered(serving_first.settings, SECOND, "spare", unchanged)
     deploy(serving_first, copy, "--keep-old")
     assert (default(serving_first), versions(serving_first)) == (copy, {FIRST, copy})
     assert wanted(serving_first) == Wanted(copy, (FIRST,), (FIRST,))
@@ -151,16 +161,6 @@ def kill_torchserve(service: Service) -> None:
 
 def without(lost: str) -> Change:
     return lambda name, content: None if name == lost else content
-
-
-def with_text(file: str, old: str, new: str) -> Change:
-    def change(name: str, content: bytes) -> bytes:
-        if name != file:
-            return content
-        assert old.encode() in content, f"{file} no longer holds {old!r}; adapt the test"
-        return content.replace(old.encode(), new.encode())
-
-    return change
 
 
 BROKEN = {

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator import model_server as model_server_module
 from orchestrator import model_versions
 from orchestrator.errors import ModelServerError
 from orchestrator.model_server import ModelServer
@@ -82,12 +83,14 @@ def test_killing_the_command_ends_torchserve_too(starter_archive: Path, settings
             time.sleep(0.2)
 
 
-def test_serves_on_the_java_of_the_wheel(
+def test_serves_on_the_java_of_the_wheel_and_keeps_what_it_compiled(
     starter_archive: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.java.shutil.which", lambda name: None)
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
     with ModelServer(settings, starter_archive) as server:
         server.wait_ready()
+        assert list((server.folder / "compiled").rglob("*.nbc")), "the next worker compiles again"
         (java,) = [
             p for p in torchserve_processes(settings) if "ModelServer" in " ".join(p.cmdline())
         ]
@@ -143,7 +146,10 @@ def test_its_health_is_told_by_a_command(model_server: ModelServer, settings: Se
     assert "TorchServe does not answer" in away.stderr
 
 
-def test_a_taken_port_is_named(model_server: ModelServer, settings: Settings) -> None:
+def test_a_taken_port_is_named(
+    model_server: ModelServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_server_module, "FREED_WITHIN_S", 0.2)
     taken = model_server.settings.management_port
     beside = settings.model_copy(update={"management_port": taken})
     server = ModelServer(beside, model_server.archive)

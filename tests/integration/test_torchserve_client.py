@@ -14,10 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestrator import model_versions
 from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
 from orchestrator.model_keys import Keys
 from orchestrator.model_server import ModelServer
+from orchestrator.model_versions import archive_of, store
 from orchestrator.settings import Settings
 from orchestrator.torchserve import InferenceClient, LoadedVersion, ModelStatus, ModelWatch
 from tests.conftest import settings_in
@@ -25,6 +25,7 @@ from tests.log_lines import Line, lines_of
 from tests.model_client import ModelClient
 from tests.service import torchserve_processes
 from tests.signals import SEGMENT, decoded, encoded, noise
+from tests.versions import Change, altered, unchanged, with_text
 
 TRACKS = encoded(noise(SEGMENT, 1)), encoded(noise(SEGMENT, 2))
 JOB = "b1946ac92492d2347c6235b4d2611184"
@@ -34,28 +35,31 @@ KNOWN_WITHIN_S = 8.0  # of a worker's end, by the request that it had
 Scenario = Callable[[InferenceClient, ModelWatch], Coroutine[Any, Any, None]]
 
 
+Load = Callable[[str, Change], None]
+
+
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+def own_server(
+    starter_archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
     """A TorchServe that nobody else uses: here workers are killed and versions loaded."""
     settings = settings_in(tmp_path_factory.mktemp("own"))
-    with ModelServer(settings, pack(settings, "first")) as server:
+    store(settings, starter_archive)
+    altered(settings, "starter", "first", unchanged)
+    with ModelServer(settings, archive_of(settings.model_store, "first")) as server:
         server.wait_ready()
         yield server
 
 
-def pack(settings: Settings, version: str) -> Path:
-    ingredients = model_versions.choose_ingredients(settings)
-    return model_versions.pack(settings, ingredients, version)
-
-
 @pytest.fixture
-def load(own_server: ModelServer) -> Iterator[Callable[[str], None]]:
-    """Packs the present code as a version and loads it beside the first."""
+def load(own_server: ModelServer) -> Iterator[Load]:
+    """Loads a version beside the first, from which it has one change."""
     loaded = []
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 
-    def load_version(version: str) -> None:
-        archive = pack(own_server.settings, version)
+    def load_version(version: str, change: Change) -> None:
+        altered(own_server.settings, "first", version, change)
+        archive = archive_of(own_server.settings.model_store, version)
         answer = manage("POST", "/models", url=archive.name, initial_workers=1, synchronous="true")
         assert answer.status_code == 200, answer.text
         loaded.append(version)
@@ -217,10 +221,10 @@ def test_a_killed_worker_is_known_soon_and_the_next_one_serves(own_server: Model
 
 
 def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
-    own_server: ModelServer, load: Callable[[str], None]
+    own_server: ModelServer, load: Load
 ) -> None:
     manage = ModelClient(own_server.settings, own_server.key_file).manage
-    load("second")
+    load("second", unchanged)
 
     async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
         both = {loaded.version: loaded for loaded in watch.status.versions}
@@ -250,15 +254,9 @@ def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
     run(own_server.settings, scenario)
 
 
-def test_no_worker_is_away_and_code_that_raises_is_not(
-    own_server: ModelServer,
-    load: Callable[[str], None],
-    changed_code: Callable[[str, str, str], None],
-) -> None:
-    changed_code(
-        "musiclab_handler.py", "started = time.perf_counter()", "raise ValueError('on purpose')"
-    )
-    load("raising")
+def test_no_worker_is_away_and_code_that_raises_is_not(own_server: ModelServer, load: Load) -> None:
+    raising = "raise ValueError('on purpose')"
+    load("raising", with_text("musiclab_handler.py", "started = time.perf_counter()", raising))
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 
     # TorchServe answers 503 in both cases.

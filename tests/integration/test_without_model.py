@@ -6,12 +6,15 @@ import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
+from orchestrator import worker
 from orchestrator.app import create_app
 from orchestrator.settings import Settings
 from tests.signals import RATE, encoded, noise
 
 
-def test_jobs_wait_and_can_be_deleted(settings: Settings) -> None:
+def test_jobs_wait_and_can_be_deleted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "POLL_S", 0.05)
+
     async def scenario() -> None:
         async with TestClient(TestServer(create_app(settings))) as client:
             health = await (await client.get("/health")).json()
@@ -25,7 +28,7 @@ def test_jobs_wait_and_can_be_deleted(settings: Settings) -> None:
             assert accepted.status == 202
             job_id = (await accepted.json())["job_id"]
 
-            await asyncio.sleep(3)  # time in which a worker that does not wait would try
+            await asyncio.sleep(1)  # time in which a worker that does not wait would try
             status = await (await client.get(f"/api/status/{job_id}")).json()
             assert (status["status"], status["progress"], status["attempts"]) == ("queued", 0, 0)
             assert status["queue_position"] == 1

@@ -39,6 +39,21 @@ def trained(
     return path
 
 
+@pytest.fixture(scope="module")
+def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings whose model store has what `insistent` packs."""
+    return settings_in(tmp_path_factory.mktemp("insistent"))
+
+
+@pytest.fixture(scope="module")
+def insistent(own_settings: Settings) -> dict[model_versions.Device, Path]:
+    """An archive for each device; that for a CPU insists on float32 too."""
+    return {
+        "cpu": pack(own_settings, choose_ingredients(own_settings, device="cpu", precision="fp32")),
+        "gpu": pack(own_settings, choose_ingredients(own_settings, device="gpu")),
+    }
+
+
 def names(archive: Path) -> list[str]:
     with zipfile.ZipFile(archive) as file:
         return file.namelist()
@@ -90,24 +105,18 @@ def test_a_trained_checkpoint_needs_the_official_codec_or_force(
     assert checkpoint["starter"] is False
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_the_device_goes_into_the_archives_configuration(
-    settings: Settings, device: model_versions.Device
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "fp32"), ("gpu", "auto")])
+def test_device_and_precision_go_into_the_archives_configuration(
+    insistent: dict[model_versions.Device, Path], device: model_versions.Device, precision: str
 ) -> None:
-    archive = pack(settings, choose_ingredients(settings, device=device))
-    config = yaml.safe_load(text_of(archive, "model-config.yaml"))
+    config = yaml.safe_load(text_of(insistent[device], "model-config.yaml"))
     tuned = yaml.safe_load((model_versions.HANDLERS / f"model-config.{device}.yaml").read_text())
     assert config["deviceType"] == device
-    assert config["precision"] == "auto"
+    assert config["precision"] == precision
+    assert read_manifest(insistent[device])["precision"] == precision
     assert tuned["batchSize"] > 1
     assert config["batchSize"] == tuned["batchSize"]
     assert config["minWorkers"] == 1
-
-
-def test_the_precision_goes_into_the_archives_configuration(settings: Settings) -> None:
-    archive = pack(settings, choose_ingredients(settings, precision="fp32"))
-    assert yaml.safe_load(text_of(archive, "model-config.yaml"))["precision"] == "fp32"
-    assert read_manifest(archive)["precision"] == "fp32"
 
 
 def test_without_a_device_none_is_insisted_on(starter_archive: Path) -> None:
@@ -132,9 +141,11 @@ def test_starters_are_built_elsewhere_where_checkpoints_may_not_be_written(
     assert [file.suffix for file in settings.model_store.iterdir()] == [".mar"]
 
 
-def test_every_packing_makes_a_new_version(settings: Settings) -> None:
-    ingredients = choose_ingredients(settings)
-    archives = [pack(settings, ingredients) for _ in range(2)]
+def test_every_packing_makes_a_new_version(
+    own_settings: Settings, insistent: dict[model_versions.Device, Path]
+) -> None:
+    again = pack(own_settings, choose_ingredients(own_settings, device="gpu"))
+    archives = [insistent["gpu"], again]
     versions = [read_manifest(archive)["version"] for archive in archives]
     assert versions[0] != versions[1]
     assert [archive.name for archive in archives] == [f"musiclab-{v}.mar" for v in versions]
