@@ -58,16 +58,27 @@ export class Away extends Error {
   }
 }
 
+const PROXY_ALONE = "unavailable"; // what a proxy says in MusicLab's stead
 const KEY = "musiclab-api-key";
+let usedKey = keptKey();
 const BASE = String(import.meta.env.VITE_API_URL ?? "").replace(/\/$/, "");
 
-export function apiKey(): string {
-  return sessionStorage.getItem(KEY) ?? "";
+/** The key is kept for as long as this tab is open, or until a reload where nothing may be kept. */
+export function useApiKey(key: string): void {
+  usedKey = key;
+  try {
+    sessionStorage.setItem(KEY, key);
+  } catch {
+    // as with cookies blocked
+  }
 }
 
-/** The key is kept for as long as this tab is open. */
-export function useApiKey(key: string): void {
-  sessionStorage.setItem(KEY, key);
+function keptKey(): string {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
 }
 
 export function eventsUrl(jobId: string): string {
@@ -87,7 +98,12 @@ export async function health(): Promise<Health> {
 }
 
 export async function music(jobId: string): Promise<Blob> {
-  return (await call(`/api/download/${jobId}`)).blob();
+  const answer = await call(`/api/download/${jobId}`);
+  try {
+    return await answer.blob();
+  } catch {
+    throw new Away(); // in the middle of it
+  }
 }
 
 /** Remove a job and its music; one that is not done is cancelled. */
@@ -115,6 +131,8 @@ export async function checkContent(field: Field, file: File): Promise<number | n
 /**
  * Start a job; returns its id. The same key gives the same job, however often it is sent.
  *
+ * Once all is sent, `signal` is no longer heeded: there may be a job, and the caller has to know.
+ *
  * Not with fetch, which does not tell how much of an upload has been sent.
  */
 export function generate(
@@ -132,6 +150,10 @@ export function generate(
   request.open("POST", `${BASE}/api/generate`);
   request.setRequestHeader("Idempotency-Key", key);
   for (const [name, value] of Object.entries(access())) request.setRequestHeader(name, value);
+  let isSent = false;
+  request.upload.onload = () => {
+    isSent = true;
+  };
   request.upload.onprogress = ({ loaded, total }) => onSent(total ? loaded / total : 0);
   return new Promise((resolve, reject) => {
     request.onload = () => {
@@ -143,7 +165,9 @@ export function generate(
     };
     request.onerror = () => reject(new Away());
     request.onabort = () => reject(signal.reason);
-    signal.addEventListener("abort", () => request.abort());
+    signal.addEventListener("abort", () => {
+      if (!isSent) request.abort();
+    });
     request.send(body);
   });
 }
@@ -160,13 +184,13 @@ async function call(path: string, options: RequestInit = {}): Promise<Response> 
 }
 
 function access(): Record<string, string> {
-  const key = apiKey();
-  return key ? { "X-API-Key": key } : {};
+  return usedKey ? { "X-API-Key": usedKey } : ({} as Record<string, string>);
 }
 
 function refusal(status: number, text: string, retryAfter: string | null): Refusal | Away {
   try {
     const { detail, code } = JSON.parse(text);
+    if (typeof detail !== "string" || code === PROXY_ALONE) return new Away();
     return new Refusal(detail, status, code, retryAfter === null ? null : Number(retryAfter));
   } catch {
     return new Away(); // a proxy that does not reach MusicLab says so in words of its own

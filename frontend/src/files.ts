@@ -18,9 +18,11 @@ export class Files {
     return id;
   }
 
-  /** Null where this browser has it no more. */
+  /** Null where this browser has it no more. What this page had, it has until it is closed. */
   async get(id: string): Promise<File | null> {
-    return this.files.get(id) ?? this.store.file(id);
+    const file = this.files.get(id) ?? (await this.store.file(id));
+    if (file) this.files.set(id, file);
+    return file;
   }
 
   /** Null for a file that this browser cannot decode, or has no more. */

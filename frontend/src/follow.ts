@@ -4,6 +4,7 @@ import { type Deleted, eventsUrl, Refusal, type Status, status } from "./api";
 
 const POLL_MS = 2_000;
 const HIDDEN_POLL_MS = 5_000;
+const QUIET_MS = 30_000; // a connection may end unnoticed, as in a laptop that is closed
 const SILENCE_MS = 5_000; // the first event comes at once, unless something on the way keeps it
 export const FINAL: readonly string[] = ["completed", "failed", "deleted"];
 
@@ -69,20 +70,19 @@ export function follow(
 
   function listen(): void {
     events = new EventSource(eventsUrl(jobId));
-    timer = window.setTimeout(() => {
-      halt();
-      poll();
-    }, SILENCE_MS);
+    timer = window.setTimeout(ask, SILENCE_MS);
     events.onmessage = (event) => {
       clearTimeout(timer);
+      timer = window.setTimeout(ask, QUIET_MS);
       heard = true;
       tell(JSON.parse(event.data));
     };
-    events.onerror = () => {
-      halt(); // asking tells why
+    events.onerror = ask; // which tells why
+  }
 
-      poll();
-    };
+  function ask(): void {
+    halt();
+    poll();
   }
 
   function begin(): void {

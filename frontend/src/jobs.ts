@@ -26,6 +26,7 @@ export function isDone(job: Job): boolean {
 export class Jobs {
   private readonly jobs = new Map<string, Job>();
   private readonly live = new Map<string, Live>();
+  private readonly kept = new Set<string>(); // by the store: what it lacks then, another tab removed
   private shownKey: string | null = null;
   private writes: Promise<unknown> = Promise.resolve();
 
@@ -39,7 +40,10 @@ export class Jobs {
 
   /** Take up all jobs where they were left, and show the one of that id, or else one at work. */
   async open(jobId: string | null): Promise<void> {
-    for (const job of await this.store.jobs()) this.jobs.set(job.key, job);
+    for (const job of (await this.store.jobs()) ?? []) {
+      this.jobs.set(job.key, job);
+      this.kept.add(job.key);
+    }
     const named = this.list().find((job) => job.jobId !== null && job.jobId === jobId);
     const atWork = this.list().find((job) => !isDone(job) && job.trouble === null);
     if (jobId !== null && !named) await this.adopt(jobId);
@@ -81,7 +85,7 @@ export class Jobs {
       if (file) files.set(fileId, file);
     }
     const job = newJob({ tracks });
-    await this.store.addJob(job, files);
+    await this.keep(job, () => this.store.addJob(job, files));
     this.jobs.set(job.key, job);
     this.take(job);
     this.show(job.key);
@@ -170,7 +174,8 @@ export class Jobs {
       onSent(0);
       try {
         const jobId = await generate(parts, key, onSent, signal);
-        await this.change(key, { jobId });
+        // It may have been cancelled while MusicLab took it.
+        if ((await this.change(key, { jobId })) === null) await remove(jobId);
         return;
       } catch (error) {
         if (signal.aborted) return;
@@ -204,27 +209,28 @@ export class Jobs {
     this.jobs.delete(key);
     if (this.shownKey === key) this.shownKey = null;
     this.onChange();
-    await this.store.forgetJob(key);
+    await this.write(() => this.store.forgetJob(key));
   }
 
   /** Another tab has changed something. */
   private async refresh(): Promise<void> {
-    if (!this.store.lasts) return;
     let writes: Promise<unknown>;
-    let stored: Job[];
+    let stored: Job[] | null;
     do {
       writes = this.writes;
       await writes;
       stored = await this.store.jobs();
     } while (writes !== this.writes); // else what was read may be older than what is known
+    if (stored === null) return;
     const kept = new Map(stored.map((job) => [job.key, job]));
     for (const key of this.jobs.keys()) {
-      if (kept.has(key)) continue;
+      if (kept.has(key) || !this.kept.has(key)) continue;
       this.live.get(key)?.stop();
       this.live.delete(key);
       this.jobs.delete(key);
     }
     for (const job of kept.values()) {
+      this.kept.add(job.key);
       const before = this.jobs.get(job.key);
       this.jobs.set(job.key, { ...job, status: later(before?.status ?? null, job.status) });
       if (before?.jobId !== job.jobId || before?.trouble !== job.trouble) this.take(job);
@@ -249,8 +255,15 @@ export class Jobs {
     await this.keep(job);
   }
 
-  private keep(job: Job): Promise<unknown> {
-    this.writes = this.writes.then(() => this.store.keepJob(job));
+  private keep(job: Job, put = () => this.store.keepJob(job)): Promise<unknown> {
+    return this.write(async () => {
+      if (await put()) this.kept.add(job.key);
+    });
+  }
+
+  /** One after the other: a job that is forgotten is not kept once more. */
+  private write(change: () => Promise<unknown>): Promise<unknown> {
+    this.writes = this.writes.then(change);
     return this.writes;
   }
 }
@@ -292,8 +305,17 @@ async function isThere(): Promise<boolean> {
   }
 }
 
-/** In one tab at a time, where the browser can tell them apart: it can on secure origins. */
+/** In one tab at a time, where the browser may tell them apart: on secure origins, with cookies. */
 async function exclusively(name: string, work: () => Promise<void>): Promise<void> {
-  if (navigator.locks) await navigator.locks.request(name, work);
-  else await work();
+  let begun = false;
+  const begin = () => {
+    begun = true;
+    return work();
+  };
+  try {
+    if (navigator.locks) return await navigator.locks.request(name, begin);
+  } catch (error) {
+    if (begun) throw error;
+  }
+  await work();
 }

@@ -1,7 +1,7 @@
 /** The page: two cards to choose tracks on, the job that is looked at, and the jobs before it. */
 
 import { Refusal, useApiKey } from "./api";
-import { find, say } from "./dom";
+import { find, say, tell } from "./dom";
 import { Files } from "./files";
 import { History } from "./history";
 import { isDone, Jobs } from "./jobs";
@@ -47,11 +47,17 @@ function render(): void {
     ["", "Choose the other track, too.", "Choose two tracks."][missing] ?? "",
   );
   if (shown?.trouble?.code === "unauthorized") askForKey();
-  const address = shown?.jobId ? `#${shown.jobId}` : location.pathname + location.search;
-  window.history.replaceState(null, "", address); // a page that is loaded again finds it
-  const sounds = [...cards.map((card) => card.choice), ...(shown?.tracks ?? [])];
-  files.keepSounds(new Set(sounds.flatMap((chosen) => chosen?.fileId ?? [])));
+  remember(shown);
+  const heard = [...cards, ...(shown?.tracks ?? [])].map(({ fileId }) => fileId);
+  files.keepSounds(new Set(heard.filter((id) => id !== null)));
   announce(shown);
+}
+
+/** In the address, where a page that is loaded again finds it; browsers let that change rarely. */
+function remember(shown: Job | null): void {
+  const hash = shown?.jobId ? `#${shown.jobId}` : "";
+  if (location.hash === hash) return;
+  window.history.replaceState(null, "", hash || location.pathname + location.search);
 }
 
 function announce(shown: Job | null): void {
@@ -67,10 +73,6 @@ function announce(shown: Job | null): void {
   document.title = news + percent + TITLE;
 }
 
-function tell(sentence: string): void {
-  say(find(document, "#announcement"), sentence);
-}
-
 function gone(job: Job): void {
   const names = job.tracks?.map(({ name }) => name).join(" + ") ?? "a link";
   tell(`The music of ${names} was deleted, or has expired.`);
@@ -79,6 +81,7 @@ function gone(job: Job): void {
 async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
   if (starting) return;
   starting = true;
+  render(); // large tracks take a moment to be kept
   try {
     await jobs.start(tracks);
     panel.focus();
@@ -89,8 +92,10 @@ async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
 }
 
 function retry(job: Job): void {
-  if (job.trouble) jobs.retry(job);
-  else if (job.tracks) start(job.tracks);
+  if (job.trouble) {
+    jobs.retry(job);
+    panel.focus(); // the button is gone
+  } else if (job.tracks) start(job.tracks);
 }
 
 async function discard(job: Job): Promise<void> {
@@ -98,10 +103,19 @@ async function discard(job: Job): Promise<void> {
   try {
     await jobs.discard(job);
     tell(isDone(job) ? "Deleted." : "Cancelled.");
+    goOn();
   } catch (fault) {
     if (fault instanceof Refusal && fault.status === 401) askForKey();
     panel.complain(fault);
   }
+}
+
+/** Where the keyboard goes on when what it was at is there no more. */
+function goOn(): void {
+  const at = document.activeElement;
+  if (at !== document.body && at?.getClientRects().length) return;
+  if (generate.disabled) find(cards[0].element, "input").focus();
+  else generate.focus();
 }
 
 function isConfirmed(): Promise<boolean> {
@@ -153,7 +167,8 @@ access.addEventListener("submit", (event) => {
   event.preventDefault();
   useApiKey(find<HTMLInputElement>(access, "input[type=password]").value);
   access.hidden = true;
-  if (jobs.shown?.trouble?.code === "unauthorized") jobs.retry(jobs.shown);
+  if (jobs.shown?.trouble?.code === "unauthorized") retry(jobs.shown);
+  else goOn();
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();

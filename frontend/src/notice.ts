@@ -1,7 +1,8 @@
 /** Says where music will be late, or not what one hopes for. */
 
-import { Away, type Health, health } from "./api";
+import { type Health, health } from "./api";
 import { find, sayOrHide } from "./dom";
+import { inWords } from "./words";
 
 const LOOK_MS = 10_000;
 
@@ -18,8 +19,7 @@ async function sentence(): Promise<string> {
   try {
     return about(await health());
   } catch (error) {
-    if (error instanceof Away) return `${error.message} This page keeps trying.`;
-    throw error;
+    return `${inWords(error).sentence} This page keeps trying.`;
   }
 }
 

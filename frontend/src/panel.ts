@@ -47,15 +47,18 @@ export class Panel {
     const onClick = (selector: string, act: (job: Job) => void) =>
       find(this.element, selector).addEventListener("click", () => this.job && act(this.job));
     onClick("#again", (job) => {
-      if (this.fault !== null) this.complain(null);
-      else this.actions.retry(job);
+      if (this.fault !== null) {
+        this.complain(null);
+        this.focus();
+      } else this.actions.retry(job);
     });
     onClick("#other-windows", (job) => this.actions.chooseWindows(job));
     onClick("#discard", (job) => this.actions.discard(job));
   }
 
   render(job: Job | null, live: Live): void {
-    if (job?.key !== this.job?.key) this.fault = null;
+    const changed = job?.key !== this.job?.key || job?.status?.status !== this.job?.status?.status;
+    if (changed) this.fault = null;
     this.job = job;
     this.live = live;
     this.element.hidden = job === null;

@@ -19,6 +19,7 @@ type Samples = Float32Array<ArrayBuffer>;
 export class ResultView {
   readonly element = fromTemplate("result-view");
   private readonly playButton: HTMLButtonElement;
+  private readonly inputs = this.element.querySelectorAll<HTMLInputElement>(".voices input");
   private waveform: WaveSurfer | null = null;
   private playback: Playback | null = null;
   private voices: Samples[] = [];
@@ -32,6 +33,7 @@ export class ResultView {
   ) {
     this.playButton = find(this.element, ".play");
     this.playButton.disabled = true;
+    for (const input of this.inputs) input.disabled = input.value !== "0";
     this.playButton.addEventListener("click", () => this.togglePlay());
     find(this.element, ".voices").addEventListener("change", () => this.playback?.hear(this.voice));
     find<HTMLAnchorElement>(this.element, ".download").href = downloadUrl(jobId);
@@ -74,22 +76,21 @@ export class ResultView {
 
   /** The tracks as the model heard them, where this browser still has them. */
   private async loadTracks(): Promise<void> {
-    const inputs = this.element.querySelectorAll<HTMLInputElement>(".voices input");
     const tracks = this.job.tracks ?? [];
     const sounds = await Promise.all(tracks.map(({ fileId }) => this.files.samples(fileId)));
     if (this.destroyed) return;
     [1, 2].forEach((voice) => {
       const [track, sound] = [tracks[voice - 1], sounds[voice - 1]];
-      const input = inputs[voice];
+      const input = this.inputs[voice];
       if (input) input.disabled = !(track && sound);
       this.voices[voice] = track && sound ? cut(sound, track.start, WINDOW_S) : new Float32Array();
       if (input && track) say(find(input.parentElement ?? document, "span"), track.name);
     });
     const missing = tracks.length === 0 || sounds.some((sound) => sound === null);
-    const note =
-      "This browser cannot play the tracks themselves, so there is nothing to compare with.";
+    const note = "This browser cannot play both tracks, so there is less to compare with.";
     const compare = "Switch while it plays: all three run side by side.";
     say(find(this.element, ".note"), missing ? note : compare);
+    if (this.playback) await this.playFrom(this.time); // with the tracks beside it
   }
 
   private get voice(): number {

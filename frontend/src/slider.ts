@@ -46,6 +46,7 @@ export class WindowSlider {
         resize: false,
       });
       this.makeSlider(this.region);
+      this.region.on("click", (event) => event.stopPropagation()); // it is not beside the window
       this.region.on("update", () => this.moved(this.region?.start ?? 0));
       this.moveTo(start);
       this.reveal();
@@ -62,11 +63,11 @@ export class WindowSlider {
     this.waveform.setTime(start);
   }
 
-  /** Bring the window into sight. */
-  reveal(): void {
+  /** Bring the window into sight, or one that starts elsewhere. */
+  reveal(start = this.start): void {
     const pixelsPerS = this.waveform.getWrapper().clientWidth / this.duration;
     const seen = this.waveform.getWidth() / pixelsPerS;
-    this.waveform.setScrollTime(Math.max(0, this.start + WINDOW_S / 2 - seen / 2));
+    this.waveform.setScrollTime(Math.max(0, start + WINDOW_S / 2 - seen / 2));
   }
 
   showTime(seconds: number): void {
@@ -104,8 +105,9 @@ export class WindowSlider {
       const step = STEPS[event.key];
       if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
-      this.moved(this.start + (event.shiftKey ? step / 10 : step));
-      this.reveal();
+      const start = fitStart(this.start + (event.shiftKey ? step / 10 : step), this.duration);
+      this.reveal(start); // first: out of sight, the window is taken out of the page, with its focus
+      this.moved(start);
     });
   }
 }

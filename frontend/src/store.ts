@@ -48,7 +48,7 @@ export function newId(): string {
 }
 
 export class Store {
-  private readonly others = new BroadcastChannel("musiclab");
+  private readonly others = openChannel();
 
   private constructor(private readonly database: IDBPDatabase<Schema> | null) {}
 
@@ -67,26 +67,34 @@ export class Store {
     }
   }
 
-  /** Whether anything outlives the page. */
-  get lasts(): boolean {
-    return this.database !== null;
-  }
-
   /** Call back when another tab has changed something. */
   onChange(callback: () => void): void {
-    this.others.onmessage = callback;
+    if (this.others) this.others.onmessage = callback;
   }
 
-  async jobs(): Promise<Job[]> {
-    return (await this.database?.getAll("jobs")) ?? [];
+  /** Null where nothing is kept, or can be read: browsers lose a database now and then. */
+  async jobs(): Promise<Job[] | null> {
+    try {
+      return (await this.database?.getAll("jobs")) ?? null;
+    } catch {
+      return null;
+    }
   }
 
   async file(id: string): Promise<File | null> {
-    return (await this.database?.get("files", id)) ?? null;
+    try {
+      return (await this.database?.get("files", id)) ?? null;
+    } catch {
+      return null;
+    }
   }
 
-  /** Keep a new job and its tracks, or at least the job where there is no room for them. */
-  async addJob(job: Job, files: ReadonlyMap<string, File>): Promise<void> {
+  /**
+   * Keep a new job and its tracks, or at least the job where there is no room for them.
+   *
+   * Returns whether the job is kept.
+   */
+  async addJob(job: Job, files: ReadonlyMap<string, File>): Promise<boolean> {
     const kept = await this.attempt(async (database) => {
       const change = database.transaction(["jobs", "files"], "readwrite");
       await Promise.all([
@@ -95,13 +103,16 @@ export class Store {
         change.done,
       ]);
     });
-    if (kept) this.others.postMessage(null);
-    else await this.keepJob(job);
+    if (!kept) return this.keepJob(job);
+    this.others?.postMessage(null);
+    return true;
   }
 
-  async keepJob(job: Job): Promise<void> {
-    await this.attempt((database) => database.put("jobs", job));
-    this.others.postMessage(null);
+  /** Whether it is kept. */
+  async keepJob(job: Job): Promise<boolean> {
+    const kept = await this.attempt((database) => database.put("jobs", job));
+    this.others?.postMessage(null);
+    return kept;
   }
 
   /** Forget a job, and files that no job needs any more. */
@@ -117,7 +128,7 @@ export class Store {
       }
       await change.done;
     });
-    this.others.postMessage(null);
+    this.others?.postMessage(null);
   }
 
   /** Whether it worked: a full disk costs the memory of a job, not the job. */
@@ -132,5 +143,14 @@ export class Store {
       console.warn("This browser keeps no more:", error);
       return false;
     }
+  }
+}
+
+/** Null where other tabs may not be told, as with cookies blocked. */
+function openChannel(): BroadcastChannel | null {
+  try {
+    return new BroadcastChannel("musiclab");
+  } catch {
+    return null;
   }
 }

@@ -2,7 +2,7 @@
 
 import { Away, checkContent, checkName, type Field, Refusal } from "./api";
 import { cut, RATE } from "./audio";
-import { find, fromTemplate, say, sayOrHide } from "./dom";
+import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import type { Files } from "./files";
 import { type Playback, play } from "./player";
 import { WindowSlider } from "./slider";
@@ -17,6 +17,7 @@ export class TrackCard {
   private readonly start: HTMLInputElement;
   private readonly playButton: HTMLButtonElement;
   private chosen: Chosen | null = null;
+  private lookedAt: string | null = null;
   private samples: Float32Array<ArrayBuffer> | null = null;
   private slider: WindowSlider | null = null;
   private playback: Playback | null = null;
@@ -50,6 +51,11 @@ export class TrackCard {
     zoom.addEventListener("input", () => this.slider?.zoom(Number(zoom.value) / 100));
   }
 
+  /** Of the file that is chosen or looked at. */
+  get fileId(): string | null {
+    return this.lookedAt;
+  }
+
   /** What is chosen; null while there is nothing that could be sent. */
   get choice(): Chosen | null {
     return this.chosen;
@@ -61,10 +67,14 @@ export class TrackCard {
     try {
       await checkName(this.field, file).catch(unlessAway);
       const fileId = this.files.add(file);
+      if (turn === this.turn) this.lookedAt = fileId;
       const samples = await this.files.samples(fileId);
       // What this browser cannot decode, MusicLab perhaps can.
       const duration = samples ? samples.length / RATE : await checkContent(this.field, file);
-      if (turn === this.turn) this.take({ fileId, name: file.name, duration, start: 0 }, samples);
+      if (turn !== this.turn) return;
+      this.take({ fileId, name: file.name, duration, start: 0 }, samples);
+      // The field itself says that no file is chosen, as it is emptied.
+      tell(`${this.label}: ${file.name}, ${windowText(0, duration)} is chosen.`);
     } catch (error) {
       if (turn === this.turn) this.refuse(error);
     }
@@ -73,6 +83,7 @@ export class TrackCard {
   /** Take what was chosen for an earlier job. */
   async restore(chosen: Chosen): Promise<void> {
     const turn = this.begin(`Looking at ${chosen.name}…`);
+    this.lookedAt = chosen.fileId;
     const [file, samples] = await Promise.all([
       this.files.get(chosen.fileId),
       this.files.samples(chosen.fileId),
@@ -95,6 +106,7 @@ export class TrackCard {
     this.slider?.destroy();
     this.slider = null;
     this.chosen = null;
+    this.lookedAt = null;
     this.samples = null;
     this.showChosen(false);
     find(this.element, ".error").hidden = true;
@@ -159,7 +171,7 @@ export class TrackCard {
     this.start.setAttribute("aria-invalid", String(start === null));
     if (start === null) {
       const example = "Type seconds, as 83.5, or minutes and seconds, as 1:23.5.";
-      sayOrHide(find(this.element, ".note"), `${this.start.value} is not a time. ${example}`);
+      this.object(`${this.start.value} is not a time. ${example}`);
       return;
     }
     const fitting = fitStart(start, duration);
@@ -167,9 +179,13 @@ export class TrackCard {
     this.slider?.moveTo(fitting);
     this.slider?.reveal();
     if (duration !== null && start > fitting + 0.01) {
-      const last = `The window starts at ${formatTime(fitting)} at the latest.`;
-      sayOrHide(find(this.element, ".note"), last);
+      this.object(`The window starts at ${formatTime(fitting)} at the latest.`);
     }
+  }
+
+  private object(sentence: string): void {
+    sayOrHide(find(this.element, ".note"), sentence);
+    tell(sentence);
   }
 
   private moved(start: number): void {

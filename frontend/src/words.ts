@@ -11,5 +11,5 @@ export function inWords(error: unknown): { sentence: string; advice: string } {
   if (error instanceof Away) {
     return { sentence: error.message, advice: "Try again when it is back." };
   }
-  throw error;
+  return { sentence: `This did not work: ${error}`, advice: adviceFor("unexpected") };
 }
