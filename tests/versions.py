@@ -98,7 +98,9 @@ def altered(settings: Settings, source: str, version: str, change: Change) -> st
         for name in old.namelist():
             content = old.read(name)
             if name in ("MAR-INF/MANIFEST.json", model_versions.MANIFEST):
-                content = content.replace(f'"{source}"'.encode(), f'"{version}"'.encode())
+                for key in ("version", "modelVersion"):
+                    old_line, new_line = (f'"{key}": "{each}"' for each in (source, version))
+                    content = content.replace(old_line.encode(), new_line.encode())
             changed = change(name, content)
             if changed is not None:
                 new.writestr(name, changed)

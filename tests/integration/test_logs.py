@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from yarl import URL
 
-from orchestrator import worker
+from orchestrator import torchserve, worker
 from orchestrator.settings import Settings
 from tests.integration.test_bookkeeping import finished, submit
 from tests.log_lines import Line, is_of, lines_of, log_lines
@@ -81,6 +81,7 @@ def test_jobs_at_work_together_keep_their_names_apart(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
+    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", 0.1)
     failed: set[str] = set()
 
     async def fail_once(request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator import worker
+from orchestrator import torchserve, worker
 from orchestrator.files import LocalFiles
 from orchestrator.gauges import look
 from orchestrator.settings import Settings
@@ -113,6 +113,7 @@ def test_how_jobs_ended_and_what_it_took(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
+    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", 0.1)
     asked = 0
 
     async def predict(request: web.Request) -> web.Response:

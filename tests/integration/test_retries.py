@@ -29,6 +29,7 @@ NO_VERSION = {"code": 404, "type": "ModelVersionNotFoundException", "message": "
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "RETRY_S", (0.01, 0.05))
     monkeypatch.setattr(worker_module, "POLL_S", 0.05)
+    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", 0.1)
 
 
 def answering(*answers: tuple[int, object]) -> Predict:
