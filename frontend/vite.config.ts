@@ -30,6 +30,7 @@ function policy(api: string): string {
     "script-src 'self'",
     `style-src 'self' 'sha256-${hash}'`,
     "img-src 'self'",
+    "media-src blob:", // a chosen file, to be asked for its length
     `connect-src 'self' ${api ? new URL(api).origin : ""}`.trim(),
     "base-uri 'none'",
     "form-action 'none'",

@@ -157,11 +157,13 @@ export function generate(
   request.upload.onprogress = ({ loaded, total }) => onSent(total ? loaded / total : 0);
   return new Promise((resolve, reject) => {
     request.onload = () => {
-      if (request.status === 202) resolve(JSON.parse(request.responseText).job_id);
-      else
-        reject(
-          refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")),
-        );
+      const { status, responseText } = request;
+      try {
+        if (status === 202) resolve(JSON.parse(responseText).job_id);
+        else reject(refusal(status, responseText, request.getResponseHeader("Retry-After")));
+      } catch {
+        reject(new Away()); // this is not MusicLab's answer
+      }
     };
     request.onerror = () => reject(new Away());
     request.onabort = () => reject(signal.reason);

@@ -2,6 +2,9 @@
 
 export const RATE = 24_000;
 
+/** Of a longer track no waveform is drawn: decoding an hour takes more than a phone has. */
+export const LONGEST_DRAWN_S = 20 * 60;
+
 /** Peaks of which a waveform is drawn, a second. */
 export const PEAKS_PER_S = 200;
 
@@ -21,6 +24,18 @@ export async function decode(file: Blob): Promise<Float32Array<ArrayBuffer>> {
     }
   }
   return mono;
+}
+
+/** Seconds, as the file itself says; null where this browser does not know it. */
+export function statedLength(file: Blob): Promise<number | null> {
+  const audio = new Audio();
+  const url = URL.createObjectURL(file);
+  return new Promise<number | null>((resolve) => {
+    audio.onloadedmetadata = () => resolve(audio.duration);
+    audio.onerror = () => resolve(null);
+    audio.preload = "metadata";
+    audio.src = url;
+  }).finally(() => URL.revokeObjectURL(url));
 }
 
 /** The largest absolute value of every 1 / PEAKS_PER_S seconds. */

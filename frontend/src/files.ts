@@ -1,13 +1,18 @@
 /** The files of tracks, and their sound, which is decoded once. */
 
-import { decode } from "./audio";
+import { decode, LONGEST_DRAWN_S, RATE, statedLength } from "./audio";
 import { newId, type Store } from "./store";
 
-type Samples = Float32Array<ArrayBuffer>;
+export interface Sound {
+  /** Null for a file that this browser cannot decode, or has no more, or that is too long. */
+  samples: Float32Array<ArrayBuffer> | null;
+  /** Seconds; null where this browser cannot tell. */
+  duration: number | null;
+}
 
 export class Files {
   private readonly files = new Map<string, File>();
-  private readonly sounds = new Map<string, Promise<Samples | null>>();
+  private readonly sounds = new Map<string, Promise<Sound>>();
 
   constructor(private readonly store: Store) {}
 
@@ -25,17 +30,26 @@ export class Files {
     return file;
   }
 
-  /** Null for a file that this browser cannot decode, or has no more. */
-  samples(id: string): Promise<Samples | null> {
+  sound(id: string): Promise<Sound> {
     const known = this.sounds.get(id);
     if (known) return known;
-    const decoded = this.get(id).then((file) => file && decode(file).catch(() => null));
-    this.sounds.set(id, decoded);
-    return decoded;
+    const sound = this.get(id).then(soundOf);
+    this.sounds.set(id, sound);
+    return sound;
   }
 
   /** Let go of the sound of all other files: a minute takes 6 MB. */
   keepSounds(ids: ReadonlySet<string>): void {
     for (const id of this.sounds.keys()) if (!ids.has(id)) this.sounds.delete(id);
   }
+}
+
+async function soundOf(file: File | null): Promise<Sound> {
+  if (file === null) return { samples: null, duration: null };
+  const stated = await statedLength(file);
+  if (stated !== null && stated > LONGEST_DRAWN_S && stated < Infinity) {
+    return { samples: null, duration: stated };
+  }
+  const samples = await decode(file).catch(() => null);
+  return { samples, duration: samples && samples.length / RATE };
 }

@@ -44,10 +44,8 @@ export class Jobs {
       this.jobs.set(job.key, job);
       this.kept.add(job.key);
     }
-    const named = this.list().find((job) => job.jobId !== null && job.jobId === jobId);
     const atWork = this.list().find((job) => !isDone(job) && job.trouble === null);
-    if (jobId !== null && !named) await this.adopt(jobId);
-    else this.shownKey = (named ?? atWork)?.key ?? null;
+    this.shownKey = jobId === null ? (atWork?.key ?? null) : await this.keyOf(jobId);
     for (const job of this.list()) this.take(job);
     this.store.onChange(() => this.refresh());
     document.addEventListener("visibilitychange", () => {
@@ -70,7 +68,12 @@ export class Jobs {
     return this.live.get(this.shownKey ?? "") ?? { sent: null, reached: true, stop: () => {} };
   }
 
-  show(key: string | null): void {
+  /** Show the job of that id, also if it is another browser's. */
+  async showId(jobId: string): Promise<void> {
+    this.show(await this.keyOf(jobId));
+  }
+
+  show(key: string): void {
     const before = this.shown;
     this.shownKey = key;
     for (const job of [before, this.shown]) if (job) this.take(job);
@@ -204,12 +207,16 @@ export class Jobs {
   }
 
   private async forget(key: string): Promise<void> {
+    this.drop(key);
+    this.onChange();
+    await this.write(() => this.store.forgetJob(key));
+  }
+
+  private drop(key: string): void {
     this.live.get(key)?.stop();
     this.live.delete(key);
     this.jobs.delete(key);
     if (this.shownKey === key) this.shownKey = null;
-    this.onChange();
-    await this.write(() => this.store.forgetJob(key));
   }
 
   /** Another tab has changed something. */
@@ -225,9 +232,9 @@ export class Jobs {
     const kept = new Map(stored.map((job) => [job.key, job]));
     for (const key of this.jobs.keys()) {
       if (kept.has(key) || !this.kept.has(key)) continue;
-      this.live.get(key)?.stop();
-      this.live.delete(key);
-      this.jobs.delete(key);
+      const job = this.jobs.get(key);
+      this.drop(key);
+      if (job) this.onGone(job);
     }
     for (const job of kept.values()) {
       this.kept.add(job.key);
@@ -247,12 +254,13 @@ export class Jobs {
     }
   }
 
-  /** A job that this browser does not know, from the page's address. */
-  private async adopt(jobId: string): Promise<void> {
-    const job = newJob({ jobId });
+  /** Of the job of that id, which this browser need not have known, as in an address. */
+  private async keyOf(jobId: string): Promise<string> {
+    const known = this.list().find((job) => job.jobId === jobId);
+    const job = known ?? newJob({ jobId });
     this.jobs.set(job.key, job);
-    this.shownKey = job.key;
-    await this.keep(job);
+    if (!known) await this.keep(job);
+    return job.key;
   }
 
   private keep(job: Job, put = () => this.store.keepJob(job)): Promise<unknown> {

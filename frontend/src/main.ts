@@ -1,7 +1,7 @@
 /** The page: two cards to choose tracks on, the job that is looked at, and the jobs before it. */
 
 import { Refusal, useApiKey } from "./api";
-import { find, say, tell } from "./dom";
+import { find, say, sayOrHide, tell } from "./dom";
 import { Files } from "./files";
 import { History } from "./history";
 import { isDone, Jobs } from "./jobs";
@@ -22,6 +22,7 @@ const cards = [
 const jobs = new Jobs(store, files, render, gone);
 const panel = new Panel(files, { retry, discard, chooseWindows });
 const history = new History((key) => {
+  sayOrHide(find(document, "#gone"), "");
   jobs.show(key);
   panel.focus();
 });
@@ -75,12 +76,15 @@ function announce(shown: Job | null): void {
 
 function gone(job: Job): void {
   const names = job.tracks?.map(({ name }) => name).join(" + ") ?? "a link";
-  tell(`The music of ${names} was deleted, or has expired.`);
+  const sentence = `The music of ${names} was deleted, or has expired.`;
+  sayOrHide(find(document, "#gone"), sentence);
+  tell(sentence);
 }
 
 async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
   if (starting) return;
   starting = true;
+  sayOrHide(find(document, "#gone"), "");
   render(); // large tracks take a moment to be kept
   try {
     await jobs.start(tracks);
@@ -99,14 +103,17 @@ function retry(job: Job): void {
 }
 
 async function discard(job: Job): Promise<void> {
-  if (job.status?.status === "completed" && !(await isConfirmed())) return;
+  if (job.status?.status !== "completed" || (await isConfirmed())) await remove(job);
+}
+
+async function remove(job: Job): Promise<void> {
   try {
     await jobs.discard(job);
     tell(isDone(job) ? "Deleted." : "Cancelled.");
     goOn();
-  } catch (fault) {
-    if (fault instanceof Refusal && fault.status === 401) askForKey();
-    panel.complain(fault);
+  } catch (error) {
+    if (error instanceof Refusal && error.status === 401) askForKey();
+    panel.complain(error, () => remove(job));
   }
 }
 
@@ -167,8 +174,9 @@ access.addEventListener("submit", (event) => {
   event.preventDefault();
   useApiKey(find<HTMLInputElement>(access, "input[type=password]").value);
   access.hidden = true;
+  for (const card of cards) card.useKey();
   if (jobs.shown?.trouble?.code === "unauthorized") retry(jobs.shown);
-  else goOn();
+  else if (!panel.repeat()) goOn();
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -182,6 +190,11 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   news = "";
   render();
+});
+
+window.addEventListener("hashchange", () => {
+  const jobId = JOB_ID.exec(location.hash)?.[1];
+  if (jobId) jobs.showId(jobId);
 });
 
 await jobs.open(JOB_ID.exec(location.hash)?.[1] ?? null);

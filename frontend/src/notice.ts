@@ -1,7 +1,7 @@
 /** Says where music will be late, or not what one hopes for. */
 
 import { type Health, health } from "./api";
-import { find, sayOrHide } from "./dom";
+import { find, sayOrHide, tell } from "./dom";
 import { inWords } from "./words";
 
 const LOOK_MS = 10_000;
@@ -10,7 +10,11 @@ const LOOK_MS = 10_000;
 export async function keepNoticing(): Promise<void> {
   const notice = find(document, "#notice");
   for (;;) {
-    if (!document.hidden) sayOrHide(notice, await sentence());
+    if (!document.hidden) {
+      const said = await sentence();
+      if (said && said !== notice.textContent) tell(said);
+      sayOrHide(notice, said);
+    }
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   }
 }

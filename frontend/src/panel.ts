@@ -14,7 +14,10 @@ const STAGES = ["Upload", "Queue", "Prepare", "Generate", "Save"];
 const COUNTDOWN_MS = 1_000;
 
 /** Faults of the tracks, which the same tracks will have again. */
-const OF_THE_TRACKS = ["not_audio", "window_past_end", "unsupported_format", "empty_file", "lost"];
+const OF_THE_TRACKS = [
+  ...["not_audio", "window_past_end", "unsupported_format", "empty_file", "lost"],
+  ...["file_too_large", "request_too_large", "too_slow"],
+];
 
 export interface Actions {
   retry: (job: Job) => void;
@@ -31,9 +34,10 @@ export class Panel {
   private result: ResultView | null = null;
   private job: Job | null = null;
   private live: Live | null = null;
-  /** What the API said of the job's music or removal, rather than of the job. */
-  private fault: unknown = null;
+  /** What went wrong with the job's music or removal, rather than with the job; and to repeat it. */
+  private fault: { error: unknown; repeat: () => void } | null = null;
   private countdown = 0;
+  private due = { told: null as Status | null, at: 0 }; // milliseconds since 1970
 
   constructor(
     private readonly files: Files,
@@ -47,11 +51,9 @@ export class Panel {
     const onClick = (selector: string, act: (job: Job) => void) =>
       find(this.element, selector).addEventListener("click", () => this.job && act(this.job));
     onClick("#again", (job) => {
-      if (this.fault !== null) {
-        this.complain(null);
-        this.focus();
-      } else this.actions.retry(job);
+      if (!this.repeat()) this.actions.retry(job);
     });
+    setInterval(() => this.showTimeLeft(), COUNTDOWN_MS);
     onClick("#other-windows", (job) => this.actions.chooseWindows(job));
     onClick("#discard", (job) => this.actions.discard(job));
   }
@@ -64,10 +66,7 @@ export class Panel {
     this.element.hidden = job === null;
     const status = job?.status ?? null;
     const completed = status?.status === "completed";
-    if (this.result && (!completed || this.result.job.key !== job?.key || this.fault)) {
-      this.result.destroy();
-      this.result = null;
-    }
+    if (!completed || this.result?.job.key !== job?.key) this.dropResult();
     if (job === null) return;
     const trouble = this.troubleOf(job);
     this.work.hidden = completed || trouble !== null;
@@ -81,9 +80,24 @@ export class Panel {
     this.showActions(job, trouble !== null);
   }
 
-  /** Show why the last thing could not be done; null to do it anew. */
-  complain(fault: unknown): void {
-    this.fault = fault;
+  /** Show why something could not be done, and offer to do it anew. */
+  complain(error: unknown, repeat: () => void): void {
+    this.fault = { error, repeat };
+    this.renderAgain();
+  }
+
+  /** Do anew what was complained of last; returns whether there was anything. */
+  repeat(): boolean {
+    if (this.fault === null) return false;
+    const { repeat } = this.fault;
+    this.fault = null;
+    this.renderAgain();
+    this.focus(); // the button is gone
+    repeat();
+    return true;
+  }
+
+  private renderAgain(): void {
     if (this.live) this.render(this.job, this.live);
   }
 
@@ -101,12 +115,21 @@ export class Panel {
     const progress = find<HTMLProgressElement>(this.element, "progress");
     progress.value = jobId === null ? 100 * (live.sent ?? 0) : (status?.progress ?? 0);
     say(find(this.element, "#message"), messageOf(jobId, status, live));
-    const eta = status?.eta_seconds;
-    sayOrHide(find(this.element, "#eta"), eta ? `Ready in ${roughly(eta)}.` : "");
+    if (this.due.told !== status) {
+      const left = status?.eta_seconds;
+      this.due = { told: status, at: left ? Date.now() + 1000 * left : 0 };
+    }
+    this.showTimeLeft();
+  }
+
+  /** What was told last, less the time since: nothing is told as long as nothing changes. */
+  private showTimeLeft(): void {
+    const left = (this.due.at - Date.now()) / 1000;
+    sayOrHide(find(this.element, "#eta"), left > 0 ? `Ready in ${roughly(left)}.` : "");
   }
 
   private troubleOf({ trouble, status }: Job): { sentence: string; advice: string } | null {
-    if (this.fault !== null) return inWords(this.fault);
+    if (this.fault !== null) return inWords(this.fault.error);
     if (trouble) return { sentence: trouble.sentence, advice: adviceFor(trouble.code) };
     if (status?.status !== "failed") return null;
     return { sentence: status.message, advice: adviceFor(status.error_code ?? "") };
@@ -139,14 +162,21 @@ export class Panel {
     }
   }
 
+  private dropResult(): void {
+    this.result?.destroy();
+    this.result = null;
+  }
+
   private showResult(job: Job, jobId: string): void {
     const result = new ResultView(job, jobId, this.files);
     this.result = result;
     const place = find(this.element, "#result");
     place.hidden = false; // what is drawn into it needs its width
     place.replaceChildren(result.element);
-    result.load(jobId).catch((fault) => {
-      if (this.result === result) this.complain(fault);
+    result.load(jobId).catch((error) => {
+      if (this.result !== result) return;
+      this.dropResult();
+      this.complain(error, () => this.renderAgain());
     });
   }
 }

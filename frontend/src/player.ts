@@ -17,6 +17,7 @@ export interface Playing {
 
 let context: AudioContext | null = null;
 let current: Playback | null = null;
+let turn = 0; // of several that are asked for before the first can begin, the last one plays
 
 /** Something that plays. */
 export class Playback {
@@ -78,12 +79,18 @@ export class Playback {
   }
 }
 
-/** Play, from a click or a key: browsers let no page make a sound before one. */
-export async function play(playing: Playing): Promise<Playback> {
+/**
+ * Play, from a click or a key: browsers let no page make a sound before one.
+ *
+ * Null where something else was to be played before this could begin.
+ */
+export async function play(playing: Playing): Promise<Playback | null> {
   current?.stop();
+  turn += 1;
+  const mine = turn;
   context ??= new AudioContext({ sampleRate: RATE });
   if (context.state !== "running") await context.resume();
-  current?.stop();
+  if (mine !== turn) return null;
   current = new Playback(context, playing);
   return current;
 }

@@ -77,7 +77,9 @@ export class ResultView {
   /** The tracks as the model heard them, where this browser still has them. */
   private async loadTracks(): Promise<void> {
     const tracks = this.job.tracks ?? [];
-    const sounds = await Promise.all(tracks.map(({ fileId }) => this.files.samples(fileId)));
+    const sounds = await Promise.all(
+      tracks.map(async ({ fileId }) => (await this.files.sound(fileId)).samples),
+    );
     if (this.destroyed) return;
     [1, 2].forEach((voice) => {
       const [track, sound] = [tracks[voice - 1], sounds[voice - 1]];
@@ -119,7 +121,7 @@ export class ResultView {
         this.showTime(seconds);
       },
     });
-    say(this.playButton, "Pause");
+    if (this.playback) say(this.playButton, "Pause");
   }
 
   private showTime(seconds: number): void {

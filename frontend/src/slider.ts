@@ -4,7 +4,7 @@ import type WaveSurfer from "wavesurfer.js";
 import RegionsPlugin, { type Region } from "wavesurfer.js/plugins/regions";
 import { peaksOf, RATE } from "./audio";
 import { fitStart, WINDOW_S, windowText } from "./times";
-import { color, drawWaveform } from "./waveform";
+import { color, dark, drawWaveform } from "./waveform";
 
 const MIN_PX_PER_S = 2; // the window of a long track can still be seen and held
 const MAX_PX_PER_S = 100;
@@ -51,6 +51,9 @@ export class WindowSlider {
       this.moveTo(start);
       this.reveal();
     });
+    const repaint = () => this.region?.setOptions({ color: color("window") });
+    dark.addEventListener("change", repaint);
+    this.waveform.once("destroy", () => dark.removeEventListener("change", repaint));
     // A click beside the window brings its middle there.
     this.waveform.on("interaction", (time) => this.moved(time - WINDOW_S / 2));
   }

@@ -33,10 +33,15 @@ export function fitStart(start: number, duration: number | null): number {
   return Math.max(0, Math.min(steps, Math.floor(latest * STEPS_PER_S))) / STEPS_PER_S;
 }
 
-/** `a.mp3 0:10.00 to 0:26.00` has these two times. */
-export function windowText(start: number, duration: number | null): string {
+/** `to 0:26.00`, or where the track ends. */
+export function endText(start: number, duration: number | null): string {
   const end = Math.min(start + WINDOW_S, duration ?? Number.POSITIVE_INFINITY);
-  return `${formatTime(start)} to ${formatTime(end)}`;
+  return `to ${formatTime(end)}`;
+}
+
+/** `0:10.00 to 0:26.00` */
+export function windowText(start: number, duration: number | null): string {
+  return `${formatTime(start)} ${endText(start, duration)}`;
 }
 
 /** `in 40 seconds`, for what is only roughly known. */

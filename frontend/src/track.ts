@@ -1,13 +1,13 @@
 /** A card on which a track is chosen, looked at and listened to. */
 
 import { Away, checkContent, checkName, type Field, Refusal } from "./api";
-import { cut, RATE } from "./audio";
+import { cut, LONGEST_DRAWN_S } from "./audio";
 import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import type { Files } from "./files";
 import { type Playback, play } from "./player";
 import { WindowSlider } from "./slider";
 import type { Chosen } from "./store";
-import { fitStart, formatTime, parseTime, WINDOW_S, windowText } from "./times";
+import { endText, fitStart, formatTime, parseTime, WINDOW_S, windowText } from "./times";
 import { inWords } from "./words";
 
 export class TrackCard {
@@ -18,6 +18,7 @@ export class TrackCard {
   private readonly playButton: HTMLButtonElement;
   private chosen: Chosen | null = null;
   private lookedAt: string | null = null;
+  private keyless: File | null = null;
   private samples: Float32Array<ArrayBuffer> | null = null;
   private slider: WindowSlider | null = null;
   private playback: Playback | null = null;
@@ -68,25 +69,30 @@ export class TrackCard {
       await checkName(this.field, file).catch(unlessAway);
       const fileId = this.files.add(file);
       if (turn === this.turn) this.lookedAt = fileId;
-      const samples = await this.files.samples(fileId);
+      const sound = await this.files.sound(fileId);
       // What this browser cannot decode, MusicLab perhaps can.
-      const duration = samples ? samples.length / RATE : await checkContent(this.field, file);
+      const duration = sound.duration ?? (await checkContent(this.field, file));
       if (turn !== this.turn) return;
-      this.take({ fileId, name: file.name, duration, start: 0 }, samples);
+      this.take({ fileId, name: file.name, duration, start: 0 }, sound.samples);
       // The field itself says that no file is chosen, as it is emptied.
       tell(`${this.label}: ${file.name}, ${windowText(0, duration)} is chosen.`);
     } catch (error) {
-      if (turn === this.turn) this.refuse(error);
+      if (turn === this.turn) this.refuse(error, file);
     }
+  }
+
+  /** Take the file that could not be looked at without a key, if there is one. */
+  useKey(): void {
+    if (this.keyless) this.choose(this.keyless);
   }
 
   /** Take what was chosen for an earlier job. */
   async restore(chosen: Chosen): Promise<void> {
     const turn = this.begin(`Looking at ${chosen.name}…`);
     this.lookedAt = chosen.fileId;
-    const [file, samples] = await Promise.all([
+    const [file, { samples }] = await Promise.all([
       this.files.get(chosen.fileId),
-      this.files.samples(chosen.fileId),
+      this.files.sound(chosen.fileId),
     ]);
     if (turn !== this.turn) return;
     if (file) return this.take(chosen, samples);
@@ -107,6 +113,7 @@ export class TrackCard {
     this.slider = null;
     this.chosen = null;
     this.lookedAt = null;
+    this.keyless = null;
     this.samples = null;
     this.showChosen(false);
     find(this.element, ".error").hidden = true;
@@ -147,18 +154,25 @@ export class TrackCard {
   }
 
   private note(): string {
-    if (!this.samples) {
-      return "This browser cannot play this file, but MusicLab can read it. Type where the window starts.";
-    }
     const duration = this.chosen?.duration ?? WINDOW_S;
+    if (!this.samples) {
+      const reason =
+        duration > LONGEST_DRAWN_S
+          ? "This track is too long to be drawn and played here"
+          : "This browser cannot play this file";
+      return `${reason}, but MusicLab can read it. Type where the window starts.`;
+    }
     if (duration >= WINDOW_S) return "";
     return `This track is ${duration.toFixed(1)} s long; the rest of the window is silence.`;
   }
 
-  private refuse(error: unknown): void {
+  private refuse(error: unknown, file: File): void {
     this.settle();
     const { sentence, advice } = inWords(error);
-    if (error instanceof Refusal && error.status === 401) this.onKeyNeeded();
+    if (error instanceof Refusal && error.status === 401) {
+      this.keyless = file;
+      this.onKeyNeeded();
+    }
     say(find(this.element, ".error .sentence"), sentence);
     say(find(this.element, ".error .advice"), advice);
     find(this.element, ".error").hidden = false;
@@ -199,7 +213,7 @@ export class TrackCard {
     this.start.value = formatTime(start);
     this.start.setAttribute("aria-invalid", "false");
     sayOrHide(find(this.element, ".note"), this.note());
-    say(find(this.element, ".window"), windowText(start, this.chosen?.duration ?? null));
+    say(find(this.element, ".end"), endText(start, this.chosen?.duration ?? null));
     this.onChange();
   }
 
@@ -218,7 +232,7 @@ export class TrackCard {
         this.slider?.showTime(this.chosen?.start ?? 0);
       },
     });
-    say(this.playButton, "Stop");
+    if (this.playback) say(this.playButton, "Stop");
   }
 }
 

@@ -3,7 +3,7 @@
 import WaveSurfer from "wavesurfer.js";
 import { WAVEFORM_HEIGHT } from "./sizes";
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
+export const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /** A color of the style sheet. */
 export function color(name: string): string {
