@@ -1,0 +1,124 @@
+"""Everybody can use the page: by keys alone, on narrow screens, in the dark, by screen reader."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from orchestrator.settings import PROJECT
+from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
+
+AXE = PROJECT / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
+RUN_AXE = """async () => {
+    const options = { resultTypes: ["violations"], rules: { "target-size": { enabled: true } } };
+    return (await axe.run(document, options)).violations;
+}"""
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+HEIGHT = 844
+TABS = 40
+
+Tracks = tuple[Path, Path]
+
+
+@pytest.fixture
+def page(page: Page) -> Page:
+    """With axe in it, which the policy would otherwise keep out."""
+    page.add_init_script(path=AXE)
+    return page
+
+
+def said(violation: dict[str, Any]) -> str:
+    nodes = [f"{node['html']}: {node['failureSummary']}" for node in violation["nodes"]]
+    return "\n".join([f"{violation['id']}: {violation['help']}", *nodes])
+
+
+def expect_accessible(page: Page, state: str) -> None:
+    """Wide and narrow, light and dark."""
+    for width in (320, 390, 1280):
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        assert page.evaluate(OVERFLOW) == 0, f"{state}: scrolls sideways at {width} pixels"
+        if width > 320:
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                violations = [said(each) for each in page.evaluate(RUN_AXE)]
+                assert violations == [], f"{state}, {scheme}, {width} pixels: {violations}"
+
+
+def test_choosing_and_waiting_are_accessible(
+    queue: MusicLabPage, tracks: Tracks, tmp_path: Path
+) -> None:
+    expect_accessible(queue.page, "empty")
+    bad = tmp_path / f"{'a very long name ' * 5}.txt"
+    bad.write_text("no music")
+    queue.put(1, bad)
+    expect(queue.refusal(1)).to_be_visible()
+    queue.put(2, tracks[1])
+    expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    expect_accessible(queue.page, "one refused, one chosen")
+    queue.submit(tracks)
+    expect(queue.job).to_contain_text("place 1")
+    expect_accessible(queue.page, "at work")
+    queue.button("Cancel").click()
+    expect(queue.history).to_have_count(0)
+
+
+def test_listening_and_deleting_are_accessible(lab: MusicLabPage, tracks: Tracks) -> None:
+    lab.submit(tracks)
+    lab.expect_music()
+    expect_accessible(lab.page, "result")
+    lab.button("Delete").click()
+    expect_accessible(lab.page, "dialog")
+    lab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(lab.history).to_have_count(0)
+
+
+def tab_to(wanted: Locator) -> None:
+    """Press Tab until it has the focus."""
+    for _ in range(TABS):
+        wanted.page.keyboard.press("Tab")
+        if wanted.evaluate("it => it === it.getRootNode().activeElement"):
+            return
+    raise AssertionError(f"{wanted} is not reached by {TABS} tabs")
+
+
+def test_all_is_done_by_keys_alone(lab: MusicLabPage, tracks: Tracks) -> None:
+    keyboard = lab.page.keyboard
+    for number, track in enumerate(tracks, 1):
+        tab_to(lab.card(number).get_by_label(f"Track {number}: choose a file"))
+        with lab.page.expect_file_chooser() as chooser:
+            keyboard.press("Enter")
+        chooser.value.set_files(track)
+        expect(lab.window(number)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    lab.page.keyboard.press("Shift+Tab")
+    tab_to(lab.window(2))
+    keyboard.press("End")
+    keyboard.press("ArrowLeft")
+    tab_to(lab.card(2).get_by_role("button", name="Play window"))
+    keyboard.press("Enter")
+    expect(lab.card(2).get_by_role("button", name="Stop")).to_be_focused()
+    tab_to(lab.generate)
+    keyboard.press("Enter")
+    lab.job_id()
+    expect(lab.job).to_contain_text("0:23.0")
+    lab.expect_music()
+    expect(lab.job.get_by_role("heading")).to_be_focused()
+    tab_to(lab.button("Play"))
+    keyboard.press("Space")
+    expect(lab.button("Pause")).to_be_focused()
+    tab_to(lab.job.get_by_role("radio", name="New music"))
+    keyboard.press("ArrowRight")
+    expect(lab.job.get_by_role("radio", name=tracks[0].name)).to_be_checked()
+    tab_to(lab.job.get_by_role("link", name="Download"))
+    with lab.page.expect_download():
+        keyboard.press("Enter")
+    tab_to(lab.button("Delete"))
+    keyboard.press("Enter")
+    dialog = lab.page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Keep")).to_be_focused()
+    keyboard.press("Escape")
+    expect(lab.button("Delete")).to_be_focused()
+    keyboard.press("Enter")
+    tab_to(dialog.get_by_role("button", name="Delete"))
+    keyboard.press("Enter")
+    expect(lab.history).to_have_count(0)

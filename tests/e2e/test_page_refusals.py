@@ -1,0 +1,105 @@
+"""What the API refuses, the page says at once, in the API's words; and what the API alone reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from orchestrator.settings import Settings
+from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
+from tests.service import Service, running
+from tests.tracks import ffmpeg
+
+Tracks = tuple[Path, Path]
+KEY = "a key"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", b"no music"),
+        ("empty.wav", b""),
+        ("large.flac", bytes(2**20 + 1)),
+        ("notes.wav", b"no music either"),
+    ],
+)
+def test_a_track_at_fault_is_refused_on_the_spot(
+    waiting_room: Service,
+    queue: MusicLabPage,
+    tracks: Tracks,
+    tmp_path: Path,
+    name: str,
+    content: bytes,
+) -> None:
+    bad, good = tmp_path / name, tracks[0]
+    bad.write_bytes(content)
+    files = {"track1": (good.name, good.read_bytes()), "track2": (name, content)}
+    refusal = waiting_room.generate(files)
+    assert refusal.status_code == 400
+
+    queue.choose(tracks)
+    queue.put(2, bad)
+    expect(queue.refusal(2)).to_have_text(refusal.json()["detail"])
+    expect(queue.card(2).get_by_role("alert")).to_be_visible()
+    expect(queue.generate).to_be_disabled()
+    expect(queue.page.locator("#hint")).to_have_text("Choose the other track, too.")
+    queue.put(2, good)
+    expect(queue.refusal(2)).to_be_hidden()
+    expect(queue.generate).to_be_enabled()
+
+
+def test_a_track_that_the_browser_cannot_decode_is_taken(
+    lab: MusicLabPage, tracks: Tracks, tmp_path: Path
+) -> None:
+    lossless = tmp_path / "lossless.m4a"
+    ffmpeg("-i", tracks[0], "-c:a", "alac", lossless)
+    lab.put(1, lossless)
+    lab.put(2, tracks[1])
+    expect(lab.card(1)).to_contain_text("This browser cannot play this file")
+    expect(lab.card(1).locator(".length")).to_have_text("0:40")
+    expect(lab.window(1)).to_be_hidden()
+    lab.start(1).fill("99")
+    lab.start(1).press("Enter")
+    expect(lab.start(1)).to_have_value("0:24.00")
+    expect(lab.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    lab.generate.click()
+    lab.expect_music()
+    expect(lab.job.get_by_role("radio", name=lossless.name)).to_be_disabled()
+    expect(lab.job.get_by_role("radio", name=tracks[1].name)).to_be_enabled()
+
+
+def test_the_page_asks_for_a_key_and_for_patience(
+    waiting_settings: Callable[..., Settings],
+    open_page: Callable[[str], MusicLabPage],
+    tracks: Tracks,
+) -> None:
+    settings = waiting_settings(api_keys=KEY, max_queued=1)
+    with running(settings, "api"):
+        lab = open_page(Service(settings).url)
+        field = lab.page.get_by_label("API key")
+        use = lab.page.get_by_role("button", name="Use this key")
+        lab.choose(tracks)
+        expect(field).to_be_hidden()
+        lab.generate.click()
+        expect(lab.job.get_by_role("alert")).to_contain_text("API key")
+        for key in ("another key", KEY):
+            expect(field).to_be_visible()
+            field.fill(key)
+            use.click()
+        lab.job_id()
+        expect(field).to_be_hidden()
+        expect(lab.job).to_contain_text("place 1")
+
+        lab.generate.click()
+        expect(lab.job.get_by_role("button", name="Try again in")).to_be_disabled()
+        lab.history.last.click()
+        lab.button("Cancel").click()
+        expect(lab.history).to_have_count(1)
+        lab.history.click()
+        lab.page.clock.install()
+        lab.page.clock.fast_forward(60_000)
+        lab.button("Try again").click()
+        expect(lab.job).to_contain_text("place 1")
+        lab.button("Cancel").click()
+        expect(lab.history).to_have_count(0)
