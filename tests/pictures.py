@@ -107,7 +107,7 @@ class Photographer:
 
     def choosing(self) -> None:
         lab = self.lab.open(self.service.url)
-        expect(self.page.get_by_text("Placeholder weights serve")).to_be_visible()
+        expect(self.page.locator("#notice")).to_contain_text("Placeholder weights serve")
         self.shoot("empty-with-starter-weights")
         lab.put(1, self.tracks / "notes.txt")
         expect(lab.refusal(1)).to_be_visible()

@@ -74,7 +74,7 @@ def test_choose_generate_listen_download_delete(
     service: Service, lab: MusicLabPage, faults: list[str]
 ) -> None:
     page, (first, second, _) = lab.page, songs()
-    expect(page.get_by_text("Placeholder weights serve")).to_be_visible()
+    expect(page.locator("#notice")).to_contain_text("Placeholder weights serve")
     expect(lab.generate).to_be_disabled()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

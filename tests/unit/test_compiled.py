@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from handlers.compiled import ByContent
 from orchestrator.settings import PROJECT
 
 SCRIPT = """
@@ -40,6 +41,8 @@ def test_what_was_compiled_is_found_until_the_code_changes(tmp_path: Path) -> No
     assert found(copy(tmp_path / "first"), kept) == 0
     second = copy(tmp_path / "second")
     assert found(second, kept) == 1
-    with (second / "handlers" / "elu.py").open("a") as code:
-        code.write("# changed\n")
-    assert found(second, kept) == 0
+    (place,) = kept.iterdir()
+    source = second / "handlers" / "elu.py"
+    assert ByContent.get_suitable_cache_subpath(str(source)) == place.name
+    source.write_text(source.read_text() + "# changed\n")
+    assert ByContent.get_suitable_cache_subpath(str(source)) != place.name
