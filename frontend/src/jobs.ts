@@ -88,15 +88,17 @@ export class Jobs {
       if (file) files.set(fileId, file);
     }
     const job = newJob({ tracks });
-    await this.keep(job, () => this.store.addJob(job, files));
     this.jobs.set(job.key, job);
-    this.take(job);
+    this.take(job); // before another tab knows of it, which may lack the API key
+    await this.keep(job, () => this.store.addJob(job, files));
     this.show(job.key);
   }
 
   /** Send a job anew that was not accepted. */
   async retry(job: Job): Promise<void> {
-    this.take(await this.change(job.key, { trouble: null }));
+    const kept = this.change(job.key, { trouble: null });
+    this.take(this.jobs.get(job.key) ?? null); // before another tab knows of it
+    await kept;
   }
 
   /** Cancel a job, or delete its music. */
