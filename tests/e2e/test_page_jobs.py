@@ -1,13 +1,14 @@
 """Jobs outlive reloads, other tabs and their own music."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Route, expect
 
 from tests.e2e.musiclab_page import MusicLabPage
-from tests.service import Service
+from tests.service import TIDY_WITHIN_S, Service
 
 Tracks = tuple[Path, Path]
 
@@ -99,6 +100,52 @@ def test_cancelling_ends_a_job_wherever_it_is(
     queue.button("Cancel").click()
     expect(queue.history).to_have_count(0)
     assert jobs_of(waiting_room) == before
+
+
+def test_a_slow_upload_tells_how_far_it_is_and_can_be_cancelled(
+    waiting_room: Service, queue: MusicLabPage, tracks: Tracks
+) -> None:
+    before = jobs_of(waiting_room)
+    queue.choose(tracks)
+    network = queue.page.context.new_cdp_session(queue.page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 50_000}
+    network.send("Network.emulateNetworkConditions", slow)
+    queue.generate.click()
+    queue.page.wait_for_function("() => document.querySelector('progress').value > 10")
+    expect(queue.job).to_contain_text("Uploading")
+    expect(queue.history).to_contain_text("uploading")
+    queue.button("Cancel").click()
+    expect(queue.history).to_have_count(0)
+    deadline = time.monotonic() + TIDY_WITHIN_S
+    while jobs_of(waiting_room) != before:
+        assert time.monotonic() < deadline, f"an upload is left in {waiting_room.cached_jobs()}"
+        time.sleep(0.05)
+
+
+def test_another_tab_cancels_an_upload_or_goes_on_with_it(
+    waiting_room: Service, queue: MusicLabPage, tracks: Tracks
+) -> None:
+    before = jobs_of(waiting_room)
+    other = queue.in_another_tab()
+    held: list[Route] = []  # uploads that never end
+    queue.page.route("**/api/generate", lambda route: held.append(route))
+    queue.choose(tracks)
+    queue.generate.click()
+    expect(queue.job).to_contain_text("Uploading")
+    other.history.click()
+    expect(other.job).to_contain_text("Another tab uploads the tracks")
+    other.button("Cancel").click()
+    expect(queue.job).to_be_hidden()
+
+    queue.generate.click()
+    expect(queue.job).to_contain_text("Uploading")
+    other.history.click()
+    expect(other.job).to_contain_text("Another tab uploads the tracks")
+    queue.page.close()
+    expect(other.job).to_contain_text("place 1")
+    assert jobs_of(waiting_room) - before == {other.job_id()}
+    other.button("Cancel").click()
+    expect(other.history).to_have_count(0)
 
 
 def test_a_job_at_work_can_be_cancelled(
