@@ -34,9 +34,11 @@ class MusicLabPage:
         return self
 
     def in_another_tab(self) -> "MusicLabPage":
-        """The same page in another tab of the same browser."""
+        """The same page in another tab of the same browser, behind this one."""
         address = self.page.url.partition("#")[0]
-        return MusicLabPage(self.page.context.new_page()).open(address)
+        other = MusicLabPage(self.page.context.new_page()).open(address)
+        self.page.bring_to_front()  # what is behind draws rarely, and takes clicks slowly
+        return other
 
     def card(self, number: int) -> Locator:
         return self.page.get_by_role("region", name=f"Track {number}", exact=True)

@@ -172,6 +172,7 @@ def test_tabs_know_of_each_others_jobs(
     expect(other.history).to_have_count(2)
     expect(queue.job).to_contain_text("place 2")
     expect(other.job).to_contain_text("place 1")
+    other.page.bring_to_front()
     other.button("Cancel").click()
     for tab in (queue, other):
         expect(tab.history).to_have_count(1)
