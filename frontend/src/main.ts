@@ -166,9 +166,9 @@ function drop(event: DragEvent): void {
 }
 
 find(document, "#tracks").append(...cards.map((card) => card.element));
-generate.addEventListener("click", () => {
+generate.addEventListener("click", ({ detail }) => {
   const tracks = choices();
-  if (tracks) start(tracks);
+  if (tracks && detail < 2) start(tracks); // a double click means one job
 });
 access.addEventListener("submit", (event) => {
   event.preventDefault();

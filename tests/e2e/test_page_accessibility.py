@@ -40,7 +40,7 @@ def expect_accessible(page: Page, state: str) -> None:
         assert page.evaluate(OVERFLOW) == 0, f"{state}: scrolls sideways at {width} pixels"
         if width > 320:
             for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                page.emulate_media(color_scheme=scheme)
                 violations = [said(each) for each in page.evaluate(RUN_AXE)]
                 assert violations == [], f"{state}, {scheme}, {width} pixels: {violations}"
 

@@ -76,6 +76,8 @@ def test_choose_generate_listen_download_delete(
     page, (first, second, _) = lab.page, songs()
     expect(page.locator("#notice")).to_contain_text("Placeholder weights serve")
     expect(lab.generate).to_be_disabled()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     lab.choose([first, second])
     for number, song in enumerate((first, second), 1):
         expect(lab.card(number)).to_contain_text(song.name)
@@ -141,4 +143,5 @@ def test_choose_generate_listen_download_delete(
     expect(lab.history).to_have_count(0)
     expect(lab.job).to_be_hidden()
     assert service.call("GET", f"/api/status/{job_id}").status_code == 404
+    assert [url for url in asked if not url.startswith((service.url, "blob:"))] == []
     assert faults == []

@@ -146,6 +146,7 @@ def test_a_job_that_somebody_else_removed_goes_with_a_sentence(
         waiting_room.call("DELETE", f"/api/cleanup/{job_id}")
         if remove_while_away:
             queue.page.goto(address)
+        expect(queue.page.locator("#gone")).to_have_text(gone)
         expect(queue.page.locator("#announcement")).to_have_text(gone)
         expect(queue.history).to_have_count(0)
         expect(queue.job).to_be_hidden()

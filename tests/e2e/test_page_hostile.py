@@ -1,0 +1,153 @@
+"""The page in the hands of the hasty and the unlucky."""
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Browser, Route, expect
+
+from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
+from tests.e2e.test_page_jobs import jobs_of
+from tests.service import Service
+from tests.signals import RATE, encoded, tones
+
+Tracks = tuple[Path, Path]
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+DROP = """async ([card, sounds]) => {
+    const dropped = new DataTransfer();
+    for (const [name, content] of sounds) {
+        dropped.items.add(new File([new Uint8Array(content)], name));
+    }
+    const options = { dataTransfer: dropped, bubbles: true, cancelable: true };
+    card.dispatchEvent(new DragEvent("drop", options));
+}"""
+
+
+def test_a_double_click_makes_one_job(
+    waiting_room: Service, queue: MusicLabPage, tracks: Tracks
+) -> None:
+    before = jobs_of(waiting_room)
+    queue.choose(tracks)
+    queue.generate.dblclick(delay=150)
+    expect(queue.job).to_contain_text("place 1")
+    expect(queue.history).to_have_count(1)
+    queue.button("Cancel").dblclick()
+    expect(queue.history).to_have_count(0)
+    assert jobs_of(waiting_room) == before
+
+
+def test_other_files_are_chosen_at_any_time(
+    waiting_room: Service, queue: MusicLabPage, tracks: Tracks, tmp_path: Path
+) -> None:
+    short = tmp_path / '<b>five seconds & "more".wav'
+    short.write_bytes(encoded(tones(5 * RATE, 440)))
+    (tmp_path / "notes.txt").write_text("no music")
+    queue.put(1, tmp_path / "notes.txt")
+    queue.put(1, tracks[0])
+    queue.put(1, short)
+    expect(queue.card(1)).to_contain_text(short.name)
+    expect(queue.card(1)).to_contain_text("This track is 5.0 s long")
+    queue.put(2, tracks[1])
+    expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    queue.generate.click()
+    expect(queue.job).to_contain_text("place 1")
+    queue.put(1, tracks[1])
+    expect(queue.card(1)).to_contain_text(tracks[1].name)
+    expect(queue.job).to_contain_text(f"{short.name}, 0:00.00 to 0:05.00")
+    queue.button("Cancel").click()
+    expect(queue.history).to_have_count(0)
+    expect(queue.card(1)).to_contain_text(tracks[1].name)
+    expect(queue.generate).to_be_enabled()
+
+
+def test_what_is_no_time_is_told(queue: MusicLabPage, tracks: Tracks) -> None:
+    queue.choose(tracks)
+    queue.start(1).fill("7")
+    queue.start(1).press("Enter")
+    queue.start(1).fill("soon")
+    queue.start(1).press("Enter")
+    expect(queue.start(1)).to_have_attribute("aria-invalid", "true")
+    expect(queue.card(1)).to_contain_text("soon is not a time.")
+    expect(queue.window(1)).to_have_attribute("aria-valuenow", "7")
+    queue.start(1).fill("1:00")
+    queue.start(1).press("Enter")
+    expect(queue.start(1)).to_have_attribute("aria-invalid", "false")
+    expect(queue.card(1)).to_contain_text("The window starts at 0:24.0")
+
+
+def test_files_are_dropped(queue: MusicLabPage) -> None:
+    sounds = [
+        [f"{hertz} Hz.wav", list(encoded(tones(RATE // 4, hertz)))] for hertz in (330, 440, 550)
+    ]
+    anywhere = queue.generate.element_handle()
+    queue.page.evaluate(DROP, [queue.card(2).element_handle(), sounds[:1]])
+    expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    queue.page.evaluate(DROP, [anywhere, sounds[1:2]])
+    for number, name in ((1, "440 Hz.wav"), (2, "330 Hz.wav")):
+        expect(queue.card(number)).to_contain_text(name)
+    expect(queue.window(1)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    queue.page.evaluate(DROP, [anywhere, sounds])
+    for number, name in ((1, "330 Hz.wav"), (2, "440 Hz.wav")):
+        expect(queue.card(number)).to_contain_text(name)
+    expect(queue.generate).to_be_enabled(timeout=LOADED_WITHIN_MS)
+
+
+def test_music_is_deleted_while_it_loads_or_cannot_be_loaded(
+    lab: MusicLabPage, tracks: Tracks
+) -> None:
+    held: list[Route] = []
+    lab.page.route("**/api/download/*", lambda route: held.append(route))
+    lab.submit(tracks)
+    expect(lab.button("Delete")).to_be_visible(timeout=LOADED_WITHIN_MS)
+    expect(lab.button("Play")).to_be_disabled()
+    held[0].abort()
+    expect(lab.job.get_by_role("alert")).to_contain_text("MusicLab cannot be reached.")
+    lab.page.unroute("**/api/download/*")
+    lab.button("Try again").click()
+    lab.expect_music()
+    lab.page.route("**/api/cleanup/*", lambda route: route.abort())
+    lab.delete()
+    expect(lab.job.get_by_role("alert")).to_contain_text("MusicLab cannot be reached.")
+    lab.page.unroute("**/api/cleanup/*")
+    lab.button("Try again").click()
+    expect(lab.history).to_have_count(0)
+
+
+def test_the_end_of_a_job_is_told_to_those_who_look_elsewhere(
+    lab: MusicLabPage, tracks: Tracks
+) -> None:
+    lab.submit(tracks)
+    lab.page.evaluate(HIDE, True)
+    expect(lab.page).to_have_title(re.compile("^Done .+ MusicLab$"), timeout=LOADED_WITHIN_MS)
+    lab.page.evaluate(HIDE, False)
+    expect(lab.page).to_have_title("MusicLab")
+    expect(lab.page.locator("#announcement")).to_have_text("Your music is ready.")
+    lab.expect_music()
+
+
+def test_an_address_shows_the_job_in_any_browser(
+    lab: MusicLabPage, browser: Browser, tracks: Tracks
+) -> None:
+    lab.submit(tracks)
+    lab.expect_music()
+    address = lab.page.url
+    lab.page.goto("about:blank")
+    lab.page.go_back()
+    lab.expect_music()
+
+    context = browser.new_context()
+    other = MusicLabPage(context.new_page()).open(address)
+    other.expect_music()
+    expect(other.history).to_contain_text("From a link")
+    expect(other.button("Again with other windows")).to_be_hidden()
+    other.button("Play").click()
+    expect(other.button("Pause")).to_be_visible()
+    other.delete()
+    expect(other.history).to_have_count(0)
+    expect(other.button("Pause")).to_be_hidden()
+    context.close()
+    lab.page.reload()
+    expect(lab.page.locator("#gone")).to_contain_text("was deleted, or has expired.")
+    expect(lab.history).to_have_count(0)
