@@ -20,7 +20,7 @@ PAGE := frontend/dist/index.html
 # With the folders, whose times tell that a file was removed.
 PAGE_SOURCES := $(wildcard frontend/*.*) $(shell find frontend/src frontend/public 2>/dev/null)
 
-.PHONY: run test bench chaos compose-test fuzz key-test swap-test lint setup clean
+.PHONY: run test bench chaos compose-test fuzz key-test pictures swap-test lint setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done $(PAGE)
@@ -50,6 +50,10 @@ compose-test: $(VENV)/compose.done
 # Swaps checkpoints under load, ten times in each of two ways.
 swap-test: $(VENV)/test.done
 	$(BIN)/python -m tests.swaps
+
+# Every state of the page, wide and narrow, light and dark, to be looked at in build/pictures.
+pictures: $(VENV)/test.done $(PAGE)
+	$(BIN)/python -m tests.pictures --to build/pictures
 
 # How fast it is, in about ten minutes; the machine should have nothing else to do.
 bench: $(VENV)/bench.done

@@ -137,11 +137,13 @@ class Photographer:
         self.shoot("two-tracks-zoomed")
 
     def working(self) -> None:
-        with self.instead("**/api/generate", lambda route: None):  # for as long as we look
+        held: list[Route] = []
+        with self.instead("**/api/generate", lambda route: held.append(route)):
             self.lab.generate.click()
             expect(self.lab.job.get_by_text("Uploading")).to_be_visible()
             self.shoot("uploading")
             self.remove()
+            held[0].abort()
         with self.instead("**/api/generate", lambda route: _refuse(route, 429, TOO_MANY)):
             self.lab.generate.click()
             expect(self.lab.job.get_by_text("10 requests")).to_be_visible()
@@ -203,7 +205,7 @@ def _tell(route: Route, document: dict[str, Any]) -> None:
 
 
 def _refuse(route: Route, status: int, body: dict[str, str]) -> None:
-    route.fulfill(status=status, json=body, headers={"Retry-After": "30"})
+    route.fulfill(status=status, json=body, headers={"Retry-After": "30"} if status == 429 else {})
 
 
 def make_tracks(folder: Path) -> None:

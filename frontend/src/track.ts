@@ -140,8 +140,9 @@ export class TrackCard {
     say(find(this.element, ".name"), name);
     say(find(this.element, ".length"), duration === null ? "" : formatTime(duration, 0));
     this.showChosen(true);
-    find(this.element, ".zoom").hidden = samples === null;
-    find(this.element, ".help").hidden = samples === null;
+    for (const seen of [".waveform", ".zoom", ".help"]) {
+      find(this.element, seen).hidden = samples === null;
+    }
     find<HTMLInputElement>(this.element, ".zoom input").value = "0";
     this.playButton.hidden = samples === null;
     if (samples) {
