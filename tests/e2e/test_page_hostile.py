@@ -1,14 +1,19 @@
 """The page in the hands of the hasty and the unlucky."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from orchestrator.windows import SECONDS
+from tests.e2e.conftest import TRACK_S
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
+from tests.e2e.test_page_flow import click_at, seconds
 from tests.e2e.test_page_jobs import jobs_of
 from tests.service import Service
 from tests.signals import RATE, encoded, tones
+from tests.tracks import ffmpeg
 
 Tracks = tuple[Path, Path]
 HIDE = """hidden => {
@@ -151,3 +156,64 @@ def test_an_address_shows_the_job_in_any_browser(
     lab.page.reload()
     expect(lab.page.locator("#gone")).to_contain_text("was deleted, or has expired.")
     expect(lab.history).to_have_count(0)
+
+
+def test_one_thing_plays_at_a_time(queue: MusicLabPage, tracks: Tracks) -> None:
+    queue.choose(tracks)
+    both = queue.page.get_by_role("button", name="Play window")
+    both.first.click()
+    both.last.click()
+    stop = queue.page.get_by_role("button", name="Stop")
+    expect(queue.card(2).get_by_role("button", name="Stop")).to_be_visible()
+    expect(stop).to_have_count(1)
+    queue.card(1).get_by_role("button", name="Play window").click()
+    expect(queue.card(1).get_by_role("button", name="Stop")).to_be_visible()
+    expect(stop).to_have_count(1)
+    queue.window(1).press("End")
+    expect(both).to_have_count(2)
+
+
+def test_the_window_is_moved_where_it_is_enlarged(queue: MusicLabPage, tracks: Tracks) -> None:
+    queue.choose(tracks)
+    click_at(queue.card(1).locator(".waveform"), 0.5)
+    middle = TRACK_S / 2 - SECONDS / 2
+    assert abs(seconds(queue.start(1).input_value()) - middle) < 0.2
+    queue.card(1).get_by_label("Zoom").fill("100")
+    for key, start in (("End", "0:24.0"), ("Home", "0:00.00"), ("PageUp", "0:16.00")):
+        queue.window(1).press(key)
+        expect(queue.start(1)).to_have_value(re.compile(f"^{start}"))
+        expect(queue.window(1)).to_be_focused()
+        expect(queue.window(1)).to_be_in_viewport()
+
+
+def test_a_track_too_long_to_be_drawn_is_taken(
+    queue: MusicLabPage, tracks: Tracks, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.flac"
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", "1300", long)
+    queue.put(1, long)
+    expect(queue.card(1)).to_contain_text("This track is too long to be drawn and played here")
+    expect(queue.card(1).locator(".length")).to_have_text("21:40")
+    queue.put(2, tracks[1])
+    queue.start(1).fill("20:00")
+    queue.start(1).press("Enter")
+    expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    queue.generate.click()
+    expect(queue.job).to_contain_text("place 1")
+    expect(queue.job).to_contain_text("long.flac, 20:00.00 to 20:16.00")
+    queue.button("Cancel").click()
+    expect(queue.history).to_have_count(0)
+
+
+def test_the_page_works_where_nothing_may_be_kept(
+    waiting_room: Service, page: Page, open_page: Callable[[str], MusicLabPage], tracks: Tracks
+) -> None:
+    page.add_init_script("indexedDB.open = () => { throw new DOMException('', 'SecurityError') }")
+    queue = open_page(waiting_room.url)
+    queue.submit(tracks)
+    expect(queue.job).to_contain_text("place 1")
+    queue.page.reload()
+    expect(queue.job).to_contain_text("place 1")
+    expect(queue.history).to_contain_text("From a link")
+    queue.button("Cancel").click()
+    expect(queue.history).to_have_count(0)
