@@ -93,3 +93,16 @@ class MusicLabPage:
         """Delete the music that is shown."""
         self.button("Delete").click()
         self.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+
+
+def seconds(time: str) -> float:
+    """Of what the page writes, as 1:23.50."""
+    minutes, rest = time.split(":")
+    return 60 * int(minutes) + float(rest)
+
+
+def click_at(waveform: Locator, share: float) -> None:
+    """Click at that share of its width."""
+    box = waveform.bounding_box()
+    assert box is not None
+    waveform.click(position={"x": share * box["width"], "y": box["height"] / 2})

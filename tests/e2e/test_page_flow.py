@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, expect
 
 from orchestrator import schema
 from orchestrator.windows import SECONDS
-from tests.e2e.musiclab_page import MusicLabPage
+from tests.e2e.musiclab_page import MusicLabPage, click_at, seconds
 from tests.service import Service
 from tests.signals import RATE, SEGMENT, decoded
 from tests.songs import songs, whole
@@ -26,12 +26,6 @@ NOTE_STAGES = """() => {
 
 CURSOR = "it => parseFloat(it.style.left)"
 TIME = "it => parseFloat(it.textContent.split(':')[1])"
-
-
-def seconds(time: str) -> float:
-    """Of what the page writes, as 1:23.50."""
-    minutes, rest = time.split(":")
-    return 60 * int(minutes) + float(rest)
 
 
 def windows_of(service: Service, job_id: str) -> list[list[float]]:
@@ -53,13 +47,6 @@ def drag(window: Locator, pixels: float) -> None:
     mouse.down()
     mouse.move(x + pixels, y, steps=5)
     mouse.up()
-
-
-def click_at(waveform: Locator, share: float) -> None:
-    """Click at that share of its width."""
-    box = waveform.bounding_box()
-    assert box is not None
-    waveform.click(position={"x": share * box["width"], "y": box["height"] / 2})
 
 
 def expect_to_go_on(clock: Locator, read: str) -> float:

@@ -8,8 +8,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from orchestrator.windows import SECONDS
 from tests.e2e.conftest import TRACK_S
-from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
-from tests.e2e.test_page_flow import click_at, seconds
+from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage, click_at, seconds
 from tests.e2e.test_page_jobs import jobs_of
 from tests.service import Service
 from tests.signals import RATE, encoded, tones
