@@ -5,6 +5,8 @@ export const RATE = 24_000;
 /** Of a longer track no waveform is drawn: decoding an hour takes more than a phone has. */
 export const LONGEST_DRAWN_S = 20 * 60;
 
+const STATED_WITHIN_MS = 5_000;
+
 /** Peaks of which a waveform is drawn, a second. */
 export const PEAKS_PER_S = 200;
 
@@ -33,6 +35,7 @@ export function statedLength(file: Blob): Promise<number | null> {
   return new Promise<number | null>((resolve) => {
     audio.onloadedmetadata = () => resolve(audio.duration);
     audio.onerror = () => resolve(null);
+    setTimeout(() => resolve(null), STATED_WITHIN_MS); // a browser may put it off in a hidden tab
     audio.preload = "metadata";
     audio.src = url;
   }).finally(() => URL.revokeObjectURL(url));
