@@ -17,7 +17,7 @@ from typing import Any, Literal
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.conftest import settings_in
-from tests.e2e.musiclab_page import MusicLabPage
+from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
 from tests.service import Service, running
 from tests.songs import songs
 from tests.tracks import ffmpeg
@@ -26,9 +26,9 @@ WIDTHS = (1280, 390)
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 HEIGHT = 800
 SETTLED_MS = 600  # waveforms are drawn in the next frames
-NOTICED_WITHIN_MS = 15_000
 
 JOB_ID = "0123456789abcdef0123456789abcdef"
+OTHER_ID = JOB_ID[::-1]
 QUEUED: dict[str, Any] = {
     "job_id": JOB_ID,
     "status": "queued",
@@ -67,19 +67,26 @@ NO_MODEL = {
 class Photographer:
     """Takes the page through its states, and a picture of each."""
 
-    def __init__(self, page: Page, service: Service, tracks: Path, to: Path, variant: str) -> None:
+    def __init__(
+        self, page: Page, service: Service, tracks: Path, to: Path, width: int, theme: str
+    ) -> None:
         self.page = page
         self.lab = MusicLabPage(page)
         self.service = service
         self.tracks = tracks
         self.to = to
-        self.variant = variant
+        self.width = width
+        self.theme = theme
         self.numbers = itertools.count(1)
 
     def shoot(self, state: str) -> None:
+        """All of the page, on a screen as high: Chromium's own way forgets that it is a phone."""
         self.page.wait_for_timeout(SETTLED_MS)
-        name = f"{next(self.numbers):02}-{state}-{self.variant}.png"
-        self.page.screenshot(path=self.to / name, full_page=True)
+        height = self.page.evaluate("document.documentElement.scrollHeight")
+        self.page.set_viewport_size({"width": self.width, "height": height})
+        name = f"{next(self.numbers):02}-{state}-{self.width}-{self.theme}.png"
+        self.page.screenshot(path=self.to / name)
+        self.page.set_viewport_size({"width": self.width, "height": HEIGHT})
 
     @contextmanager
     def instead(self, pattern: str, answer: Callable[[Route], None]) -> Iterator[None]:
@@ -88,16 +95,24 @@ class Photographer:
         self.page.unroute(pattern, answer)
 
     @contextmanager
-    def job(self, document: dict[str, Any]) -> Iterator[None]:
+    def started(self, document: dict[str, Any]) -> Iterator[None]:
         """A job that stays in that state."""
-        accepted = {"job_id": JOB_ID, "status": "queued", "message": "Generation started"}
+        job_id = document["job_id"]
+        accepted = {"job_id": job_id, "status": "queued", "message": "Generation started"}
         with (
             self.instead("**/api/generate", lambda route: route.fulfill(status=202, json=accepted)),
-            self.instead("**/api/events/*", lambda route: _tell(route, document)),
-            self.instead("**/api/status/*", lambda route: route.fulfill(json=document)),
+            self.instead(f"**/api/events/{job_id}", lambda route: _tell(route, document)),
+            self.instead(f"**/api/status/{job_id}", lambda route: route.fulfill(json=document)),
             self.instead("**/api/cleanup/*", lambda route: route.fulfill(json={"message": ""})),
         ):
             self.lab.generate.click()
+            expect(self.lab.job).to_contain_text(document["message"])
+            yield
+
+    @contextmanager
+    def job(self, document: dict[str, Any]) -> Iterator[None]:
+        """A job that stays in that state, and is removed in the end."""
+        with self.started(document):
             yield
             self.remove()
 
@@ -135,6 +150,9 @@ class Photographer:
         lab.start(2).press("Enter")
         lab.card(2).get_by_label("Zoom").fill("60")
         self.shoot("two-tracks-zoomed")
+        self.page.evaluate("document.dispatchEvent(new DragEvent('dragover', {cancelable: true}))")
+        self.shoot("dragging")
+        self.page.evaluate("document.dispatchEvent(new DragEvent('dragleave'))")
 
     def working(self) -> None:
         held: list[Route] = []
@@ -159,19 +177,26 @@ class Photographer:
         self.away()
 
     def away(self) -> None:
-        notice = self.page.locator("#notice")
-        with (
-            self.job(QUEUED),
-            self.instead("**/api/events/*", _cut_off),
-            self.instead("**/api/status/*", _cut_off),
-        ):
-            with self.instead("**/health", _cut_off):
-                self.page.evaluate("dispatchEvent(new Event('online'))")  # look anew, now
-                expect(notice).to_contain_text("cannot be reached", timeout=NOTICED_WITHIN_MS)
+        with self.job(QUEUED):
+            with (
+                self.instead("**/health", _cut_off),
+                self.instead("**/api/events/*", _cut_off),
+                self.instead("**/api/status/*", _cut_off),
+            ):
+                self.noticing("cannot be reached")
+                expect(self.lab.job).to_contain_text("cannot be reached")
                 self.shoot("service-away")
             with self.instead("**/health", lambda route: route.fulfill(json=NO_MODEL)):
-                expect(notice).to_contain_text("No model is ready", timeout=NOTICED_WITHIN_MS)
+                self.noticing("No model is ready")
                 self.shoot("no-model")
+            self.noticing("Placeholder weights serve")
+
+    def noticing(self, text: str) -> None:
+        """Load the page anew, as it looks for what to notice at once only then."""
+        self.page.reload()
+        expect(self.page.locator("#notice")).to_contain_text(text)
+        for number in (1, 2):
+            expect(self.lab.window(number)).to_be_visible(timeout=LOADED_WITHIN_MS)
 
     def listening(self) -> None:
         self.lab.generate.click()
@@ -180,8 +205,8 @@ class Photographer:
         self.lab.button("Play").click()
         self.lab.job.get_by_role("radio").nth(1).check()
         self.page.wait_for_timeout(2_000)
-        self.lab.button("Pause").click()
         self.shoot("comparing")
+        self.lab.button("Pause").click()
         self.lab.button("Delete").click()
         self.shoot("deleting")
         self.page.get_by_role("button", name="Keep").click()
@@ -193,7 +218,12 @@ class Photographer:
         with self.instead("**/api/generate", lambda route: _refuse(route, 401, refused)):
             self.lab.generate.click()
             expect(self.page.get_by_label("API key")).to_be_visible()
-            self.shoot("key-needed-and-history")
+            self.shoot("key-needed")
+        at_work = RUNNING | {"job_id": OTHER_ID, "progress": 50, "message": "Generating music..."}
+        with self.started(FAILED), self.started(at_work):
+            self.lab.history.last.click()
+            self.lab.expect_music()
+            self.shoot("history")
 
 
 def _cut_off(route: Route) -> None:
@@ -219,11 +249,15 @@ def make_tracks(folder: Path) -> None:
 
 def take_all(browser: Browser, service: Service, tracks: Path, to: Path) -> None:
     for width, theme in itertools.product(WIDTHS, THEMES):
+        is_phone = width < WIDTHS[0]
         context = browser.new_context(
-            viewport={"width": width, "height": HEIGHT}, color_scheme=theme
+            viewport={"width": width, "height": HEIGHT},
+            color_scheme=theme,
+            is_mobile=is_phone,
+            has_touch=is_phone,
         )
         page = context.new_page()
-        photographer = Photographer(page, service, tracks, to, f"{width}-{theme}")
+        photographer = Photographer(page, service, tracks, to, width, theme)
         photographer.choosing()
         photographer.working()
         photographer.listening()

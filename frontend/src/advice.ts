@@ -12,7 +12,7 @@ export const ADVICE: Record<string, string> = {
   too_slow: SMALLER,
   not_audio: OTHER_FILE,
   window_past_end: "Move the window to an earlier place, and generate again.",
-  unauthorized: "Enter the key that whoever runs this MusicLab gave you.",
+  unauthorized: "Enter the key that whoever runs this MusicLab gave you, above Generate.",
   too_many_requests: "Nothing is lost: wait a moment, then try again.",
   queue_full: "Nothing is lost: wait a moment, then try again.",
   storage_full: "Delete music that you no longer need, or try again later.",

@@ -23,6 +23,7 @@ export class History {
       if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
       say(find(item, ".name"), job.tracks?.map(({ name }) => name).join(" + ") ?? "From a link");
       say(find(item, ".state"), stateOf(job));
+      item.dataset.state = kindOf(job);
       find(item, "button").setAttribute("aria-current", String(job.key === shown?.key));
     });
   }
@@ -33,6 +34,12 @@ export class History {
     this.items.set(key, item);
     return item;
   }
+}
+
+/** What the style sheet tells apart. */
+function kindOf({ trouble, status }: Job): "ready" | "at fault" | "at work" {
+  if (status?.status === "completed") return "ready";
+  return trouble || status?.status === "failed" ? "at fault" : "at work";
 }
 
 function stateOf({ createdAt, jobId, trouble, status }: Job): string {

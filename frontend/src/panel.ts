@@ -191,7 +191,7 @@ function tracksOf({ tracks }: Job): string {
   const each = tracks?.map(
     ({ name, start, duration }) => `${name}, ${windowText(start, duration)}`,
   );
-  return each?.join(" + ") ?? "";
+  return each?.join(" +\n") ?? "";
 }
 
 function factsOf({ model_version, codec, expires_at }: Status): string {
@@ -202,7 +202,7 @@ function factsOf({ model_version, codec, expires_at }: Status): string {
     dateStyle: "medium",
     timeStyle: "short",
   });
-  return `${made} Kept until ${until}.`;
+  return `Kept until ${until}. ${made}`;
 }
 
 function stageOf(jobId: string | null, status: Status | null): number {

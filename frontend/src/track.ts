@@ -121,7 +121,7 @@ export class TrackCard {
   }
 
   private showChosen(chosen: boolean): void {
-    say(find(this.element, ".drop .button span"), chosen ? "Choose another file" : "Choose a file");
+    say(find(this.element, ".drop .button span"), chosen ? "Change" : "Choose a file");
     find(this.element, ".kinds").hidden = chosen;
     find(this.element, ".facts").hidden = !chosen;
     find(this.element, ".chosen").hidden = !chosen;
