@@ -122,9 +122,12 @@ export class Panel {
     this.showTimeLeft();
   }
 
-  /** What was told last, less the time since: nothing is told as long as nothing changes. */
+  /**
+   * What was told last, less the time since: nothing is told as long as nothing changes. Nobody
+   * knows while MusicLab is away.
+   */
   private showTimeLeft(): void {
-    const left = (this.due.at - Date.now()) / 1000;
+    const left = this.live?.reached ? (this.due.at - Date.now()) / 1000 : 0;
     sayOrHide(find(this.element, "#eta"), left > 0 ? `Ready in ${roughly(left)}.` : "");
   }
 
