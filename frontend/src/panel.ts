@@ -36,7 +36,6 @@ export class Panel {
   private live: Live | null = null;
   /** What went wrong with the job's music or removal, rather than with the job; and to repeat it. */
   private fault: { error: unknown; repeat: () => void } | null = null;
-  private countdown = 0;
   private due = { told: null as Status | null, at: 0 }; // milliseconds since 1970
 
   constructor(
@@ -53,7 +52,10 @@ export class Panel {
     onClick("#again", (job) => {
       if (!this.repeat()) this.actions.retry(job);
     });
-    setInterval(() => this.showTimeLeft(), COUNTDOWN_MS);
+    setInterval(() => {
+      this.showTimeLeft();
+      this.countDown();
+    }, COUNTDOWN_MS);
     onClick("#other-windows", (job) => this.actions.chooseWindows(job));
     onClick("#discard", (job) => this.actions.discard(job));
   }
@@ -152,17 +154,13 @@ export class Panel {
     find(this.element, "#other-windows").hidden = !(ended && job.tracks !== null);
     const completed = job.status?.status === "completed";
     say(this.discardButton, completed ? "Delete" : isTroubled ? "Remove" : "Cancel");
-    this.countDown(job.trouble?.notBefore ?? 0);
+    this.countDown();
   }
 
-  private countDown(notBefore: number): void {
-    clearTimeout(this.countdown);
-    const left = Math.ceil((notBefore - Date.now()) / 1000);
+  private countDown(): void {
+    const left = Math.ceil(((this.job?.trouble?.notBefore ?? 0) - Date.now()) / 1000);
     this.again.disabled = left > 0;
     say(this.again, left > 0 && left < Infinity ? `Try again in ${left} s` : "Try again");
-    if (left > 0 && left < Infinity) {
-      this.countdown = window.setTimeout(() => this.countDown(notBefore), COUNTDOWN_MS);
-    }
   }
 
   private dropResult(): void {
