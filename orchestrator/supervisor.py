@@ -53,14 +53,16 @@ class Supervisor:
         now = time.monotonic()
         if ready != self._seen:
             self._seen, self._seen_since = ready, now
-        if default is None or ready == self._noted or now - self._seen_since < SETTLED_S:
+        if default is None or ready == self._noted:
             return
         try:
             with self._wanted.changing():
+                if now - self._seen_since < SETTLED_S:
+                    return
                 self._write(default, ready.keys() - {default}, {each.version for each in loaded})
         except DeploymentError:
-            # A deployment is going on, and writes down what comes of it; what is seen here may be
-            # of before its end.
+            # A deployment is going on, and writes down what comes of it. Looked for each time: what
+            # is seen here may be of before its end for as long as a look at TorchServe takes.
             self._seen_since = now
             return
         except (ArchiveError, OSError) as error:

@@ -118,6 +118,19 @@ def test_nothing_is_noted_while_a_deployment_is_going_on(look: Look, server: End
     assert look(SETTLED_S, default("b")) == Wanted("b", previous=("a",))
 
 
+def test_what_was_seen_before_the_end_of_a_deployment_is_not_noted(
+    look: Look, server: EndedServer
+) -> None:
+    draining = beside("a"), default("b")
+    look(0, *draining)
+    with WantedVersions(server.settings).changing():
+        look(SETTLED_S - 0.5, *draining)
+        write(server, Wanted("b", previous=("a",)))
+    assert look(0.5, *draining) == Wanted("b", previous=("a",))
+    for after_s in (0.5, SETTLED_S):
+        assert look(after_s, default("b")) == Wanted("b", previous=("a",))
+
+
 def test_what_is_not_ready_is_not_noted(look: Look) -> None:
     for after_s in (0, SETTLED_S):
         assert look(after_s, default("a"), beside("b", ready=0)) is None
