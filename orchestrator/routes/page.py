@@ -56,7 +56,7 @@ def _number(weight: str) -> float:
         return 0.0
 
 
-async def built_page(request: web.Request) -> web.Response | None:
+async def built_page(request: web.Request) -> web.FileResponse | None:
     """The page and its policy; None where none is built."""
     index = request.app[SETTINGS].page / INDEX
     try:
@@ -65,10 +65,12 @@ async def built_page(request: web.Request) -> web.Response | None:
         return None
     stated = [" ".join(html.unescape(content).split()) for content in POLICY.findall(text)]
     policy = "; ".join([*stated, "frame-ancestors 'none'"])  # which no meta element can state
-    own = {"Content-Security-Policy": policy, "Cache-Control": ASK_AGAIN}
-    answer = web.Response(text=text, content_type="text/html", headers=HEADERS | own)
-    answer.enable_compression()
-    return answer
+    own = {
+        "Content-Security-Policy": policy,
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": ASK_AGAIN,
+    }
+    return web.FileResponse(index, headers=HEADERS | own)
 
 
 @routes.get(f"/assets/{NAME}")

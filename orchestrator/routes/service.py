@@ -22,22 +22,21 @@ window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLi
 
 
 @routes.get("/")
-async def index(request: web.Request) -> web.Response:
+async def index(request: web.Request) -> web.StreamResponse:
     """The page for a browser, and for programs what this service is."""
-    answer = await built_page(request) if prefers_page(request) else None
-    if answer is None:
-        answer = web.json_response(
-            {
-                "service": "MusicLab",
-                "version": version("musiclab"),
-                "endpoints": {
-                    f"{method.upper()} {path}": operation["summary"]
-                    for path, operations in CONTRACT["paths"].items()
-                    for method, operation in operations.items()
-                    if method != "parameters"
-                },
-            }
-        )
+    page = await built_page(request) if prefers_page(request) else None
+    answer = page or web.json_response(
+        {
+            "service": "MusicLab",
+            "version": version("musiclab"),
+            "endpoints": {
+                f"{method.upper()} {path}": operation["summary"]
+                for path, operations in CONTRACT["paths"].items()
+                for method, operation in operations.items()
+                if method != "parameters"
+            },
+        }
+    )
     answer.headers["Vary"] = f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}"
     return answer
 

@@ -39,6 +39,7 @@ def page(tmp_path: Path) -> Path:
     folder = tmp_path / "dist"
     (folder / "assets").mkdir(parents=True)
     (folder / "index.html").write_text(INDEX)
+    (folder / "index.html.gz").write_bytes(gzip.compress(INDEX.encode()))
     (folder / "icon.svg").write_text("<svg/>")
     (folder / "assets" / "main-B1x_9.js").write_bytes(SCRIPT)
     (folder / "assets" / "main-B1x_9.js.gz").write_bytes(PACKED)
@@ -106,6 +107,8 @@ def test_the_page_comes_with_its_policy(settings: Settings, page: Path) -> None:
         assert answer.charset == "utf-8"
         assert answer.headers["Content-Encoding"] == "gzip"
         assert gzip.decompress(await answer.read()).decode() == INDEX
+        headers["If-None-Match"] = answer.headers["ETag"]
+        assert (await client.get("/", headers=headers)).status == 304
 
     with_page(settings, page, scenario)
 
