@@ -122,7 +122,7 @@ class Photographer:
 
     def choosing(self) -> None:
         lab = self.lab.open(self.service.url)
-        expect(self.page.locator("#notice")).to_contain_text("Placeholder weights serve")
+        expect(self.page.locator("#notice")).to_contain_text("No trained model serves")
         self.shoot("empty-with-starter-weights")
         lab.put(1, self.tracks / "notes.txt")
         expect(lab.refusal(1)).to_be_visible()
@@ -189,7 +189,7 @@ class Photographer:
             with self.instead("**/health", lambda route: route.fulfill(json=NO_MODEL)):
                 self.noticing("No model is ready")
                 self.shoot("no-model")
-            self.noticing("Placeholder weights serve")
+            self.noticing("No trained model serves")
 
     def noticing(self, text: str) -> None:
         """Load the page anew, as it looks for what to notice at once only then."""

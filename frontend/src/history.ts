@@ -2,6 +2,7 @@
 
 import { find, fromTemplate, say } from "./dom";
 import type { Job } from "./store";
+import { formatMoment } from "./times";
 
 export class History {
   private readonly element = find(document, "#history");
@@ -43,7 +44,7 @@ function kindOf({ trouble, status }: Job): "ready" | "at fault" | "at work" {
 }
 
 function stateOf({ createdAt, jobId, trouble, status }: Job): string {
-  const time = new Date(createdAt).toLocaleTimeString([], { timeStyle: "short" });
+  const time = formatMoment(new Date(createdAt), new Date());
   if (trouble) return `${time}, not sent`;
   if (jobId === null) return `${time}, uploading`;
   if (status?.status === "completed") return `${time}, ready`;

@@ -30,8 +30,9 @@ async function sentence(): Promise<string> {
 function about({ model_loaded, reason, checkpoint, codec }: Health): string {
   if (!model_loaded) return `No model is ready: ${reason}. Jobs wait in the queue.`;
   if (checkpoint === "starter") {
-    return "Placeholder weights serve: what you hear is a blend of both tracks, not a trained model's music.";
+    return "No trained model serves yet: what you hear is only a blend of both tracks.";
   }
-  if (codec === "starter") return "A trained model serves with a placeholder codec: expect noise.";
+  if (codec === "starter")
+    return "A trained model serves, but with an untrained codec: expect noise.";
   return "";
 }

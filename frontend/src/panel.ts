@@ -7,7 +7,7 @@ import type { Files } from "./files";
 import type { Live } from "./jobs";
 import { ResultView } from "./result";
 import type { Job } from "./store";
-import { roughly, windowText } from "./times";
+import { formatMoment, roughly, windowText } from "./times";
 import { inWords } from "./words";
 
 const STAGES = ["Upload", "Queue", "Prepare", "Generate", "Save"];
@@ -196,14 +196,10 @@ function tracksOf({ tracks }: Job): string {
 }
 
 function factsOf({ model_version, codec, expires_at }: Status): string {
-  const placeholder = codec === "starter" ? " with the placeholder codec" : "";
-  const made = `Made by version ${model_version} of the model${placeholder}.`;
+  const untrained = codec === "starter" ? " with an untrained codec" : "";
+  const made = `Made by version ${model_version} of the model${untrained}.`;
   if (!expires_at) return made;
-  const until = new Date(expires_at).toLocaleString([], {
-    dateStyle: "medium",
-    timeStyle: "short",
-  });
-  return `Kept until ${until}. ${made}`;
+  return `Kept until ${formatMoment(new Date(expires_at), new Date())}. ${made}`;
 }
 
 function stageOf(jobId: string | null, status: Status | null): number {

@@ -61,7 +61,7 @@ export class ResultView {
     const container = find(this.element, ".waveform");
     const duration = samples.length / RATE;
     this.waveform = drawWaveform(container, samples, duration, "accent");
-    this.waveform.registerPlugin(
+    const spectrogram = this.waveform.registerPlugin(
       SpectrogramPlugin.create({
         container: find(this.element, ".spectrogram"),
         height: SPECTROGRAM_HEIGHT,
@@ -72,6 +72,7 @@ export class ResultView {
       }),
     );
     this.waveform.on("interaction", (seconds) => this.seek(seconds));
+    spectrogram.on("click", (share) => this.seek(share * duration));
   }
 
   /** The tracks as the model heard them, where this browser still has them. */
@@ -127,6 +128,8 @@ export class ResultView {
   private showTime(seconds: number): void {
     this.time = seconds;
     this.waveform?.setTime(seconds);
+    const share = String(seconds / WINDOW_S);
+    find(this.element, ".spectrogram").style.setProperty("--heard", share);
     const text = `${formatTime(seconds, 1)} of ${formatTime(WINDOW_S, 1)}`;
     say(find(this.element, ".time"), text);
   }

@@ -44,6 +44,15 @@ export function windowText(start: number, duration: number | null): string {
   return `${formatTime(start)} ${endText(start, duration)}`;
 }
 
+/** `14:05`, and the day before it where that is not today; as the browser's language writes it. */
+export function formatMoment(moment: Date, now: Date): string {
+  const today = moment.toDateString() === now.toDateString();
+  return moment.toLocaleString([], {
+    timeStyle: "short",
+    ...(today ? {} : { dateStyle: "medium" }),
+  });
+}
+
 /** `in 40 seconds`, for what is only roughly known. */
 export function roughly(seconds: number): string {
   if (seconds < 60) return `about ${Math.max(1, Math.round(seconds))} s`;

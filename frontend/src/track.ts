@@ -40,7 +40,7 @@ export class TrackCard {
     heading.id = this.field;
     this.element.setAttribute("aria-labelledby", this.field);
     const input = find<HTMLInputElement>(this.element, "input[type=file]");
-    input.setAttribute("aria-label", `${this.label}: choose a file`);
+    this.showChosen(false);
     input.addEventListener("change", () => {
       const file = input.files?.[0];
       if (file) this.choose(file);
@@ -122,6 +122,8 @@ export class TrackCard {
 
   private showChosen(chosen: boolean): void {
     say(find(this.element, ".drop .button span"), chosen ? "Change" : "Choose a file");
+    const purpose = chosen ? "change the file" : "choose a file";
+    find(this.element, "input[type=file]").setAttribute("aria-label", `${this.label}: ${purpose}`);
     find(this.element, ".kinds").hidden = chosen;
     find(this.element, ".facts").hidden = !chosen;
     find(this.element, ".chosen").hidden = !chosen;
@@ -140,9 +142,9 @@ export class TrackCard {
     say(find(this.element, ".name"), name);
     say(find(this.element, ".length"), duration === null ? "" : formatTime(duration, 0));
     this.showChosen(true);
-    for (const seen of [".waveform", ".zoom", ".help"]) {
-      find(this.element, seen).hidden = samples === null;
-    }
+    find(this.element, ".waveform").hidden = samples === null;
+    const fixed = samples === null || (duration !== null && duration <= WINDOW_S);
+    for (const moving of [".zoom", ".help"]) find(this.element, moving).hidden = fixed;
     find<HTMLInputElement>(this.element, ".zoom input").value = "0";
     this.playButton.hidden = samples === null;
     if (samples) {

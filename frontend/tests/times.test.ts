@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { fitStart, formatTime, parseTime, roughly, windowText } from "../src/times";
+import { fitStart, formatMoment, formatTime, parseTime, roughly, windowText } from "../src/times";
 
 describe("formatTime", () => {
   test.each([
@@ -76,4 +76,14 @@ test("a time that is only roughly known", () => {
     "about 1 min",
     "about 10 min",
   ]);
+});
+
+test("a moment is written with its day where that is not today", () => {
+  const now = new Date(2026, 0, 2, 14, 5);
+  const time = formatMoment(now, now);
+  expect(time).toMatch(/05/);
+  expect(time).not.toMatch(/2026/);
+  const yesterday = formatMoment(new Date(2026, 0, 1, 14, 5), now);
+  expect(yesterday).toMatch(/2026/);
+  expect(yesterday).toContain(time);
 });

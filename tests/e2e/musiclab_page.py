@@ -59,7 +59,8 @@ class MusicLabPage:
 
     def put(self, number: int, file: File) -> None:
         """Choose a file, whatever becomes of it."""
-        self.card(number).get_by_label(f"Track {number}: choose a file").set_input_files(file)
+        label = re.compile(f"^Track {number}: (choose a|change the) file$")
+        self.card(number).get_by_label(label).set_input_files(file)
 
     def choose(self, tracks: Sequence[File]) -> None:
         """Choose both, and wait until they are taken."""

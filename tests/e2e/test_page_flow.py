@@ -61,7 +61,7 @@ def test_choose_generate_listen_download_delete(
     service: Service, lab: MusicLabPage, faults: list[str]
 ) -> None:
     page, (first, second, _) = lab.page, songs()
-    expect(page.locator("#notice")).to_contain_text("Placeholder weights serve")
+    expect(page.locator("#notice")).to_contain_text("No trained model serves")
     expect(lab.generate).to_be_disabled()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -112,6 +112,8 @@ def test_choose_generate_listen_download_delete(
     expect_to_go_on(time, TIME)
     lab.button("Pause").click()
     expect(lab.button("Play")).to_be_visible()
+    click_at(lab.job.locator(".spectrogram"), 0.25)
+    assert 3.9 < time.evaluate(TIME) < 4.1
 
     with page.expect_download() as started:
         lab.job.get_by_role("link", name="Download").click()

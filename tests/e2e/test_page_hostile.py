@@ -53,6 +53,7 @@ def test_other_files_are_chosen_at_any_time(
     queue.put(1, short)
     expect(queue.card(1)).to_contain_text(short.name)
     expect(queue.card(1)).to_contain_text("This track is 5.0 s long")
+    expect(queue.card(1).get_by_label("Zoom")).to_be_hidden()
     queue.put(2, tracks[1])
     expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
     queue.generate.click()
