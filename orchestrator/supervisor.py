@@ -13,6 +13,7 @@ from orchestrator.torchserve import LoadedVersion
 from orchestrator.wanted import Wanted, WantedVersions
 
 SETTLED_S = 3.0
+TRIED_AGAIN_S = 60.0
 
 log = structlog.get_logger()
 
@@ -24,7 +25,8 @@ class Supervisor:
         self._server = server
         self._wanted = WantedVersions(server.settings)
         self._noted = self._seen = {server.manifest["version"]: True}
-        self._seen_since = 0.0
+        self._settled_at = 0.0
+        self._tried_again_at = 0.0
 
     def start_again_if_ended(self) -> None:
         """Start TorchServe again where it ended by itself, which it should not.
@@ -52,22 +54,23 @@ class Supervisor:
         default = next((version for version in ready if ready[version]), None)
         now = time.monotonic()
         if ready != self._seen:
-            self._seen, self._seen_since = ready, now
-        if default is None or ready == self._noted:
+            self._seen, self._settled_at = ready, now + SETTLED_S
+        if default is None or ready == self._noted or now < self._tried_again_at:
             return
         try:
             with self._wanted.changing():
-                if now - self._seen_since < SETTLED_S:
+                if now < self._settled_at:
                     return
                 self._write(default, ready.keys() - {default}, {each.version for each in loaded})
         except DeploymentError:
             # A deployment is going on, and writes down what comes of it. Looked for each time: what
             # is seen here may be of before its end for as long as a look at TorchServe takes.
-            self._seen_since = now
-            return
+            self._settled_at = now + SETTLED_S
         except (ArchiveError, OSError) as error:
             log.error("what serves cannot be noted", reason=str(error))
-        self._noted = ready
+            self._tried_again_at = now + TRIED_AGAIN_S
+        else:
+            self._noted = ready
 
     def _write(self, default: str, ready: set[str], loaded: set[str]) -> None:
         """Note the default and the others; one noted earlier may be starting again just now."""

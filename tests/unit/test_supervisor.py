@@ -12,7 +12,7 @@ from orchestrator.errors import ArchiveError
 from orchestrator.model_server import ModelServer
 from orchestrator.model_versions import archive_of
 from orchestrator.settings import Settings
-from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor import TRIED_AGAIN_S, Supervisor
 from orchestrator.torchserve import LoadedVersion
 from orchestrator.wanted import FILE, Wanted, WantedVersions
 from tests.quick_torchserve import small_archive
@@ -158,7 +158,7 @@ def test_what_was_unloaded_beside_is_noted(look: Look, server: EndedServer) -> N
     assert look(SETTLED_S, default("a"), beside("c")) == Wanted("a", ("c",))
 
 
-def test_a_full_disk_or_an_unreadable_file_ends_nothing(
+def test_what_cannot_be_written_down_is_tried_again(
     look: Look, server: EndedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(versions: WantedVersions, content: Wanted) -> None:
@@ -168,12 +168,12 @@ def test_a_full_disk_or_an_unreadable_file_ends_nothing(
         patch.setattr(WantedVersions, "write", full)
         for after_s in (0, SETTLED_S):
             assert look(after_s, default("b")) is None
-    for after_s in (0, SETTLED_S):
-        assert look(after_s, default("c")) == (Wanted("c", previous=("a",)) if after_s else None)
+    assert look(TRIED_AGAIN_S - 0.1, default("b")) is None
+    assert look(0.1, default("b")) == Wanted("b", previous=("a",))
     (server.settings.model_server_dir / FILE).write_text("no json")
     for after_s in (0, SETTLED_S):
         with pytest.raises(ArchiveError):  # by the look here, not by the supervisor
-            look(after_s, default("b"))
+            look(after_s, default("c"))
 
 
 def test_what_is_wanted_is_served_again(server: EndedServer) -> None:
