@@ -33,8 +33,15 @@ let starting = false;
 let news = ""; // for who looks at another tab
 
 function choices(): readonly [Chosen, Chosen] | null {
-  const [first, second] = cards.map((card) => card.choice);
+  const [first, second] = cards.map((card) => (card.isUnclear ? null : card.choice));
   return first && second ? [first, second] : null;
+}
+
+/** What is to be done before there can be music. */
+function hint(): string {
+  const missing = cards.filter((card) => card.choice === null).length;
+  if (missing === 0 && choices() === null) return "Say where the window starts.";
+  return ["", "Choose the other track, too.", "Choose two tracks."][missing] ?? "";
 }
 
 function render(): void {
@@ -42,11 +49,7 @@ function render(): void {
   panel.render(shown, jobs.shownLive);
   history.render(jobs.list(), shown);
   generate.disabled = starting || choices() === null;
-  const missing = cards.filter((card) => card.choice === null).length;
-  say(
-    find(document, "#hint"),
-    ["", "Choose the other track, too.", "Choose two tracks."][missing] ?? "",
-  );
+  say(find(document, "#hint"), hint());
   if (shown?.trouble?.code === "unauthorized") askForKey();
   remember(shown);
   const heard = [...cards, ...(shown?.tracks ?? [])].map(({ fileId }) => fileId);

@@ -15,6 +15,13 @@ export interface Playing {
   onStop: (seconds: number) => void;
 }
 
+const STARTED_WITHIN_MS = 5_000; // Firefox takes one or two seconds for the first sound
+
+/** Why nothing is heard. */
+export class NoSound extends Error {
+  override message = "This browser gets no sound out. See what it plays on, and try again.";
+}
+
 let context: AudioContext | null = null;
 let current: Playback | null = null;
 let turn = 0; // of several that are asked for before the first can begin, the last one plays
@@ -83,14 +90,24 @@ export class Playback {
  * Play, from a click or a key: browsers let no page make a sound before one.
  *
  * Null where something else was to be played before this could begin.
+ *
+ * @throws NoSound.
  */
 export async function play(playing: Playing): Promise<Playback | null> {
   current?.stop();
   turn += 1;
   const mine = turn;
   context ??= new AudioContext({ sampleRate: RATE });
-  if (context.state !== "running") await context.resume();
+  if (context.state !== "running") await started(context);
   if (mine !== turn) return null;
   current = new Playback(context, playing);
   return current;
+}
+
+/** Firefox waits for ever where there is nothing to play on. */
+function started(context: AudioContext): Promise<void> {
+  return new Promise((resolve, reject) => {
+    setTimeout(() => reject(new NoSound()), STARTED_WITHIN_MS);
+    context.resume().then(resolve, () => reject(new NoSound()));
+  });
 }

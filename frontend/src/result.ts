@@ -4,9 +4,9 @@ import type WaveSurfer from "wavesurfer.js";
 import SpectrogramPlugin from "wavesurfer.js/plugins/spectrogram";
 import { downloadUrl, music } from "./api";
 import { cut, decode, RATE } from "./audio";
-import { find, fromTemplate, say } from "./dom";
+import { find, fromTemplate, say, tell } from "./dom";
 import type { Files } from "./files";
-import { type Playback, play } from "./player";
+import { NoSound, type Playback, play } from "./player";
 import type { Job } from "./store";
 import { formatTime, WINDOW_S } from "./times";
 import { drawWaveform } from "./waveform";
@@ -111,17 +111,23 @@ export class ResultView {
   }
 
   private async playFrom(from: number): Promise<void> {
-    this.playback = await play({
-      voices: this.voices,
-      heard: this.voice,
-      from,
-      onTime: (seconds) => this.showTime(seconds),
-      onStop: (seconds) => {
-        this.playback = null;
-        say(this.playButton, "Play");
-        this.showTime(seconds);
-      },
-    });
+    try {
+      this.playback = await play({
+        voices: this.voices,
+        heard: this.voice,
+        from,
+        onTime: (seconds) => this.showTime(seconds),
+        onStop: (seconds) => {
+          this.playback = null;
+          say(this.playButton, "Play");
+          this.showTime(seconds);
+        },
+      });
+    } catch (error) {
+      if (!(error instanceof NoSound)) throw error;
+      say(find(this.element, ".note"), error.message);
+      tell(error.message);
+    }
     if (this.playback) say(this.playButton, "Pause");
   }
 

@@ -36,10 +36,22 @@ export interface Job {
   status: Status | null;
 }
 
+/** A file's bytes: Safari keeps no File in a private window. */
+interface Content {
+  name: string;
+  type: string;
+  bytes: ArrayBuffer;
+}
+
 interface Schema extends DBSchema {
   jobs: { key: string; value: Job };
-  files: { key: string; value: File };
+  files: { key: string; value: Content };
 }
+
+type Database = IDBPDatabase<Schema>;
+
+const OPENED_WITHIN_MS = 3_000;
+const ANSWERED_WITHIN_MS = 15_000; // a slow disk has taken two large tracks by then
 
 /** A name that nothing else has; crypto.randomUUID is there on secure origins only. */
 export function newId(): string {
@@ -50,18 +62,17 @@ export function newId(): string {
 export class Store {
   private readonly others = openChannel();
 
-  private constructor(private readonly database: IDBPDatabase<Schema> | null) {}
+  private constructor(private database: Database | null) {}
 
   static async open(): Promise<Store> {
     try {
-      return new Store(
-        await openDB<Schema>("musiclab", 1, {
-          upgrade: (database) => {
-            database.createObjectStore("jobs", { keyPath: "key" });
-            database.createObjectStore("files");
-          },
-        }),
-      );
+      const opening = openDB<Schema>("musiclab", 1, {
+        upgrade: (database) => {
+          database.createObjectStore("jobs", { keyPath: "key" });
+          database.createObjectStore("files");
+        },
+      });
+      return new Store(await within(OPENED_WITHIN_MS, opening));
     } catch {
       return new Store(null);
     }
@@ -74,19 +85,12 @@ export class Store {
 
   /** Null where nothing is kept, or can be read: browsers lose a database now and then. */
   async jobs(): Promise<Job[] | null> {
-    try {
-      return (await this.database?.getAll("jobs")) ?? null;
-    } catch {
-      return null;
-    }
+    return this.attempt((database) => database.getAll("jobs"));
   }
 
   async file(id: string): Promise<File | null> {
-    try {
-      return (await this.database?.get("files", id)) ?? null;
-    } catch {
-      return null;
-    }
+    const content = await this.attempt((database) => database.get("files", id));
+    return content ? new File([content.bytes], content.name, { type: content.type }) : null;
   }
 
   /**
@@ -96,12 +100,16 @@ export class Store {
    */
   async addJob(job: Job, files: ReadonlyMap<string, File>): Promise<boolean> {
     const kept = await this.attempt(async (database) => {
+      const contents = await Promise.all(
+        Array.from(files, async ([id, file]) => ({ id, content: await contentOf(file) })),
+      );
       const change = database.transaction(["jobs", "files"], "readwrite");
       await Promise.all([
         change.objectStore("jobs").put(job),
-        ...Array.from(files, ([id, file]) => change.objectStore("files").put(file, id)),
+        ...contents.map(({ id, content }) => change.objectStore("files").put(content, id)),
         change.done,
       ]);
+      return true;
     });
     if (!kept) return this.keepJob(job);
     this.others?.postMessage(null);
@@ -112,7 +120,7 @@ export class Store {
   async keepJob(job: Job): Promise<boolean> {
     const kept = await this.attempt((database) => database.put("jobs", job));
     this.others?.postMessage(null);
-    return kept;
+    return kept !== null;
   }
 
   /** Forget a job, and files that no job needs any more. */
@@ -131,19 +139,31 @@ export class Store {
     this.others?.postMessage(null);
   }
 
-  /** Whether it worked: a full disk costs the memory of a job, not the job. */
-  private async attempt(
-    work: (database: IDBPDatabase<Schema>) => Promise<unknown>,
-  ): Promise<boolean> {
-    if (this.database === null) return false;
+  /** Null where it did not work: a full disk costs the memory of a job, not the job. */
+  private async attempt<T>(work: (database: Database) => Promise<T>): Promise<T | null> {
+    if (this.database === null) return null;
     try {
-      await work(this.database);
-      return true;
+      return await within(ANSWERED_WITHIN_MS, work(this.database));
     } catch (error) {
-      console.warn("This browser keeps no more:", error);
-      return false;
+      console.warn("What this browser keeps is not to be had:", error);
+      if (error instanceof Silent) this.database = null; // all that follows would wait as well
+      return null;
     }
   }
+}
+
+class Silent extends Error {}
+
+/** A database that a browser has lost may never answer. */
+function within<T>(patienceMs: number, work: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const alarm = setTimeout(() => reject(new Silent("no answer")), patienceMs);
+    work.then(resolve, reject).finally(() => clearTimeout(alarm));
+  });
+}
+
+async function contentOf(file: File): Promise<Content> {
+  return { name: file.name, type: file.type, bytes: await file.arrayBuffer() };
 }
 
 /** Null where other tabs may not be told, as with cookies blocked. */

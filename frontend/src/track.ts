@@ -4,7 +4,7 @@ import { Away, checkContent, checkName, type Field, Refusal } from "./api";
 import { cut, LONGEST_DRAWN_S } from "./audio";
 import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import type { Files } from "./files";
-import { type Playback, play } from "./player";
+import { NoSound, type Playback, play } from "./player";
 import { WindowSlider } from "./slider";
 import type { Chosen } from "./store";
 import { endText, fitStart, formatTime, parseTime, WINDOW_S, windowText } from "./times";
@@ -60,6 +60,11 @@ export class TrackCard {
   /** What is chosen; null while there is nothing that could be sent. */
   get choice(): Chosen | null {
     return this.chosen;
+  }
+
+  /** Whether what was typed for the window's start is no time, so that nobody knows what is meant. */
+  get isUnclear(): boolean {
+    return this.chosen !== null && this.start.getAttribute("aria-invalid") === "true";
   }
 
   /** Take a file, unless it is at fault. */
@@ -189,6 +194,7 @@ export class TrackCard {
     if (start === null) {
       const example = "Type seconds, as 83.5, or minutes and seconds, as 1:23.5.";
       this.object(`${this.start.value} is not a time. ${example}`);
+      this.onChange();
       return;
     }
     const fitting = fitStart(start, duration);
@@ -224,17 +230,22 @@ export class TrackCard {
     if (this.playback) return this.playback.stop();
     if (!this.samples || !this.chosen) return;
     const { start } = this.chosen;
-    this.playback = await play({
-      voices: [cut(this.samples, start, WINDOW_S)],
-      heard: 0,
-      from: 0,
-      onTime: (seconds) => this.slider?.showTime(start + seconds),
-      onStop: () => {
-        this.playback = null;
-        say(this.playButton, "Play window");
-        this.slider?.showTime(this.chosen?.start ?? 0);
-      },
-    });
+    try {
+      this.playback = await play({
+        voices: [cut(this.samples, start, WINDOW_S)],
+        heard: 0,
+        from: 0,
+        onTime: (seconds) => this.slider?.showTime(start + seconds),
+        onStop: () => {
+          this.playback = null;
+          say(this.playButton, "Play window");
+          this.slider?.showTime(this.chosen?.start ?? 0);
+        },
+      });
+    } catch (error) {
+      if (error instanceof NoSound) this.object(error.message);
+      else throw error;
+    }
     if (this.playback) say(this.playButton, "Stop");
   }
 }

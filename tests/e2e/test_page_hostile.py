@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from orchestrator.windows import SECONDS
@@ -27,6 +28,30 @@ DROP = """async ([card, sounds]) => {
     const options = { dataTransfer: dropped, bubbles: true, cancelable: true };
     card.dispatchEvent(new DragEvent("drop", options));
 }"""
+# Whoever opens it from now on waits for its deletion, and that for us.
+BLOCK_DATABASE = """() => new Promise(resolve => {
+    const opening = indexedDB.open("musiclab", 1);
+    opening.onsuccess = () => {
+        window.held = opening.result;
+        indexedDB.deleteDatabase("musiclab").onblocked = resolve;
+    };
+})"""
+# As in Safari's private windows.
+NO_FILES = """
+const put = IDBObjectStore.prototype.put;
+IDBObjectStore.prototype.put = function (value, ...key) {
+    if ([value, ...Object.values(value)].some(part => part instanceof Blob)) {
+        throw new DOMException("Error preparing Blob/File data", "UnknownError");
+    }
+    return put.call(this, value, ...key);
+};
+"""
+# As in Firefox on a machine without sound.
+NO_SOUND = """
+Object.defineProperty(BaseAudioContext.prototype, "state", { get: () => "suspended" });
+AudioContext.prototype.resume = () => new Promise(() => {});
+"""
+SOUND_WITHIN_MS = 5_000
 
 
 def test_a_double_click_makes_one_job(
@@ -75,11 +100,14 @@ def test_what_is_no_time_is_told(queue: MusicLabPage, tracks: Tracks) -> None:
     queue.start(1).press("Enter")
     expect(queue.start(1)).to_have_attribute("aria-invalid", "true")
     expect(queue.card(1)).to_contain_text("soon is not a time.")
+    expect(queue.generate).to_be_disabled()
+    expect(queue.page.locator("#start")).to_contain_text("Say where the window starts.")
     expect(queue.window(1)).to_have_attribute("aria-valuenow", "7")
     queue.start(1).fill("1:00")
     queue.start(1).press("Enter")
     expect(queue.start(1)).to_have_attribute("aria-invalid", "false")
     expect(queue.card(1)).to_contain_text("The window starts at 0:24.0")
+    expect(queue.generate).to_be_enabled()
 
 
 def test_files_are_dropped(queue: MusicLabPage) -> None:
@@ -205,10 +233,21 @@ def test_a_track_too_long_to_be_drawn_is_taken(
     expect(queue.history).to_have_count(0)
 
 
+@pytest.mark.parametrize("database", ["forbidden", "silent"])
 def test_the_page_works_where_nothing_may_be_kept(
-    waiting_room: Service, page: Page, open_page: Callable[[str], MusicLabPage], tracks: Tracks
+    waiting_room: Service,
+    page: Page,
+    open_page: Callable[[str], MusicLabPage],
+    tracks: Tracks,
+    database: str,
 ) -> None:
-    page.add_init_script("indexedDB.open = () => { throw new DOMException('', 'SecurityError') }")
+    if database == "forbidden":
+        page.add_init_script("indexedDB.open = () => { throw new DOMException('', 'Security') }")
+    else:
+        other = page.context.new_page()
+        other.goto(f"{waiting_room.url}/icon.svg")
+        other.evaluate(BLOCK_DATABASE)
+        page.bring_to_front()
     queue = open_page(waiting_room.url)
     queue.submit(tracks)
     expect(queue.job).to_contain_text("place 1")
@@ -217,3 +256,28 @@ def test_the_page_works_where_nothing_may_be_kept(
     expect(queue.history).to_contain_text("From a link")
     queue.button("Cancel").click()
     expect(queue.history).to_have_count(0)
+
+
+def test_tracks_are_kept_where_no_file_may_be(
+    page: Page, queue: MusicLabPage, tracks: Tracks
+) -> None:
+    page.add_init_script(NO_FILES)
+    queue.page.reload()
+    queue.submit(tracks)
+    queue.page.reload()
+    for number, track in enumerate(tracks, 1):
+        expect(queue.window(number)).to_be_visible(timeout=LOADED_WITHIN_MS)
+        expect(queue.card(number)).to_contain_text(track.name)
+    queue.button("Cancel").click()
+    expect(queue.history).to_have_count(0)
+
+
+def test_what_cannot_be_heard_is_told(page: Page, queue: MusicLabPage, tracks: Tracks) -> None:
+    page.add_init_script(NO_SOUND)
+    page.clock.install()
+    queue.page.reload()
+    queue.choose(tracks)
+    queue.card(1).get_by_role("button", name="Play window").click()
+    page.clock.run_for(SOUND_WITHIN_MS)
+    expect(queue.card(1)).to_contain_text("This browser gets no sound out.")
+    expect(queue.card(1).get_by_role("button", name="Play window")).to_be_enabled()
