@@ -1,5 +1,6 @@
 """The page while MusicLab is away, and when it comes back."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.service import Service, running
 Tracks = tuple[Path, Path]
 AWAY = "MusicLab cannot be reached."
 A_LOOK_MS = 10_000
+BROKEN_OFF = re.compile("^Waiting for another try: the model server broke off(: place 1)?$")
 
 
 def test_what_was_begun_goes_on_when_the_service_is_back(
@@ -46,6 +48,19 @@ def test_what_was_begun_goes_on_when_the_service_is_back(
             lab.history.first.click()
             lab.button("Cancel").click()
             expect(lab.history).to_have_count(left)
+
+
+def test_music_is_made_though_torchserve_is_killed(
+    service: Service, lab: MusicLabPage, tracks: Tracks
+) -> None:
+    lab.submit(tracks)
+    expect(lab.job).to_contain_text("Generating music...")
+    service.kill_torchserve()
+    expect(lab.page.locator("#message")).to_have_text(BROKEN_OFF)
+    expect(lab.page.locator("#eta")).to_be_hidden()
+    lab.expect_music()
+    lab.delete()
+    expect(lab.history).to_have_count(0)
 
 
 def test_a_browser_that_was_offline_follows_its_job_again(
