@@ -97,9 +97,11 @@ export class Store {
   async addJob(job: Job, files: ReadonlyMap<string, File>): Promise<boolean> {
     const kept = await this.attempt(async (database) => {
       const change = database.transaction(["jobs", "files"], "readwrite");
+      // The files first: private windows of Safari refuse them, and where anything was put before
+      // one, the transaction never ends there, nor does any after it.
       await Promise.all([
-        change.objectStore("jobs").put(job),
         ...Array.from(files, ([id, file]) => change.objectStore("files").put(file, id)),
+        change.objectStore("jobs").put(job),
         change.done,
       ]);
     });
