@@ -38,7 +38,8 @@ export interface Job {
 
 interface Schema extends DBSchema {
   jobs: { key: string; value: Job };
-  files: { key: string; value: File };
+  /** Not as Files: WebKit's are empty as soon as another is kept in their place or they are deleted. */
+  files: { key: string; value: ArrayBuffer };
 }
 
 /** A name that nothing else has; crypto.randomUUID is there on secure origins only. */
@@ -81,9 +82,10 @@ export class Store {
     }
   }
 
-  async file(id: string): Promise<File | null> {
+  async file(id: string): Promise<Blob | null> {
     try {
-      return (await this.database?.get("files", id)) ?? null;
+      const content = await this.database?.get("files", id);
+      return content ? new Blob([content]) : null;
     } catch {
       return null;
     }
@@ -94,14 +96,15 @@ export class Store {
    *
    * Returns whether the job is kept.
    */
-  async addJob(job: Job, files: ReadonlyMap<string, File>): Promise<boolean> {
+  async addJob(job: Job, files: ReadonlyMap<string, Blob>): Promise<boolean> {
     const kept = await this.attempt(async (database) => {
+      const contents = await Promise.all(
+        Array.from(files, async ([id, file]) => [id, await file.arrayBuffer()] as const),
+      );
       const change = database.transaction(["jobs", "files"], "readwrite");
-      // The files first: private windows of Safari refuse them, and where anything was put before
-      // one, the transaction never ends there, nor does any after it.
       await Promise.all([
-        ...Array.from(files, ([id, file]) => change.objectStore("files").put(file, id)),
         change.objectStore("jobs").put(job),
+        ...contents.map(([id, content]) => change.objectStore("files").put(content, id)),
         change.done,
       ]);
     });
