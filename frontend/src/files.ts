@@ -11,7 +11,8 @@ export interface Sound {
 }
 
 export class Files {
-  private readonly files = new Map<string, File>();
+  private readonly chosen = new Map<string, File>(); // which take no memory
+  private readonly copies = new Map<string, Blob>(); // of what the store has, or had
   private readonly sounds = new Map<string, Promise<Sound>>();
 
   constructor(private readonly store: Store) {}
@@ -19,15 +20,17 @@ export class Files {
   /** The file's id from now on. */
   add(file: File): string {
     const id = newId();
-    this.files.set(id, file);
+    this.chosen.set(id, file);
     return id;
   }
 
-  /** Null where this browser has it no more. What this page had, it has until it is closed. */
-  async get(id: string): Promise<File | null> {
-    const file = this.files.get(id) ?? (await this.store.file(id));
-    if (file) this.files.set(id, file);
-    return file;
+  /** Null where this browser has it no more. What was chosen on this page, it has until it is closed. */
+  async get(id: string): Promise<Blob | null> {
+    const known = this.chosen.get(id) ?? this.copies.get(id);
+    if (known) return known;
+    const copy = await this.store.file(id);
+    if (copy) this.copies.set(id, copy);
+    return copy;
   }
 
   sound(id: string): Promise<Sound> {
@@ -38,13 +41,15 @@ export class Files {
     return sound;
   }
 
-  /** Let go of the sound of all other files: a minute takes 6 MB. */
-  keepSounds(ids: ReadonlySet<string>): void {
-    for (const id of this.sounds.keys()) if (!ids.has(id)) this.sounds.delete(id);
+  /** Let go of the copies and the sound of all other files: a minute of sound takes 6 MB. */
+  keepOnly(ids: ReadonlySet<string>): void {
+    for (const held of [this.copies, this.sounds]) {
+      for (const id of held.keys()) if (!ids.has(id)) held.delete(id);
+    }
   }
 }
 
-async function soundOf(file: File | null): Promise<Sound> {
+async function soundOf(file: Blob | null): Promise<Sound> {
   if (file === null) return { samples: null, duration: null };
   const stated = await statedLength(file);
   if (stated !== null && stated > LONGEST_DRAWN_S && stated < Infinity) {

@@ -82,7 +82,7 @@ export class Jobs {
 
   /** Make music of two tracks. */
   async start(tracks: Tracks): Promise<void> {
-    const files = new Map<string, File>();
+    const files = new Map<string, Blob>();
     for (const { fileId } of tracks) {
       const file = await this.files.get(fileId);
       if (file) files.set(fileId, file);

@@ -53,7 +53,7 @@ function render(): void {
   if (shown?.trouble?.code === "unauthorized") askForKey();
   remember(shown);
   const heard = [...cards, ...(shown?.tracks ?? [])].map(({ fileId }) => fileId);
-  files.keepSounds(new Set(heard.filter((id) => id !== null)));
+  files.keepOnly(new Set(heard.filter((id) => id !== null)));
   announce(shown);
 }
 

@@ -81,7 +81,8 @@ export class WindowSlider {
   zoom(share: number): void {
     const fitting = Math.max(MIN_PX_PER_S, this.waveform.getWidth() / this.duration);
     const most = Math.max(MAX_PX_PER_S, fitting);
-    this.waveform.zoom(fitting * (most / fitting) ** share);
+    // Not `fitting` itself, of which a fraction of a pixel makes a scroll bar.
+    this.waveform.zoom(share > 0 ? fitting * (most / fitting) ** share : MIN_PX_PER_S);
     if (share > 0) this.reveal();
   }
 

@@ -36,16 +36,13 @@ export interface Job {
   status: Status | null;
 }
 
-/** A file's bytes: Safari keeps no File in a private window. */
-interface Content {
-  name: string;
-  type: string;
-  bytes: ArrayBuffer;
-}
-
 interface Schema extends DBSchema {
   jobs: { key: string; value: Job };
-  files: { key: string; value: Content };
+  /**
+   * Not as Files: WebKit keeps none in a private window, and elsewhere they are empty as soon as
+   * another is kept in their place or they are deleted.
+   */
+  files: { key: string; value: ArrayBuffer };
 }
 
 type Database = IDBPDatabase<Schema>;
@@ -88,9 +85,9 @@ export class Store {
     return this.attempt((database) => database.getAll("jobs"));
   }
 
-  async file(id: string): Promise<File | null> {
+  async file(id: string): Promise<Blob | null> {
     const content = await this.attempt((database) => database.get("files", id));
-    return content ? new File([content.bytes], content.name, { type: content.type }) : null;
+    return content ? new Blob([content]) : null;
   }
 
   /**
@@ -98,15 +95,15 @@ export class Store {
    *
    * Returns whether the job is kept.
    */
-  async addJob(job: Job, files: ReadonlyMap<string, File>): Promise<boolean> {
+  async addJob(job: Job, files: ReadonlyMap<string, Blob>): Promise<boolean> {
     const kept = await this.attempt(async (database) => {
       const contents = await Promise.all(
-        Array.from(files, async ([id, file]) => ({ id, content: await contentOf(file) })),
+        Array.from(files, async ([id, file]) => [id, await file.arrayBuffer()] as const),
       );
       const change = database.transaction(["jobs", "files"], "readwrite");
       await Promise.all([
         change.objectStore("jobs").put(job),
-        ...contents.map(({ id, content }) => change.objectStore("files").put(content, id)),
+        ...contents.map(([id, content]) => change.objectStore("files").put(content, id)),
         change.done,
       ]);
       return true;
@@ -160,10 +157,6 @@ function within<T>(patienceMs: number, work: Promise<T>): Promise<T> {
     const alarm = setTimeout(() => reject(new Silent("no answer")), patienceMs);
     work.then(resolve, reject).finally(() => clearTimeout(alarm));
   });
-}
-
-async function contentOf(file: File): Promise<Content> {
-  return { name: file.name, type: file.type, bytes: await file.arrayBuffer() };
 }
 
 /** Null where other tabs may not be told, as with cookies blocked. */
