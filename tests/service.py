@@ -117,14 +117,14 @@ class Service:
             assert time.monotonic() < deadline, f"after {TIDY_WITHIN_S} s there are {names}"
             time.sleep(0.05)
 
-    def kill_torchserve(self) -> None:
-        """Kill its Java process, upon which `musiclab up` starts another one, with other keys."""
+    def torchserve(self) -> psutil.Process:
+        """Its Java process; `musiclab up` starts another, with other keys, when it is killed."""
         (java,) = (
             process
             for process in torchserve_processes(self.settings)
             if "org.pytorch.serve.ModelServer" in process.cmdline()
         )
-        java.kill()
+        return java
 
     def attempts_repeated(self) -> int:
         """Attempts at jobs that were given up, whether they counted or not."""
