@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
-from tests.e2e.musiclab_page import MusicLabPage
+from tests.e2e.musiclab_page import UPLOADS, MusicLabPage
 from tests.service import TIDY_WITHIN_S, Service
 
 Tracks = tuple[Path, Path]
@@ -41,25 +41,20 @@ def test_a_reload_in_mid_upload_ends_in_one_job(
     waiting_room: Service, queue: MusicLabPage, tracks: Tracks, accepted: bool
 ) -> None:
     before = jobs_of(waiting_room)
-    keys: list[str] = []
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        keys.append(route.request.headers["idempotency-key"])
-        if accepted:
-            route.fetch()  # whose answer does not come
-        held.append(route)
-
-    queue.page.route("**/api/generate", hold)
+    held = queue.hold(UPLOADS)
     queue.choose(tracks)
     queue.generate.click()
     expect(queue.job).to_contain_text("Uploading")
     while not held:
         queue.page.wait_for_timeout(20)
-    queue.page.unroute("**/api/generate")
-    with queue.page.expect_request("**/api/generate") as repeated:
+    (upload,) = held
+    if accepted:
+        upload.fetch()  # whose answer does not come
+    queue.release(UPLOADS)
+    with queue.page.expect_request(UPLOADS) as repeated:
         queue.page.reload()
-    assert [repeated.value.headers["idempotency-key"]] == keys
+    keys = [each.headers["idempotency-key"] for each in (upload.request, repeated.value)]
+    assert keys[0] == keys[1]
     job_id = queue.job_id()
     assert jobs_of(waiting_room) - before == {job_id}
     expect(queue.job).to_contain_text("place")
@@ -72,15 +67,14 @@ def test_cancelling_ends_a_job_wherever_it_is(
     waiting_room: Service, queue: MusicLabPage, tracks: Tracks
 ) -> None:
     before = jobs_of(waiting_room)
-    held: list[Route] = []
-    queue.page.route("**/api/generate", lambda route: held.append(route))
+    queue.hold(UPLOADS)
     queue.choose(tracks)
     queue.generate.click()
     expect(queue.job).to_contain_text("Uploading")
     queue.button("Cancel").click()
     expect(queue.job).to_be_hidden()
     expect(queue.history).to_have_count(0)
-    queue.page.unroute("**/api/generate")
+    queue.release(UPLOADS)
     assert jobs_of(waiting_room) == before
 
     queue.generate.click()
@@ -127,8 +121,7 @@ def test_another_tab_cancels_an_upload_or_goes_on_with_it(
 ) -> None:
     before = jobs_of(waiting_room)
     other = queue.in_another_tab()
-    held: list[Route] = []  # uploads that never end
-    queue.page.route("**/api/generate", lambda route: held.append(route))
+    queue.hold(UPLOADS)
     queue.choose(tracks)
     queue.generate.click()
     expect(queue.job).to_contain_text("Uploading")
