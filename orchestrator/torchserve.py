@@ -238,10 +238,13 @@ class InferenceClient:
                 ) as response,
             ):
                 body = await response.read()
+        # Why, as in hosts and ports, is for the log: the job's status tells the rest to everybody.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ModelAwayError(f"the model server cannot be reached: {error}") from error
+            log.warning("the model server cannot be reached", reason=str(error))
+            raise ModelAwayError("the model server cannot be reached") from error
         except aiohttp.ClientError as error:
-            raise ModelUnavailableError(f"the model server broke off: {error}") from error
+            log.warning("the model server broke off", reason=str(error))
+            raise ModelUnavailableError("the model server broke off") from error
         except TimeoutError:
             raise ModelUnavailableError(
                 "the model server gave no answer, as when a worker dies at work"
