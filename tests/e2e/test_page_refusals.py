@@ -1,18 +1,24 @@
 """What the API refuses, the page says at once, in the API's words; and what the API alone reads."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from orchestrator.admission import RATE_WINDOW_S
+from orchestrator.schema import submissions
 from orchestrator.settings import Settings
+from tests.e2e.conftest import execute
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
+from tests.e2e.test_page_jobs import jobs_of
 from tests.service import Service, running
 from tests.tracks import ffmpeg
 
 Tracks = tuple[Path, Path]
 KEY = "a key"
+WAIT_S = 6
 
 
 @pytest.mark.parametrize(
@@ -104,3 +110,44 @@ def test_the_page_asks_for_a_key_and_for_patience(
         expect(lab.job).to_contain_text("place 1")
         lab.button("Cancel").click()
         expect(lab.history).to_have_count(0)
+
+
+def test_who_asks_too_often_waits_and_is_taken_then(
+    waiting_settings: Callable[..., Settings],
+    open_page: Callable[[str], MusicLabPage],
+    tracks: Tracks,
+) -> None:
+    settings = waiting_settings(rate_limit=1)
+    with running(settings, "api"):
+        service = Service(settings)
+        lab = open_page(service.url)
+        lab.choose(tracks)
+        lab.start(1).fill("7.5")
+        lab.start(1).press("Enter")
+        checked = {"track1": (tracks[0].name, tracks[0].read_bytes())}
+        assert service.call("POST", "/api/check/track1", files=checked).ok
+        older = submissions.c.at - (RATE_WINDOW_S - WAIT_S)
+        execute(settings, submissions.update().values(at=older))
+
+        lab.generate.click()
+        trouble = lab.job.get_by_role("alert")
+        expect(trouble).to_contain_text("At most 1 requests to generate or check are taken")
+        expect(trouble).to_contain_text("Nothing is lost: wait a moment, then try again.")
+        again = lab.job.get_by_role("button", name="Try again")
+        expect(again).to_have_text(re.compile(f"^Try again in [1-{WAIT_S}] s$"))
+        expect(again).to_be_disabled()
+        left = int(again.inner_text().split()[-2])
+        expect(again).to_have_text(re.compile(f"^Try again in [1-{left - 1}] s$"))
+        expect(lab.history).to_contain_text("not sent")
+        for number, track in enumerate(tracks, 1):
+            expect(lab.card(number)).to_contain_text(track.name)
+        expect(lab.start(1)).to_have_value("0:07.50")
+        assert jobs_of(service) == set()
+
+        expect(again).to_be_enabled(timeout=1_500 * WAIT_S)
+        expect(again).to_have_text("Try again")
+        again.click()
+        expect(lab.job).to_contain_text("place 1")
+        expect(lab.job).to_contain_text(f"{tracks[0].name}, 0:07.50 to 0:23.50")
+        expect(lab.history).to_have_count(1)
+        assert jobs_of(service) == {lab.job_id()}
