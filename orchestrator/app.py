@@ -144,7 +144,8 @@ async def _with_fleet(app: web.Application) -> AsyncIterator[None]:
 
 async def _with_feed(app: web.Application) -> AsyncIterator[None]:
     kept_s = app[SETTINGS].keep_hours * 3600
-    app[FEED] = Feed(app[DATABASE], Estimates(app[DATABASE]), kept_s)
+    estimates = Estimates(app[DATABASE], lambda: app[WATCH].status.ready)
+    app[FEED] = Feed(app[DATABASE], estimates, kept_s)
     async with _running(app[FEED].run()):
         yield
 

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -23,16 +24,26 @@ class _Learned:
 
 
 class Estimates:
-    """Estimates when jobs will be completed; asks the database once a second at most."""
+    """Estimates when jobs will be completed; asks the database once a second at most.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        is_model_ready: whether jobs that wait will be taken soon.
+    """
+
+    def __init__(self, database: Database, is_model_ready: Callable[[], bool]) -> None:
         self._database = database
+        self._is_model_ready = is_model_ready
         self._learned = _Learned(None, 0)
         self._valid_until = 0.0
 
     async def seconds_left(self, job: Job, queue_position: int | None) -> float | None:
-        """Until the job is completed; None when there is nothing to learn from, or to wait for."""
+        """Until the job is completed; None when nobody can know, or there is nothing to wait for.
+
+        Of a job that was put back in the queue it is not known when what failed will be over.
+        """
         if job.state not in ("queued", "running"):
+            return None
+        if job.state == "queued" and (job.started_at is not None or not self._is_model_ready()):
             return None
         learned = await self._now()
         if learned.seconds is None:

@@ -238,6 +238,7 @@ class InferenceClient:
                 ) as response,
             ):
                 body = await response.read()
+        # Why, as in hosts and ports, is for the log: the job's status tells the rest to everybody.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             log.warning("the model server cannot be reached", reason=str(error))
             raise ModelAwayError("the model server cannot be reached") from error

@@ -87,7 +87,7 @@ def run(settings: Settings, seconds: float, lifetime_min: float) -> Report:
             ]
             time.sleep(seconds / 2)
             report.repeated = service.attempts_repeated()
-            service.torchserve().kill()
+            service.kill_torchserve()
             for each in done:
                 report.completed += each.result()
         report.repeated_later = service.attempts_repeated() - report.repeated

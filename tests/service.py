@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,29 @@ class Service:
             assert time.monotonic() < deadline, f"after {TIDY_WITHIN_S} s there are {names}"
             time.sleep(0.05)
 
-    def torchserve(self) -> psutil.Process:
-        """Its Java process; `musiclab up` starts another, with other keys, when it is killed."""
-        (java,) = (
+    def kill_torchserve(self) -> None:
+        """Kill its Java process, upon which `musiclab up` starts another one, with other keys."""
+        self._torchserve("org.pytorch.serve.ModelServer").kill()
+
+    @contextmanager
+    def frozen_model(self) -> Iterator[None]:
+        """The model stands still, so that a job stays at work; TorchServe may be killed meanwhile."""
+        worker = self._torchserve("model_service_worker")
+        worker.suspend()
+        try:
+            yield
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
+
+    def _torchserve(self, program: str) -> psutil.Process:
+        """The one process of TorchServe that runs that program."""
+        (found,) = (
             process
             for process in torchserve_processes(self.settings)
-            if "org.pytorch.serve.ModelServer" in process.cmdline()
+            if program in " ".join(process.cmdline())
         )
-        return java
+        return found
 
     def attempts_repeated(self) -> int:
         """Attempts at jobs that were given up, whether they counted or not."""

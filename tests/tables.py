@@ -18,6 +18,7 @@ from orchestrator.leases import Leases
 from orchestrator.windows import Window
 
 KEPT_S = 3600.0
+WORK_S = 3.0
 NO_LIMITS = Limits(per_minute=0, queued=0, stored_bytes=0)
 UPLOAD = Upload(
     extensions=(".mp3", ".wav"),
@@ -41,7 +42,7 @@ class Tables:
 
     @property
     def feed(self) -> Feed:
-        return Feed(self.database, Estimates(self.database), KEPT_S)
+        return Feed(self.database, Estimates(self.database, lambda: True), KEPT_S)
 
     async def submit(self, job_id: str, upload: Upload = UPLOAD) -> None:
         """Queue a job, as a request to generate does."""
@@ -64,7 +65,7 @@ class Tables:
 
     async def complete(self, job: Job) -> None:
         await self.leases.begin_generation(job, "v1", "starter", "Generating music...")
-        await self.leases.complete(job, 768_000, {"generate": 2.0}, 3.0)
+        await self.leases.complete(job, 768_000, {"generate": 2.0}, WORK_S)
 
 
 Scenario = Callable[[Tables], Coroutine[Any, Any, None]]

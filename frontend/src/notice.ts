@@ -5,25 +5,28 @@ import { find, sayOrHide, tell } from "./dom";
 import { inWords } from "./words";
 
 const LOOK_MS = 10_000;
+const AWAY_LOOK_MS = 2_000; // it is told soon that jobs go on
 
 /** Keep saying it. */
 export async function keepNoticing(): Promise<void> {
   const notice = find(document, "#notice");
-  for (;;) {
+  for (let isAway = false; ; ) {
     if (!document.hidden) {
-      const said = await sentence();
+      const { said, away } = await look();
       if (said && said !== notice.textContent) tell(said);
       sayOrHide(notice, said);
+      isAway = away;
     }
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    await new Promise((resolve) => setTimeout(resolve, isAway ? AWAY_LOOK_MS : LOOK_MS));
   }
 }
 
-async function sentence(): Promise<string> {
+async function look(): Promise<{ said: string; away: boolean }> {
   try {
-    return about(await health());
+    const told = await health();
+    return { said: about(told), away: !told.model_loaded };
   } catch (error) {
-    return `${inWords(error).sentence} This page keeps trying.`;
+    return { said: `${inWords(error).sentence} This page keeps trying.`, away: true };
   }
 }
 

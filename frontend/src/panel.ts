@@ -217,5 +217,5 @@ function messageOf(jobId: string | null, status: Status | null, { sent, reached 
   if (jobId === null)
     return sent === null ? "Another tab uploads the tracks…" : "Uploading the tracks…";
   const place = status?.queue_position;
-  return `${status?.message ?? "Waiting in the queue"}${place ? `: place ${place}` : ""}`;
+  return `${status?.message ?? "Waiting in the queue"}${place ? ` (place ${place})` : ""}`;
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from orchestrator.settings import PROJECT, Settings
@@ -17,6 +18,15 @@ from tests.tables import new_id
 from tests.tracks import ffmpeg
 
 TRACK_S = 40
+
+
+def execute(settings: Settings, statement: sa.Update) -> None:
+    """Change rows in the database of a service that has PostgreSQL."""
+    url = sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(statement)
+    engine.dispose()
 
 
 @pytest.fixture(scope="package")

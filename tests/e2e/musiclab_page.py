@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 LOADED_WITHIN_MS = 20_000  # a song of seven minutes is decoded in one or two seconds
 DONE_WITHIN_MS = 120_000
+
+UPLOADS = "**/api/generate"
 
 File = str | Path
 
@@ -79,6 +81,16 @@ class MusicLabPage:
         """That of the job that is shown, as soon as it is accepted."""
         self.page.wait_for_url(re.compile("#[0-9a-f]{32}$"))
         return self.page.url.partition("#")[2]
+
+    def hold(self, path: str) -> list[Route]:
+        """Leave requests to that path unanswered until `release`; returns them as they come."""
+        held: list[Route] = []
+        self.page.route(path, lambda route: held.append(route))
+        return held
+
+    def release(self, path: str) -> None:
+        """Let requests to that path through from now on; those that were held stay so."""
+        self.page.unroute(path)
 
     def button(self, name: str) -> Locator:
         """A button of the job's."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.windows import SECONDS
 from tests.e2e.conftest import TRACK_S
@@ -130,14 +130,13 @@ def test_files_are_dropped(queue: MusicLabPage) -> None:
 def test_music_is_deleted_while_it_loads_or_cannot_be_loaded(
     lab: MusicLabPage, tracks: Tracks
 ) -> None:
-    held: list[Route] = []
-    lab.page.route("**/api/download/*", lambda route: held.append(route))
+    held = lab.hold("**/api/download/*")
     lab.submit(tracks)
     expect(lab.button("Delete")).to_be_visible(timeout=LOADED_WITHIN_MS)
     expect(lab.button("Play")).to_be_disabled()
     held[0].abort()
     expect(lab.job.get_by_role("alert")).to_contain_text("MusicLab cannot be reached.")
-    lab.page.unroute("**/api/download/*")
+    lab.release("**/api/download/*")
     lab.button("Try again").click()
     lab.expect_music()
     lab.page.route("**/api/cleanup/*", lambda route: route.abort())

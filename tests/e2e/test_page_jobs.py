@@ -2,15 +2,24 @@
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
-from tests.e2e.musiclab_page import MusicLabPage
-from tests.service import TIDY_WITHIN_S, Service
+from orchestrator.schema import jobs
+from orchestrator.settings import Settings
+from orchestrator.worker import MAX_DEATHS
+from tests.e2e.conftest import execute
+from tests.e2e.musiclab_page import LOADED_WITHIN_MS, UPLOADS, MusicLabPage
+from tests.service import TIDY_WITHIN_S, Service, running
+from tests.tracks import ffmpeg
 
 Tracks = tuple[Path, Path]
+
+# What lets a worker find the model server of another MusicLab.
+MODEL_SERVER = ("run_dir", "inference_port", "management_port", "metrics_port")
 
 
 def jobs_of(service: Service) -> set[str]:
@@ -41,25 +50,20 @@ def test_a_reload_in_mid_upload_ends_in_one_job(
     waiting_room: Service, queue: MusicLabPage, tracks: Tracks, accepted: bool
 ) -> None:
     before = jobs_of(waiting_room)
-    keys: list[str] = []
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        keys.append(route.request.headers["idempotency-key"])
-        if accepted:
-            route.fetch()  # whose answer does not come
-        held.append(route)
-
-    queue.page.route("**/api/generate", hold)
+    held = queue.hold(UPLOADS)
     queue.choose(tracks)
     queue.generate.click()
     expect(queue.job).to_contain_text("Uploading")
     while not held:
         queue.page.wait_for_timeout(20)
-    queue.page.unroute("**/api/generate")
-    with queue.page.expect_request("**/api/generate") as repeated:
+    (upload,) = held
+    if accepted:
+        upload.fetch()  # whose answer does not come
+    queue.release(UPLOADS)
+    with queue.page.expect_request(UPLOADS) as repeated:
         queue.page.reload()
-    assert [repeated.value.headers["idempotency-key"]] == keys
+    keys = [each.headers["idempotency-key"] for each in (upload.request, repeated.value)]
+    assert keys[0] == keys[1]
     job_id = queue.job_id()
     assert jobs_of(waiting_room) - before == {job_id}
     expect(queue.job).to_contain_text("place")
@@ -72,15 +76,14 @@ def test_cancelling_ends_a_job_wherever_it_is(
     waiting_room: Service, queue: MusicLabPage, tracks: Tracks
 ) -> None:
     before = jobs_of(waiting_room)
-    held: list[Route] = []
-    queue.page.route("**/api/generate", lambda route: held.append(route))
+    queue.hold(UPLOADS)
     queue.choose(tracks)
     queue.generate.click()
     expect(queue.job).to_contain_text("Uploading")
     queue.button("Cancel").click()
     expect(queue.job).to_be_hidden()
     expect(queue.history).to_have_count(0)
-    queue.page.unroute("**/api/generate")
+    queue.release(UPLOADS)
     assert jobs_of(waiting_room) == before
 
     queue.generate.click()
@@ -127,8 +130,7 @@ def test_another_tab_cancels_an_upload_or_goes_on_with_it(
 ) -> None:
     before = jobs_of(waiting_room)
     other = queue.in_another_tab()
-    held: list[Route] = []  # uploads that never end
-    queue.page.route("**/api/generate", lambda route: held.append(route))
+    queue.hold(UPLOADS)
     queue.choose(tracks)
     queue.generate.click()
     expect(queue.job).to_contain_text("Uploading")
@@ -156,6 +158,80 @@ def test_a_job_at_work_can_be_cancelled(
     lab.button("Cancel").click()
     expect(lab.job).to_be_hidden()
     assert service.call("GET", f"/api/status/{job_id}").status_code == 404
+
+
+def expect_failure(lab: MusicLabPage, sentence: str, advice: str) -> None:
+    """Wait until the page says so of the job that is shown, and marks it among the others."""
+    expect(lab.job.get_by_role("heading")).to_have_text("No music")
+    expect(lab.job.get_by_role("alert").locator(".sentence")).to_have_text(sentence)
+    expect(lab.job.get_by_role("alert").locator(".advice")).to_have_text(advice)
+    expect(lab.button("Remove")).to_be_visible()
+    expect(lab.history).to_contain_text("failed")
+
+
+def test_a_track_that_breaks_off_fails_at_work_and_is_taken_with_another_window(
+    service: Service, lab: MusicLabPage, tracks: Tracks, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken off.flac"
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", "1300", broken)
+    with broken.open("r+b") as file:
+        file.truncate(broken.stat().st_size // 2)  # it still says that it has 1300 s
+    lab.put(1, broken)
+    lab.put(2, tracks[1])
+    expect(lab.card(1).locator(".length")).to_have_text("21:40")
+    lab.start(1).fill("20:00")
+    lab.start(1).press("Enter")
+    expect(lab.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
+    lab.generate.click()
+    job = service.finished(lab.job_id())
+    assert (job["status"], job["error_code"]) == ("failed", "window_past_end")
+    assert job["message"].startswith("track1: the window starts past the end of the track, at ")
+    advice = "Move the window to an earlier place, and generate again."
+    expect_failure(lab, job["message"], advice)
+    expect(lab.page.locator("#announcement")).to_have_text("Your music could not be made.")
+    lab.page.reload()
+    expect_failure(lab, job["message"], advice)
+    expect(lab.button("Try again")).to_be_hidden()
+
+    lab.start(1).fill("1:00")
+    lab.button("Again with other windows").click()
+    expect(lab.start(1)).to_have_value("20:00.00")
+    lab.start(1).fill("1:00")
+    lab.start(1).press("Enter")
+    lab.generate.click()
+    lab.expect_music()
+    expect(lab.history.first).to_contain_text("ready")
+    expect(lab.history.last).to_contain_text("failed")
+
+
+def test_a_job_that_was_given_up_is_tried_again(
+    service: Service,
+    waiting_settings: Callable[..., Settings],
+    open_page: Callable[[str], MusicLabPage],
+    tracks: Tracks,
+) -> None:
+    settings, theirs = waiting_settings(), service.settings
+    model = {name: getattr(theirs, name) for name in MODEL_SERVER}
+    with running(settings, "api"):
+        lab = open_page(Service(settings).url)
+        failed = lab.submit(tracks)
+        # As if all who took it had been killed, one after the other.
+        execute(settings, jobs.update().values(deaths=MAX_DEATHS + 1))
+        with running(settings.model_copy(update=model), "worker"):
+            sentence = f"Given up: {MAX_DEATHS + 1} processes died while they ran it"
+            advice = "Try again. If that does not help, tell whoever runs this MusicLab."
+            expect_failure(lab, sentence, advice)
+            lab.page.reload()
+            expect_failure(lab, sentence, advice)
+            lab.button("Try again").click()
+            expect(lab.history).to_have_count(2)
+            lab.expect_music()
+            assert lab.job_id() != failed
+            expect(lab.history.first).to_contain_text("ready")
+            expect(lab.history.last).to_contain_text("failed")
+            lab.history.last.click()
+            lab.button("Remove").click()
+            expect(lab.history).to_have_count(1)
 
 
 def test_tabs_know_of_each_others_jobs(

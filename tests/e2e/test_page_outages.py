@@ -1,9 +1,10 @@
-"""The page while MusicLab is away, and when it comes back."""
+"""The page while MusicLab or its model is away, and when it comes back."""
 
-import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from orchestrator.settings import Settings
@@ -12,8 +13,24 @@ from tests.service import Service, running
 
 Tracks = tuple[Path, Path]
 AWAY = "MusicLab cannot be reached."
+BROKE_OFF = "Waiting for another try: the model server broke off"
 A_LOOK_MS = 10_000
-BROKEN_OFF = re.compile("^Waiting for another try: the model server broke off(: place 1)?$")
+WITHIN_S = 90
+
+
+def until_ready(service: Service, status: int = 200) -> None:
+    """Wait until /ready answers so."""
+    deadline = time.monotonic() + WITHIN_S
+    while service.call("GET", "/ready").status_code != status:
+        assert time.monotonic() < deadline, f"after {WITHIN_S} s /ready is still not {status}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def restored(service: Service) -> Iterator[Service]:
+    """The service that makes music; what a test does to its model is over when it ends."""
+    yield service
+    until_ready(service)
 
 
 def test_what_was_begun_goes_on_when_the_service_is_back(
@@ -50,22 +67,6 @@ def test_what_was_begun_goes_on_when_the_service_is_back(
             expect(lab.history).to_have_count(left)
 
 
-def test_music_is_made_though_torchserve_is_killed(
-    service: Service, lab: MusicLabPage, tracks: Tracks
-) -> None:
-    torchserve = service.torchserve()
-    lab.choose(tracks)
-    torchserve.suspend()  # else the music may be there before it is killed
-    lab.generate.click()
-    expect(lab.job).to_contain_text("Generating music...")
-    torchserve.kill()
-    expect(lab.page.locator("#message")).to_have_text(BROKEN_OFF)
-    expect(lab.page.locator("#eta")).to_be_hidden()
-    lab.expect_music()
-    lab.delete()
-    expect(lab.history).to_have_count(0)
-
-
 def test_a_browser_that_was_offline_follows_its_job_again(
     queue: MusicLabPage, tracks: Tracks
 ) -> None:
@@ -84,3 +85,32 @@ def test_a_browser_that_was_offline_follows_its_job_again(
         queue.history.first.click()
         queue.button("Cancel").click()
         expect(queue.history).to_have_count(left)
+
+
+def test_a_job_at_work_outlives_the_model_server(
+    restored: Service, page: Page, open_page: Callable[[str], MusicLabPage], tracks: Tracks
+) -> None:
+    page.clock.install()
+    lab = open_page(restored.url)
+    notice, left = page.locator("#notice"), lab.job.locator("#eta")
+    expect(notice).to_contain_text("No trained model serves")
+    lab.submit(tracks)
+    lab.expect_music()  # from which MusicLab learns how long a job takes
+    with restored.frozen_model():
+        lab.generate.click()
+        stage = lab.job.locator("#stages [aria-current]")
+        expect(stage).to_have_text("Generate")
+        restored.kill_torchserve()
+        expect(lab.job).to_contain_text(f"{BROKE_OFF} (place 1)")
+    expect(stage).to_have_text("Queue")
+    assert left.is_hidden(), "a time is promised that nobody knows"
+    expect(lab.history.first).to_contain_text("queued")
+    until_ready(restored, 503)
+    page.clock.fast_forward(A_LOOK_MS)
+    expect(notice).to_contain_text("No model is ready")
+    expect(notice).to_contain_text("Jobs wait in the queue.")
+    lab.expect_music()
+    expect(lab.history.first).to_contain_text("ready")
+    expect(notice).to_contain_text("No trained model serves")
+    lab.button("Play").click()
+    expect(lab.button("Pause")).to_be_visible()

@@ -1,12 +1,16 @@
 """What the API refuses, the page says at once, in the API's words; and what the API alone reads."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from orchestrator.admission import RATE_WINDOW_S
+from orchestrator.schema import submissions
 from orchestrator.settings import Settings
+from tests.e2e.conftest import execute
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
 from tests.e2e.test_page_jobs import jobs_of
 from tests.service import Service, running
@@ -14,13 +18,7 @@ from tests.tracks import ffmpeg
 
 Tracks = tuple[Path, Path]
 KEY = "a key"
-# As of a track whose length nobody could tell.
-LATE_START = """() => {
-    const append = FormData.prototype.append;
-    FormData.prototype.append = function (name, ...value) {
-        append.call(this, name, ...(name === "start_time_1" ? ["600"] : value));
-    };
-}"""
+WAIT_S = 6
 
 
 @pytest.mark.parametrize(
@@ -77,63 +75,6 @@ def test_a_track_that_the_browser_cannot_decode_is_taken(
     expect(lab.job.get_by_role("radio", name=tracks[1].name)).to_be_enabled()
 
 
-def test_a_job_that_fails_says_why_and_what_to_do(
-    service: Service, lab: MusicLabPage, tracks: Tracks
-) -> None:
-    lab.choose(tracks)
-    lab.page.evaluate(LATE_START)
-    lab.generate.click()
-    failed = service.finished(lab.job_id())
-    assert (failed["status"], failed["error_code"]) == ("failed", "window_past_end")
-    for _ in range(2):
-        expect(lab.job.get_by_role("heading")).to_have_text("No music")
-        trouble = lab.job.get_by_role("alert")
-        expect(trouble.locator(".sentence")).to_have_text(failed["message"])
-        expect(trouble).to_contain_text("Move the window to an earlier place")
-        expect(lab.button("Try again")).to_be_hidden()
-        expect(lab.history).to_contain_text("failed")
-        lab.page.reload()
-    lab.button("Again with other windows").click()
-    expect(lab.window(1)).to_be_visible(timeout=LOADED_WITHIN_MS)
-    expect(lab.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
-    lab.generate.click()
-    lab.expect_music()
-    expect(lab.history).to_have_count(2)
-    lab.delete()
-    expect(lab.history).to_have_count(1)
-    lab.history.click()
-    lab.button("Remove").click()
-    expect(lab.history).to_have_count(0)
-
-
-def test_who_asks_too_often_waits_and_loses_nothing(
-    waiting_settings: Callable[..., Settings],
-    open_page: Callable[[str], MusicLabPage],
-    tracks: Tracks,
-) -> None:
-    settings = waiting_settings(rate_limit=1)
-    service = Service(settings)
-    with running(settings, "api"):
-        lab = open_page(service.url)
-        lab.page.clock.install()
-        first = lab.submit(tracks)
-        expect(lab.job).to_contain_text("place 1")
-        lab.generate.click()
-        expect(lab.job.get_by_role("alert")).to_contain_text("At most 1 requests")
-        expect(lab.job.get_by_role("button", name="Try again in")).to_be_disabled()
-        expect(lab.history.first).to_contain_text("not sent")
-        assert jobs_of(service) == {first}
-    with running(settings.model_copy(update={"rate_limit": 0}), "api"):
-        lab.page.clock.fast_forward(60_000)
-        lab.button("Try again").click()
-        expect(lab.job).to_contain_text("place 2")
-        assert len(jobs_of(service)) == 2
-        for left in (1, 0):
-            lab.history.first.click()
-            lab.button("Cancel").click()
-            expect(lab.history).to_have_count(left)
-
-
 def test_the_page_asks_for_a_key_and_for_patience(
     waiting_settings: Callable[..., Settings],
     open_page: Callable[[str], MusicLabPage],
@@ -169,3 +110,44 @@ def test_the_page_asks_for_a_key_and_for_patience(
         expect(lab.job).to_contain_text("place 1")
         lab.button("Cancel").click()
         expect(lab.history).to_have_count(0)
+
+
+def test_who_asks_too_often_waits_and_is_taken_then(
+    waiting_settings: Callable[..., Settings],
+    open_page: Callable[[str], MusicLabPage],
+    tracks: Tracks,
+) -> None:
+    settings = waiting_settings(rate_limit=1)
+    with running(settings, "api"):
+        service = Service(settings)
+        lab = open_page(service.url)
+        lab.choose(tracks)
+        lab.start(1).fill("7.5")
+        lab.start(1).press("Enter")
+        checked = {"track1": (tracks[0].name, tracks[0].read_bytes())}
+        assert service.call("POST", "/api/check/track1", files=checked).ok
+        older = submissions.c.at - (RATE_WINDOW_S - WAIT_S)
+        execute(settings, submissions.update().values(at=older))
+
+        lab.generate.click()
+        trouble = lab.job.get_by_role("alert")
+        expect(trouble).to_contain_text("At most 1 requests to generate or check are taken")
+        expect(trouble).to_contain_text("Nothing is lost: wait a moment, then try again.")
+        again = lab.job.get_by_role("button", name="Try again")
+        expect(again).to_have_text(re.compile(f"^Try again in [1-{WAIT_S}] s$"))
+        expect(again).to_be_disabled()
+        left = int(again.inner_text().split()[-2])
+        expect(again).to_have_text(re.compile(f"^Try again in [1-{left - 1}] s$"))
+        expect(lab.history).to_contain_text("not sent")
+        for number, track in enumerate(tracks, 1):
+            expect(lab.card(number)).to_contain_text(track.name)
+        expect(lab.start(1)).to_have_value("0:07.50")
+        assert jobs_of(service) == set()
+
+        expect(again).to_be_enabled(timeout=1_500 * WAIT_S)
+        expect(again).to_have_text("Try again")
+        again.click()
+        expect(lab.job).to_contain_text("place 1")
+        expect(lab.job).to_contain_text(f"{tracks[0].name}, 0:07.50 to 0:23.50")
+        expect(lab.history).to_have_count(1)
+        assert jobs_of(service) == {lab.job_id()}

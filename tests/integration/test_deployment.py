@@ -154,7 +154,7 @@ def test_what_was_changed_by_hand_is_noted(serving_first: Service) -> None:
 
 def kill_torchserve(service: Service) -> None:
     """Kill its process, and wait for the next one to be ready."""
-    service.torchserve().kill()
+    service.kill_torchserve()
     until(lambda: service.call("GET", "/ready").status_code == 503, "the model is away")
     until(lambda: service.call("GET", "/ready").status_code == 200, "a model is ready")
 

@@ -25,7 +25,7 @@ from orchestrator.jobs import LEASE_S, status_document
 from orchestrator.leases import STRANDED_S
 from orchestrator.schema import jobs, layout
 from tests.postgres import PostgresServer
-from tests.tables import KEPT_S, UPLOAD, Backend, Tables, new_id, opened
+from tests.tables import KEPT_S, UPLOAD, WORK_S, Backend, Tables, new_id, opened
 
 
 def test_a_job_comes_back_as_it_was_submitted(backend: Backend) -> None:
@@ -192,8 +192,28 @@ def test_a_finished_job_tells_until_when_it_is_kept(backend: Backend) -> None:
         )
         assert expires - finished == timedelta(seconds=KEPT_S)
 
-        endless = Feed(tables.database, Estimates(tables.database), kept_s=1e15)
+        endless = Feed(tables.database, Estimates(tables.database, lambda: True), kept_s=1e15)
         assert (await document(endless))["expires_at"].startswith("9999-12-31T00:00:00")
+
+    backend.run(scenario)
+
+
+def test_no_time_is_told_that_nobody_can_know(backend: Backend) -> None:
+    async def scenario(tables: Tables) -> None:
+        async def left(*, model_ready: bool = True) -> float | None:
+            estimates = Estimates(tables.database, lambda: model_ready)
+            return await estimates.seconds_left(await tables.get("b"), 1)
+
+        await tables.submit("a")
+        await tables.submit("b")
+        assert await left() is None, "nothing is known yet"
+        await tables.complete(await tables.claim())
+        assert await left() == WORK_S
+        assert await left(model_ready=False) is None
+        job = await tables.claim()
+        assert await left() is not None
+        await tables.leases.retry(job, 1.0, "Waiting for another try", 1)
+        assert await left() is None
 
     backend.run(scenario)
 
