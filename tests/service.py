@@ -123,7 +123,7 @@ class Service:
 
     @contextmanager
     def frozen_model(self) -> Iterator[None]:
-        """The model stands still, so that a job stays at work; TorchServe may be killed meanwhile."""
+        """The model stands still, so that a job stays at work; TorchServe may be killed then."""
         worker = self._torchserve("model_service_worker")
         worker.suspend()
         try:
