@@ -7,6 +7,7 @@ import { cut, decode, RATE } from "./audio";
 import { find, fromTemplate, say, tell } from "./dom";
 import type { Files } from "./files";
 import { NoSound, type Playback, play } from "./player";
+import { WAVEFORM_HEIGHT } from "./sizes";
 import type { Job } from "./store";
 import { formatTime, WINDOW_S } from "./times";
 import { drawWaveform } from "./waveform";
@@ -33,7 +34,14 @@ export class ResultView {
   ) {
     this.playButton = find(this.element, ".play");
     this.playButton.disabled = true;
-    for (const input of this.inputs) input.disabled = input.value !== "0";
+    // Room for what is drawn later, so that no button moves away under a click.
+    find(this.element, ".waveform").style.minHeight = `${WAVEFORM_HEIGHT}px`;
+    find(this.element, ".spectrogram").style.minHeight = `${SPECTROGRAM_HEIGHT}px`;
+    this.inputs.forEach((input, voice) => {
+      input.disabled = voice > 0;
+      const track = job.tracks?.[voice - 1];
+      if (track) say(find(input.parentElement ?? document, "span"), track.name);
+    });
     this.playButton.addEventListener("click", () => this.togglePlay());
     find(this.element, ".voices").addEventListener("change", () => this.playback?.hear(this.voice));
     find<HTMLAnchorElement>(this.element, ".download").href = downloadUrl(jobId);
@@ -87,12 +95,11 @@ export class ResultView {
       const input = this.inputs[voice];
       if (input) input.disabled = !(track && sound);
       this.voices[voice] = track && sound ? cut(sound, track.start, WINDOW_S) : new Float32Array();
-      if (input && track) say(find(input.parentElement ?? document, "span"), track.name);
     });
-    const missing = tracks.length === 0 || sounds.some((sound) => sound === null);
-    const note = "This browser cannot play both tracks, so there is less to compare with.";
-    const compare = "Switch while it plays: all three run side by side.";
-    say(find(this.element, ".note"), missing ? note : compare);
+    if (tracks.length === 0 || sounds.some((sound) => sound === null)) {
+      const note = "This browser cannot play both tracks, so there is less to compare with.";
+      say(find(this.element, ".note"), note);
+    }
     if (this.playback) await this.playFrom(this.time); // with the tracks beside it
   }
 

@@ -134,11 +134,14 @@ def test_music_is_deleted_while_it_loads_or_cannot_be_loaded(
     lab.submit(tracks)
     expect(lab.button("Delete")).to_be_visible(timeout=LOADED_WITHIN_MS)
     expect(lab.button("Play")).to_be_disabled()
+    place = lab.button("Delete").evaluate("it => it.offsetTop")
     held[0].abort()
     expect(lab.job.get_by_role("alert")).to_contain_text("MusicLab cannot be reached.")
     lab.release("**/api/download/*")
     lab.button("Try again").click()
     lab.expect_music()
+    moved = lab.button("Delete").evaluate("it => it.offsetTop") - place
+    assert moved == 0, "it is elsewhere once the music is there"
     lab.page.route("**/api/cleanup/*", lambda route: route.abort())
     lab.delete()
     expect(lab.job.get_by_role("alert")).to_contain_text("MusicLab cannot be reached.")
