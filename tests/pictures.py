@@ -106,6 +106,7 @@ class Photographer:
             self.instead("**/api/cleanup/*", lambda route: route.fulfill(json={"message": ""})),
         ):
             self.lab.generate.click()
+            self.lab.job_id()  # by then the browser has kept it, too
             expect(self.lab.job).to_contain_text(document["message"])
             yield
 
