@@ -1,7 +1,7 @@
 /** The page: two cards to choose tracks on, the job that is looked at, and the jobs before it. */
 
 import { Refusal, useApiKey } from "./api";
-import { find, say, sayOrHide, tell } from "./dom";
+import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import { Files } from "./files";
 import { History } from "./history";
 import { isDone, Jobs } from "./jobs";
@@ -128,15 +128,14 @@ function goOn(): void {
   else generate.focus();
 }
 
-function isConfirmed(): Promise<boolean> {
-  const dialog = find<HTMLDialogElement>(document, "#confirm");
-  dialog.returnValue = "";
+async function isConfirmed(): Promise<boolean> {
+  // A dialog for each question: of an old one's end is told late, when the next may be open.
+  const dialog = fromTemplate("confirm") as HTMLDialogElement;
+  document.body.append(dialog);
   dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "delete"), {
-      once: true,
-    });
-  });
+  await new Promise((resolve) => dialog.addEventListener("close", resolve));
+  dialog.remove();
+  return dialog.returnValue === "delete";
 }
 
 function chooseWindows({ tracks }: Job): void {

@@ -123,3 +123,18 @@ def test_all_is_done_by_keys_alone(lab: MusicLabPage, tracks: Tracks) -> None:
     tab_to(dialog.get_by_role("button", name="Delete"))
     keyboard.press("Enter")
     expect(lab.history).to_have_count(0)
+
+
+def test_a_dialog_that_is_opened_anew_at_once_answers_for_itself(
+    lab: MusicLabPage, tracks: Tracks
+) -> None:
+    """What tells of the first one's end comes when the second is open."""
+    lab.submit(tracks)
+    lab.expect_music()
+    again = lab.button("Delete").element_handle()
+    again.click()
+    dialog = lab.page.get_by_role("dialog")
+    keep = dialog.get_by_role("button", name="Keep")
+    keep.evaluate("(keep, again) => { keep.click(); again.click(); }", again)
+    dialog.get_by_role("button", name="Delete").click()
+    expect(lab.history).to_have_count(0)
