@@ -62,6 +62,7 @@ class S3Server:
                     "-master.volumeSizeLimitMB=64",
                     "-master.electionTimeout=1s",
                     "-volume.max=1000",  # every bucket has its own
+                    "-volume.minFreeSpace=0",
                     "-filer",
                     "-s3",
                     "-s3.autoCreateBucket=false",
