@@ -13,14 +13,12 @@ export interface Playing {
   onTime: (seconds: number) => void;
   /** It came to its end, was stopped, or something else plays. */
   onStop: (seconds: number) => void;
+  /** Nothing is heard, and the sentence says why. */
+  onSilence: (sentence: string) => void;
 }
 
 const STARTED_WITHIN_MS = 5_000; // Firefox takes one or two seconds for the first sound
-
-/** Why nothing is heard. */
-export class NoSound extends Error {
-  override message = "This browser gets no sound out. See what it plays on, and try again.";
-}
+const NO_SOUND = "This browser gets no sound out. See what it plays on, and try again.";
 
 let context: AudioContext | null = null;
 let current: Playback | null = null;
@@ -89,25 +87,30 @@ export class Playback {
 /**
  * Play, from a click or a key: browsers let no page make a sound before one.
  *
- * Null where something else was to be played before this could begin.
- *
- * @throws NoSound.
+ * Null where no sound can be made, or something else was to be played before this could begin.
  */
 export async function play(playing: Playing): Promise<Playback | null> {
   current?.stop();
   turn += 1;
   const mine = turn;
   context ??= new AudioContext({ sampleRate: RATE });
-  if (context.state !== "running") await started(context);
+  const sounds = context.state === "running" || (await starts(context));
   if (mine !== turn) return null;
+  if (!sounds) {
+    playing.onSilence(NO_SOUND);
+    return null;
+  }
   current = new Playback(context, playing);
   return current;
 }
 
-/** Firefox waits for ever where there is nothing to play on. */
-function started(context: AudioContext): Promise<void> {
-  return new Promise((resolve, reject) => {
-    setTimeout(() => reject(new NoSound()), STARTED_WITHIN_MS);
-    context.resume().then(resolve, () => reject(new NoSound()));
+/** Whether it does; Firefox waits for ever where there is nothing to play on. */
+function starts(context: AudioContext): Promise<boolean> {
+  return new Promise((resolve) => {
+    setTimeout(() => resolve(false), STARTED_WITHIN_MS);
+    context.resume().then(
+      () => resolve(true),
+      () => resolve(false),
+    );
   });
 }

@@ -6,7 +6,7 @@ import { downloadUrl, music } from "./api";
 import { cut, decode, RATE } from "./audio";
 import { find, fromTemplate, say, tell } from "./dom";
 import type { Files } from "./files";
-import { NoSound, type Playback, play } from "./player";
+import { type Playback, play } from "./player";
 import { WAVEFORM_HEIGHT } from "./sizes";
 import type { Job } from "./store";
 import { formatTime, WINDOW_S } from "./times";
@@ -118,23 +118,21 @@ export class ResultView {
   }
 
   private async playFrom(from: number): Promise<void> {
-    try {
-      this.playback = await play({
-        voices: this.voices,
-        heard: this.voice,
-        from,
-        onTime: (seconds) => this.showTime(seconds),
-        onStop: (seconds) => {
-          this.playback = null;
-          say(this.playButton, "Play");
-          this.showTime(seconds);
-        },
-      });
-    } catch (error) {
-      if (!(error instanceof NoSound)) throw error;
-      say(find(this.element, ".note"), error.message);
-      tell(error.message);
-    }
+    this.playback = await play({
+      voices: this.voices,
+      heard: this.voice,
+      from,
+      onTime: (seconds) => this.showTime(seconds),
+      onStop: (seconds) => {
+        this.playback = null;
+        say(this.playButton, "Play");
+        this.showTime(seconds);
+      },
+      onSilence: (sentence) => {
+        say(find(this.element, ".note"), sentence);
+        tell(sentence);
+      },
+    });
     if (this.playback) say(this.playButton, "Pause");
   }
 

@@ -4,7 +4,7 @@ import { Away, checkContent, checkName, type Field, Refusal } from "./api";
 import { cut, LONGEST_DRAWN_S } from "./audio";
 import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import type { Files } from "./files";
-import { NoSound, type Playback, play } from "./player";
+import { type Playback, play } from "./player";
 import { WindowSlider } from "./slider";
 import type { Chosen } from "./store";
 import { endText, fitStart, formatTime, parseTime, WINDOW_S, windowText } from "./times";
@@ -230,22 +230,18 @@ export class TrackCard {
     if (this.playback) return this.playback.stop();
     if (!this.samples || !this.chosen) return;
     const { start } = this.chosen;
-    try {
-      this.playback = await play({
-        voices: [cut(this.samples, start, WINDOW_S)],
-        heard: 0,
-        from: 0,
-        onTime: (seconds) => this.slider?.showTime(start + seconds),
-        onStop: () => {
-          this.playback = null;
-          say(this.playButton, "Play window");
-          this.slider?.showTime(this.chosen?.start ?? 0);
-        },
-      });
-    } catch (error) {
-      if (error instanceof NoSound) this.object(error.message);
-      else throw error;
-    }
+    this.playback = await play({
+      voices: [cut(this.samples, start, WINDOW_S)],
+      heard: 0,
+      from: 0,
+      onTime: (seconds) => this.slider?.showTime(start + seconds),
+      onStop: () => {
+        this.playback = null;
+        say(this.playButton, "Play window");
+        this.slider?.showTime(this.chosen?.start ?? 0);
+      },
+      onSilence: (sentence) => this.object(sentence),
+    });
     if (this.playback) say(this.playButton, "Stop");
   }
 }
