@@ -38,14 +38,14 @@ export class Jobs {
     private readonly onGone: (job: Job) => void,
   ) {}
 
-  /** Take up all jobs where they were left, and show the one of that id, or else one at work. */
+  /** Take up all jobs where they were left, and show the one of that id, or else one not done. */
   async open(jobId: string | null): Promise<void> {
     for (const job of (await this.store.jobs()) ?? []) {
       this.jobs.set(job.key, job);
       this.kept.add(job.key);
     }
-    const atWork = this.list().find((job) => !isDone(job) && job.trouble === null);
-    this.shownKey = jobId === null ? (atWork?.key ?? null) : await this.keyOf(jobId);
+    const open = this.list().find((job) => !isDone(job));
+    this.shownKey = jobId === null ? (open?.key ?? null) : await this.keyOf(jobId);
     for (const job of this.list()) this.take(job);
     this.store.onChange(() => this.refresh());
     document.addEventListener("visibilitychange", () => {
