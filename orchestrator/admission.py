@@ -165,7 +165,7 @@ class Admission:
             seconds = max(1, int(wait) + 1)
             raise RequestError(
                 "too_many_requests",
-                f"At most {limit} requests to generate or check are taken a minute from {client}; "
+                f"Requests to generate or check are limited to {limit} a minute from {client}; "
                 f"try again in {seconds} s",
                 status=429,
                 retry_after_s=seconds,
