@@ -9,7 +9,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.windows import SECONDS
 from tests.e2e.conftest import TRACK_S
-from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage, click_at, seconds
+from tests.e2e.musiclab_page import (
+    DONE_WITHIN_MS,
+    LOADED_WITHIN_MS,
+    MusicLabPage,
+    click_at,
+    seconds,
+)
 from tests.e2e.test_page_jobs import jobs_of
 from tests.service import Service
 from tests.signals import RATE, encoded, tones
@@ -132,7 +138,7 @@ def test_music_is_deleted_while_it_loads_or_cannot_be_loaded(
 ) -> None:
     held = lab.hold("**/api/download/*")
     lab.submit(tracks)
-    expect(lab.button("Delete")).to_be_visible(timeout=LOADED_WITHIN_MS)
+    expect(lab.button("Delete")).to_be_visible(timeout=DONE_WITHIN_MS)
     expect(lab.button("Play")).to_be_disabled()
     place = lab.button("Delete").evaluate("it => it.offsetTop")
     held[0].abort()
@@ -155,7 +161,7 @@ def test_the_end_of_a_job_is_told_to_those_who_look_elsewhere(
 ) -> None:
     lab.submit(tracks)
     lab.page.evaluate(HIDE, True)
-    expect(lab.page).to_have_title(re.compile("^Done .+ MusicLab$"), timeout=LOADED_WITHIN_MS)
+    expect(lab.page).to_have_title(re.compile("^Done .+ MusicLab$"), timeout=DONE_WITHIN_MS)
     lab.page.evaluate(HIDE, False)
     expect(lab.page).to_have_title("MusicLab")
     expect(lab.page.locator("#announcement")).to_have_text("Your music is ready.")
