@@ -1,10 +1,12 @@
 """The keys that TorchServe asks for, and how a call goes on when its key has ended."""
 
 import asyncio
+import fcntl
 import json
-import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import structlog
 from requests.auth import AuthBase
 
 TIMEOUT_S = 5.0
-# Of one call. Processes that renew the same key at the same time end each other's new ones.
+# Of one call. Those that renew the same key at the same time, as on file systems without locks, end
+# each other's new ones.
 MAX_TRIES = 5
 # TorchServe writes the file in place, so it may be found empty or cut short.
 MAX_READS = 5
@@ -40,7 +43,6 @@ class Keys:
 
     file: Path
     management_url: str
-    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def header(self, kind: str) -> dict[str, str]:
         """The authorization header; none while the file is not written."""
@@ -53,7 +55,7 @@ class Keys:
         A new key is made only while the file still has the refused one: after a restart of
         TorchServe, or where another renewed it, the file has the next one already.
         """
-        with self._turn:
+        with self._alone():
             if self.header(kind) == refused:
                 self._renew(kind)
             return self.header(kind)
@@ -80,6 +82,19 @@ class Keys:
                     return response
 
         return authorize
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other thread or process renews a key in this file."""
+        try:
+            file = self.file.open()
+        except FileNotFoundError:
+            yield
+            return
+        with file:
+            with suppress(OSError):  # the file system has no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _renew(self, kind: str) -> None:
         """Ask TorchServe for a new key; it ends the old one and rewrites the file."""

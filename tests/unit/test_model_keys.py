@@ -170,7 +170,8 @@ def test_a_key_that_another_renewed_meanwhile_is_not_renewed_again(
     assert (len(torchserve.bodies), torchserve.renewals) == (3, [])
 
 
-def test_those_refused_at_once_make_one_new_key(torchserve: TorchServe, keys: Keys) -> None:
+def test_those_refused_at_once_make_one_new_key(torchserve: TorchServe) -> None:
+    """Each has `Keys` of its own, as processes have."""
     torchserve.keys["inference"] = "not in the file"
     all_sent = threading.Barrier(AT_ONCE, timeout=WAIT_S)
     firsts = iter(range(AT_ONCE))
@@ -181,7 +182,8 @@ def test_those_refused_at_once_make_one_new_key(torchserve: TorchServe, keys: Ke
 
     torchserve.on_call = wait_for_all
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        answers = list(threads.map(lambda _: by_requests(keys), range(AT_ONCE)))
+        everybody = [Keys(torchserve.key_file, torchserve.url) for _ in range(AT_ONCE)]
+        answers = list(threads.map(by_requests, everybody))
     assert answers == [(200, b"music")] * AT_ONCE
     assert torchserve.renewals == ["inference"]
 
