@@ -129,7 +129,7 @@ def test_a_submission_outlives_its_deleted_job_by_a_day(
         await tables.submit("a")
         await tables.table.delete("a")
         await swept(tables, files)
-        with pytest.raises(RequestError, match="At most 1"):
+        with pytest.raises(RequestError, match="limited to 1"):
             await admission.admit("b", "192.0.2.1", 1, repeated=False)
         await backdate(tables, "a", 1)
         await swept(tables, files)
