@@ -49,16 +49,17 @@ STAGES = {
 }
 FAILED = QUEUED | {
     "status": "failed",
-    "message": "track2 is 9.3 s long, so that a window which starts at 30 s has nothing to hear",
+    "message": "track2: the window starts past the end of the track, at 9.30 s",
     "error_code": "window_past_end",
 }
 TOO_MANY = {
-    "detail": "You have made 10 requests in a minute; try again in 30 s",
+    "detail": "Requests to generate or check are limited to 10 a minute from 192.0.2.1; "
+    "try again in 30 s",
     "code": "too_many_requests",
 }
 NO_MODEL = {
     "model_loaded": False,
-    "reason": "TorchServe does not answer",
+    "reason": "the model server does not answer",
     "checkpoint": None,
     "codec": None,
 }
@@ -165,7 +166,7 @@ class Photographer:
             held[0].abort()
         with self.instead("**/api/generate", lambda route: _refuse(route, 429, TOO_MANY)):
             self.lab.generate.click()
-            expect(self.lab.job.get_by_text("10 requests")).to_be_visible()
+            expect(self.lab.job.get_by_text("limited to 10")).to_be_visible()
             self.shoot("not-sent")
             self.remove()
         with self.job(QUEUED):
@@ -215,7 +216,10 @@ class Photographer:
         self.lab.expect_music()
         self.lab.card(1).get_by_label("Window starts at").fill("3:00")
         self.lab.card(1).get_by_label("Window starts at").press("Enter")
-        refused = {"detail": "Send one of the API's keys as X-API-Key", "code": "unauthorized"}
+        refused = {
+            "detail": "This needs an API key: send it as X-API-Key, or as Authorization: Bearer",
+            "code": "unauthorized",
+        }
         with self.instead("**/api/generate", lambda route: _refuse(route, 401, refused)):
             self.lab.generate.click()
             expect(self.page.get_by_label("API key")).to_be_visible()
