@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from orchestrator.admission import Admission, Limits
 from orchestrator.attempt import Dependencies
+from orchestrator.content_encoding import refuse_content_encoding
 from orchestrator.database import Database
 from orchestrator.errors import DatabaseAwayError, FilesUnavailableError, RequestError
 from orchestrator.estimates import Estimates
@@ -56,7 +57,7 @@ log = structlog.get_logger()
 
 def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application:
     """The API; with a worker that starts and stops with it, unless other processes run the jobs."""
-    app = _application(settings, [log_requests, answer_preflights, json_errors])
+    app = _application(settings, [answer_preflights])
     app.on_response_prepare.append(_allow_origin)
     app.cleanup_ctx.append(_with_worker if runs_jobs else _with_fleet)
     app.cleanup_ctx.append(_with_feed)
@@ -68,14 +69,15 @@ def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application
 
 def create_worker_app(settings: Settings) -> web.Application:
     """A worker, and what its operators ask it."""
-    app = _application(settings, [log_requests, json_errors])
+    app = _application(settings)
     app.cleanup_ctx.append(_with_worker)
     app.add_routes(health.routes)
     return app
 
 
-def _application(settings: Settings, middlewares: list[Middleware]) -> web.Application:
-    app = web.Application(middlewares=[count_requests, *middlewares])
+def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> web.Application:
+    around_all = [count_requests, log_requests, json_errors, refuse_content_encoding]
+    app = web.Application(middlewares=[*around_all, *middlewares])
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
     app.cleanup_ctx.append(_with_files)

@@ -101,7 +101,8 @@ async def _run(
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    # aiohttp would decompress bodies before any check; compressed ones are refused instead.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, auto_decompress=False)
     tasks: set[asyncio.Task[None]] = set()
     try:
         await runner.setup()

@@ -9,7 +9,12 @@ from orchestrator.settings import Settings
 from tests.error_codes import api_codes, job_codes
 
 # What any path may answer, which the contract's description tells of once.
-EVERYWHERE = {"not_found", "method_not_allowed", "internal_error"}
+EVERYWHERE = {
+    "not_found",
+    "method_not_allowed",
+    "unsupported_content_encoding",
+    "internal_error",
+}
 
 
 def operations() -> set[tuple[str, str]]:

@@ -84,5 +84,10 @@ def codes_in(response: dict[str, Any]) -> list[str]:
 
 
 # What any path may answer, which the contract's description tells of once.
-EVERYWHERE = {("not_found", "404"), ("method_not_allowed", "405"), ("internal_error", "500")}
+EVERYWHERE = {
+    ("not_found", "404"),
+    ("method_not_allowed", "405"),
+    ("unsupported_content_encoding", "415"),
+    ("internal_error", "500"),
+}
 FIELDS = ("track1, track2", "start_time_1, start_time_2")
