@@ -1,0 +1,102 @@
+"""Requests that are made to stop the service, and what other clients notice of them meanwhile."""
+
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import requests
+
+TIMEOUT_S = 60
+BOUNDARY = "xyz"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+PART = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="track1"; filename="a.wav"\r\n'.encode()
+)
+
+
+def gzip_of_zeros(megabytes: int) -> bytes:
+    """That much, in about 5 MB a gigabyte."""
+    block, checksum = bytes(10**6), 0
+    packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
+    for _ in range(megabytes):
+        checksum = zlib.crc32(block, checksum)
+    header = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    length = (megabytes * len(block)) % 2**32
+    trailer = checksum.to_bytes(4, "little") + length.to_bytes(4, "little")
+    return header + packed * megabytes + packer.flush() + trailer
+
+
+def newlines(size: int) -> bytes:
+    """A form whose preamble is that many empty lines."""
+    return b"\r\n" * (size // 2) + PART
+
+
+def part_headers(size: int) -> bytes:
+    """A form whose first part has that many bytes of headers."""
+    line = b"X: y\r\n"
+    return PART + line * (size // len(line))
+
+
+def folded_header(size: int) -> bytes:
+    """A form whose first part has one header of that many bytes, in lines of two."""
+    line = b" x\r\n"
+    return PART + b"X: y\r\n" + line * (size // len(line))
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One request, which is sent again and again.
+
+    Attributes:
+        paths: to which it is sent in turn.
+    """
+
+    paths: Sequence[str]
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass
+class Watched:
+    """The seconds that each answer took."""
+
+    health: list[float] = field(default_factory=list)
+    attacks: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def statuses(self) -> set[int]:
+        return {status for status, _ in self.attacks}
+
+
+def watch(url: str, attack: Attack, clients: int, seconds: float) -> Watched:
+    """Ask for /health every 20 ms while so many clients attack for so long."""
+    watched, over = Watched(), threading.Event()
+
+    def send(number: int) -> None:
+        while not over.is_set():
+            path = attack.paths[number % len(attack.paths)]
+            number += 1
+            began = time.monotonic()
+            answer = requests.post(
+                url + path, data=attack.body, headers=attack.headers, timeout=TIMEOUT_S
+            )
+            watched.attacks.append((answer.status_code, time.monotonic() - began))
+
+    with ThreadPoolExecutor(clients) as pool, requests.Session() as session:
+        sending = [pool.submit(send, number) for number in range(clients)]
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until:
+                began = time.monotonic()
+                session.get(f"{url}/health", timeout=TIMEOUT_S).raise_for_status()
+                watched.health.append(time.monotonic() - began)
+                time.sleep(0.02)
+        finally:
+            over.set()
+        for each in sending:
+            each.result()
+    return watched

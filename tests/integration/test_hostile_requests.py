@@ -1,0 +1,219 @@
+"""Requests that are made to stop the service for others, or that the network cuts in pieces."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from aiohttp.test_utils import TestClient, TestServer
+
+from orchestrator.app import create_app
+from orchestrator.keys import TABLE
+from orchestrator.settings import PROJECT, Settings
+from orchestrator.windows import Window
+from tests.hostile_requests import (
+    BOUNDARY,
+    FORM,
+    PART,
+    Attack,
+    folded_header,
+    gzip_of_zeros,
+    newlines,
+    part_headers,
+    watch,
+)
+from tests.integration.test_submission import SOUND, code_of, form, with_api
+from tests.quick_model import Client
+from tests.service import environment
+
+MB = 10**6
+POSTS = ["/api/generate", "/api/check/track1"]
+ORIGIN = "http://localhost:3000"
+READY_WITHIN_S = 60
+HELD_S = 0.02  # the longest that one callback may keep the event loop from others, in CPU time
+STOPPED_S = 1.0  # far more than any answer takes, far less than before these were refused
+
+
+def test_any_content_encoding_is_refused(settings: Settings) -> None:
+    async def scenario(client: Client, encoding: str) -> None:
+        sent = {"Content-Encoding": encoding, "Origin": ORIGIN}
+        for method, path in (
+            ("POST", "/api/generate"),
+            ("POST", "/api/check/track1"),
+            ("GET", "/api/status/x"),
+            ("DELETE", "/api/cleanup/x"),
+            ("PUT", "/health"),
+            ("POST", "/nowhere"),
+        ):
+            refused = await client.request(method, path, data=b"x", headers=sent)
+            assert await code_of(refused) == (415, "unsupported_content_encoding"), path
+            assert repr(encoding) in (await refused.json())["detail"]
+            assert refused.headers["Accept-Encoding"] == "identity"
+            assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
+        preflight = sent | {"Access-Control-Request-Method": "POST"}
+        assert (await client.options("/api/generate", headers=preflight)).status == 415
+
+    async def served() -> None:
+        server = TestServer(create_app(settings))
+        await server.start_server(auto_decompress=False)
+        async with TestClient(server) as client:
+            for encoding in ("gzip", "deflate", "br", "zstd", "gzip, gzip", "identity", ""):
+                await scenario(client, encoding)
+
+    asyncio.run(served())
+
+
+@contextmanager
+def watched_service(settings: Settings, report: Path) -> Iterator[None]:
+    """`musiclab orchestrator`, which writes the longest callbacks of its event loop into `report`
+    when it ends.
+    """
+    program = [sys.executable, "-m", "benchmarks.watched_service"]
+    command = [*program, str(report), "orchestrator"]
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=environment(settings), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any(line.startswith("Ready") for line in process.stdout), "it did not start"
+            yield
+        finally:
+            process.terminate()
+
+
+def test_nobody_keeps_others_waiting(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"rate_limit": 0, "log_level": "warning"})
+    report = tmp_path / "report.json"
+    compressed = {**FORM, "Content-Encoding": "gzip"}
+    attacks = {
+        "compressed": Attack([*POSTS, "/nowhere"], gzip_of_zeros(1000), compressed),
+        "preamble": Attack(POSTS, newlines(60 * MB), FORM),
+        "headers": Attack(POSTS, part_headers(60 * MB), FORM),
+        "folded": Attack(POSTS, folded_header(60 * MB), FORM),
+        "disposition": Attack(POSTS, PART[:-2] + b'; a="' * 800, FORM),
+    }
+    with watched_service(settings, report):
+        url = f"http://127.0.0.1:{settings.api_port}"
+        requests.post(f"{url}/api/generate", data=b"x", headers=FORM, timeout=READY_WITHIN_S)
+        began = time.time()  # what the start and the first request take is not of interest
+        for name, attack in attacks.items():
+            seen = watch(url, attack, clients=8, seconds=1)
+            assert seen.statuses == {415 if name == "compressed" else 400}, name
+            assert max(seen.health) < STOPPED_S, (name, max(seen.health))
+    held = [each for each in json.loads(report.read_text()) if each[1] > began]
+    assert held[0][0] < HELD_S, held[:3]
+
+
+async def exchange(port: int, *pieces: bytes, length: int, path: str = "/api/generate") -> bytes:
+    """The answer to a form that comes in pieces, 50 ms apart; its body announces a length."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n"
+        )
+        fields = "".join(f"{name}: {value}\r\n" for name, value in FORM.items())
+        writer.write(f"{head}{fields}\r\n".encode())
+        for number, piece in enumerate(pieces):
+            if number:
+                await asyncio.sleep(0.05)
+            writer.write(piece)
+            await writer.drain()
+        return await asyncio.wait_for(reader.readuntil(b"}"), READY_WITHIN_S)
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (b"\r\n", "begins with b'\\\\r\\\\n--x'; it has to begin with its boundary, b'--xyz'"),
+        (b"\n\n\n\n\n\n", "begins with b'\\\\n\\\\n\\\\n\\\\n\\\\n'"),
+        (b"a preamble\r\n", "begins with b'a pre'"),
+        (PART + b"X: y\r\n" * 20, "header count"),
+        (PART + b"X: " + b"y" * 20_000, "header length"),
+        (PART + b"X: y\r\n" + b" x\r\n" * 20_000, "header length"),
+        (f"--{BOUNDARY}x".encode(), "after first boundary"),
+    ],
+    ids=["CRLF", "newlines", "preamble", "many headers", "long header", "folded", "no boundary"],
+)
+def test_a_form_at_fault_is_refused_by_its_first_bytes(
+    settings: Settings, start: bytes, reason: str
+) -> None:
+    async def scenario() -> None:
+        app = create_app(settings)
+        async with TestServer(app) as server:
+            assert server.port is not None
+            for path in POSTS:
+                # Nothing more comes of all that is announced.
+                sent = start + PART
+                answer = await exchange(server.port, sent, length=60 * MB, path=path)
+                assert b" 400 " in answer.partition(b"\r\n")[0], answer
+                assert b"malformed_form" in answer
+                assert reason.encode() in answer
+
+    asyncio.run(scenario())
+
+
+TEXTS = {"start_time": b"123.5", "end_time": b"139.25"}
+
+
+def whole_form() -> tuple[bytes, int]:
+    """A form of two texts and two tracks, and the number of bytes up to where the texts end."""
+    texts = b"".join(
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
+        + value
+        + b"\r\n"
+        for name, value in TEXTS.items()
+    )
+    tracks = b"".join(
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data; "
+        f'name="track{number}"; filename="{number}.wav"\r\n\r\n'.encode()
+        + SOUND[number]
+        + b"\r\n"
+        for number in (1, 2)
+    )
+    return texts + tracks + f"--{BOUNDARY}--\r\n".encode(), len(texts)
+
+
+def test_fields_are_read_whole_wherever_the_network_cuts_them(settings: Settings) -> None:
+    body, texts = whole_form()
+    cuts = [*range(1, texts + 1), *range(len(body) - 5, len(body))]
+    places = asyncio.Semaphore(4)  # few, so that the first piece is read before the second comes
+
+    async def scenario() -> None:
+        app = create_app(settings.model_copy(update={"rate_limit": 0, "max_queued": 0}))
+        async with TestServer(app) as server:
+
+            async def windows(cut: int) -> tuple[Window, ...]:
+                assert server.port is not None
+                async with places:
+                    answer = await exchange(server.port, body[:cut], body[cut:], length=len(body))
+                document = json.loads(answer.rpartition(b"\r\n\r\n")[2])
+                job = await app[TABLE].get(document["job_id"])
+                assert job is not None
+                return tuple(job.windows)
+
+            found = await asyncio.gather(*map(windows, cuts))
+            expected = (Window(123.5, 139.25),) * 2
+            wrong = {cut: seen for cut, seen in zip(cuts, found, strict=True) if seen != expected}
+            assert not wrong, f"cut at these bytes, the form had other windows: {wrong}"
+
+    asyncio.run(scenario())
+
+
+def test_a_text_that_is_too_long_is_refused(settings: Settings) -> None:
+    async def scenario(client: Client) -> None:
+        longest = await client.post("/api/generate", data=form(start_time="1" + " " * 127))
+        assert longest.status == 202, await longest.text()
+        too_long = form(start_time="1" + " " * 127 + "2")
+        refused = await client.post("/api/generate", data=too_long)
+        assert await code_of(refused) == (400, "malformed_form")
+        assert (await refused.json())["detail"] == "start_time has more than 128 bytes"
+
+    with_api(settings, scenario)
