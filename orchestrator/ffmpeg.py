@@ -2,23 +2,29 @@
 
 An upload is a stranger's file: ffmpeg opens nothing but it, with six kinds of container and no
 network, decodes no pictures, and is killed when it takes too long or nobody waits for it any more.
-It only reads. The samples come through a pipe, so every file written here is written whole.
+The kernel limits its memory and CPU time, and it gets no environment, which holds keys. It only
+reads. The samples come through a pipe, so every file written here is written whole.
 """
 
 import asyncio
 import io
 import os
 import re
+import resource
 import shutil
+import signal
 import wave
+from asyncio import AbstractEventLoop
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from orchestrator.errors import (
     ConversionError,
     FfmpegMissingError,
+    MediaError,
     NotAudioError,
     TooSlowError,
     WindowPastEndError,
@@ -30,6 +36,19 @@ SAMPLE_BYTES = 2
 TIMEOUT_S = 60.0
 COUNTED_WITHIN_S = 2.0  # enough for half an hour; four minutes take a quarter of a second
 NICENESS = 10  # where ffmpeg takes all CPUs, the API still answers at once
+
+# Bytes that ffmpeg may allocate, the stacks of its threads included. Tracks of all kinds take 60 MB
+# at most; the index of an MP4 of 7 kB can take more than 4 GB.
+MEMORY = 200_000_000
+# How many run at once in this process for each purpose, so that uploads can be looked at while all
+# conversions are slow ones.
+AT_ONCE = min(8, max(2, os.cpu_count() or 2))
+# Limits that hold from ffmpeg's first instruction on: Python's own way, preexec_fn, is not safe
+# beside threads. A lower limit that is there already stays. The stack's is what each thread gets of
+# the memory, and may be eight times as large on a machine that is set up for something else.
+LIMITED = '{ ulimit -S -s 8192; ulimit -d "$1"; ulimit -t "$2"; } 2>/dev/null; shift 2; exec "$@"'
+# All that it needs of the environment, where its libraries are in no standard folder.
+PASSED_ON = ("LD_LIBRARY_PATH",)
 
 # ffmpeg seeks to windows that start later than this; up to here decoding from the beginning is
 # nearly as quick. Medians of the kinds of track, of four minutes, with Debian's 5.1 (the wheel's
@@ -69,14 +88,31 @@ LONGEST_S = 1e7
 # Containers, by the names of ffmpeg's demuxers, in which the allowed extensions come. Playlists,
 # concat scripts and whatever else names further files to open are not among them.
 FORMATS = "mp3,mov,wav,flac,ogg,aac"
-LARGEST_BLOCK = 256 * 2**20
 
 CHUNK = 2**16
 SCANNED = 2**20
 WORDS_KEPT = 4096
 OUR_FAULT = re.compile(
-    "Cannot allocate memory|Input/output error|Option not found|Unrecognized option|"
-    "error while loading shared libraries"
+    "Input/output error|Option not found|Unrecognized option|error while loading shared libraries"
+)
+# A thread that gets no memory for its stack says the second.
+OUT_OF_MEMORY = re.compile("Cannot allocate memory|Resource temporarily unavailable")
+CRASHED = {-signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGSEGV}
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What ffmpeg is run for; `cpu_s` is the CPU time that it may take, in seconds."""
+
+    name: str
+    cpu_s: int
+
+
+PROBING = Purpose("probing", 5)
+CONVERTING = Purpose("converting", 60)
+
+_places: WeakKeyDictionary[AbstractEventLoop, dict[Purpose, asyncio.Semaphore]] = (
+    WeakKeyDictionary()
 )
 
 
@@ -116,10 +152,11 @@ async def has_audio(source: Path) -> bool:
     """Whether at least one frame of the first audio stream can be decoded.
 
     Raises:
+        NotAudioError: ffmpeg reached a limit, or crashed.
         TooSlowError: it takes too long.
         ConversionError: that could not be found out.
     """
-    return (await _decode(source, [], ["-frames:a", "1"], wanted=1)).samples > 0
+    return (await _decode(PROBING, source, [], ["-frames:a", "1"], wanted=1)).samples > 0
 
 
 async def length(source: Path) -> float | None:
@@ -129,8 +166,8 @@ async def length(source: Path) -> float | None:
     """
     try:
         async with asyncio.timeout(COUNTED_WITHIN_S):
-            return (await _decode(source, [], [], wanted=0)).samples / RATE
-    except (TimeoutError, ConversionError):
+            return (await _decode(PROBING, source, [], [], wanted=0)).samples / RATE
+    except (TimeoutError, MediaError, ConversionError):
         return None
 
 
@@ -140,7 +177,7 @@ async def convert(source: Path, window: Window, target: Path) -> bytes:
     It is shorter where the track ends inside the window. On failure nothing is written.
 
     Raises:
-        NotAudioError: there is no audio that can be decoded.
+        NotAudioError: there is no audio that can be decoded, within the limits.
         WindowPastEndError: the window starts where the audio has ended.
         TooSlowError: it takes too long.
         ConversionError: anything else went wrong.
@@ -151,13 +188,14 @@ async def convert(source: Path, window: Window, target: Path) -> bytes:
     if start > SEEK_AFTER_S and await asyncio.to_thread(_has_one_stream, source):
         before = ["-ss", f"{start - PREROLL_S:.6f}"]
         after = ["-ss", f"{PREROLL_S}", "-t", f"{window.seconds:.6f}"]
-        heard = await _decode(source, before, after, wanted=wanted)
+        heard = await _decode(CONVERTING, source, before, after, wanted=wanted)
     if heard is None or not heard.wanted:
         # Also where seeking finds nothing: the file may be too broken for it, and of a track that
         # ends earlier this tells the true length, which its header may not.
         # Its end is counted in samples, as its start is: timestamps go on where frames are lost.
         after = ["-af", "asetpts=N/SR/TB", "-t", f"{start + window.seconds:.6f}"]
-        heard = await _decode(source, [], after, wanted=wanted, skipped=round(start * RATE))
+        skipped = round(start * RATE)
+        heard = await _decode(CONVERTING, source, [], after, wanted=wanted, skipped=skipped)
     if not heard.samples:
         raise NotAudioError(f"{source.name} holds no audio that can be decoded")
     if not heard.wanted:
@@ -186,6 +224,7 @@ def _has_one_stream(source: Path) -> bool:
 
 
 async def _decode(
+    purpose: Purpose,
     source: Path,
     before: list[str],
     after: list[str],
@@ -195,8 +234,8 @@ async def _decode(
 ) -> _Heard:
     """Run ffmpeg with options before and after its input; keep some samples and count them all."""
     _check_readable(source)
-    process = await asyncio.create_subprocess_exec(
-        *(str(find_ffmpeg()), "-nostdin", "-v", "error", "-max_alloc", str(LARGEST_BLOCK)),
+    command = [
+        *(str(find_ffmpeg()), "-nostdin", "-v", "error", "-max_alloc", str(MEMORY)),
         *("-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS),
         # Broken frames are no reason to give up: what can be decoded is used.
         *("-max_error_rate", "1", "-threads", "1", "-vn", "-sn", "-dn"),
@@ -204,9 +243,27 @@ async def _decode(
         *("-i", f"file:{source.resolve()}", "-map", "0:a:0"),
         *after,
         *("-ac", "1", "-ar", str(RATE), "-f", "s16le", "pipe:1"),
+    ]
+    async with _place(purpose):
+        return await _run(command, purpose.cpu_s, source, wanted, skipped)
+
+
+def _place(purpose: Purpose) -> asyncio.Semaphore:
+    """What has a place for each ffmpeg that may run at once."""
+    places = _places.setdefault(asyncio.get_running_loop(), {})
+    return places.setdefault(purpose, asyncio.Semaphore(AT_ONCE))
+
+
+async def _run(command: list[str], cpu_s: int, source: Path, wanted: int, skipped: int) -> _Heard:
+    """Run ffmpeg on a source, within limits."""
+    cpu_before = _children_cpu_s()
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", LIMITED, "sh", str(MEMORY // 1024), str(cpu_s)),
+        *command,
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
+        env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
         start_new_session=True,  # Ctrl-C is ours to handle: ffmpeg would end with half the samples
     )
     _make_nice(process.pid)
@@ -226,10 +283,23 @@ async def _decode(
         if process.returncode is None:
             process.kill()
             await process.communicate()  # reaps it, and closes pipes that still hold something
+    # The kernel kills what has used up its CPU time, but others send the same signal.
+    out_of_time = code == -signal.SIGKILL and _children_cpu_s() - cpu_before >= cpu_s
+    if out_of_time or code in CRASHED or (code and OUT_OF_MEMORY.search(words)):
+        raise NotAudioError(
+            f"{source.name} cannot be decoded with {MEMORY // 10**6} MB of memory and {cpu_s} s of "
+            "CPU time"
+        )
     # A negative code is a signal's, 126 and 127 say that it could not be run.
     if code < 0 or code in (126, 127) or (code and OUR_FAULT.search(words)):
         raise ConversionError(f"{source.name} was not decoded: {_last_error(words, source, code)}")
     return heard
+
+
+def _children_cpu_s() -> float:
+    """CPU time of all processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _make_nice(group: int) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import requests
+from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.app import create_app
 from orchestrator.keys import TABLE
 from orchestrator.settings import PROJECT, Settings
 from orchestrator.windows import Window
+from tests.hostile_mp4 import crafted_mp4
 from tests.hostile_requests import (
     BOUNDARY,
     FORM,
@@ -127,6 +129,23 @@ async def exchange(port: int, *pieces: bytes, length: int, path: str = "/api/gen
         return await asyncio.wait_for(reader.readuntil(b"}"), READY_WITHIN_S)
     finally:
         writer.close()
+
+
+def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
+    async def scenario(client: Client) -> None:
+        async def refused(samples: int) -> None:
+            data = FormData()
+            for track, content in (("track1", crafted_mp4(16, samples)), ("track2", SOUND[0])):
+                name = "a.m4a" if track == "track1" else "a.wav"
+                data.add_field(track, content, filename=name)
+            answer = await client.post("/api/generate", data=data)
+            assert await code_of(answer) == (400, "not_audio")
+            assert "track1" in (await answer.json())["detail"]
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(refused(millions * MB) for millions in (3, 5, 8, 11, 15, 21)))
+
+    with_api(settings, scenario)
 
 
 @pytest.mark.parametrize(

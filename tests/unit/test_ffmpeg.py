@@ -1,9 +1,11 @@
 """Probing and converting uploads with real ffmpegs: the one on PATH, if any, and the wheel's."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 import wave
@@ -24,9 +26,18 @@ from orchestrator.errors import (
     TooSlowError,
     WindowPastEndError,
 )
-from orchestrator.ffmpeg import SEEK_AFTER_S, convert, find_ffmpeg, has_audio
+from orchestrator.ffmpeg import (
+    AT_ONCE,
+    SEEK_AFTER_S,
+    Purpose,
+    convert,
+    find_ffmpeg,
+    has_audio,
+)
+from orchestrator.settings import PROJECT
 from orchestrator.windows import Window
 from tests import tracks
+from tests.hostile_mp4 import crafted_mp4
 from tests.signals import RATE, SEGMENT, Samples, decoded, encoded, tones
 from tests.tracks import KINDS, SECONDS, full_decode, lag, make_endless_wav, make_track
 
@@ -415,16 +426,117 @@ def test_an_ffmpeg_that_dies_is_no_end_of_the_track(endless: Path, target: Path)
     assert not any(target.parent.iterdir())
 
 
-def test_an_ffmpeg_out_of_memory_says_so(
-    track: Callable[[str], Path], target: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_crafted_index_is_refused_in_little_memory(tmp_path: Path, target: Path) -> None:
+    """Six at once, in a process of their own, where no other child has taken more."""
+    for count, millions in itertools.product((1, 16), (3, 11, 21)):
+        content = crafted_mp4(count, millions * 1_000_000)
+        assert len(content) < 10_000
+        source = tmp_path / f"{count}_{millions}.m4a"
+        source.write_bytes(content)
+        refusal(NotAudioError, source, target)
+    command = [sys.executable, "-c", LOOK_AT_ALL, *sorted(map(str, tmp_path.glob("*.m4a")))]
+    look = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    kilobytes, *answers = look.stdout.split()
+    assert len(answers) == 6 and set(answers) <= {"not_audio", "False"}
+    assert int(kilobytes) < 300_000
+
+
+LOOK_AT_ALL = """
+import asyncio, resource, sys
+from pathlib import Path
+from orchestrator.errors import MediaError
+from orchestrator.ffmpeg import has_audio
+
+async def look(source):
+    try:
+        return await has_audio(Path(source))
+    except MediaError as error:
+        return error.code
+
+async def look_at_all():
+    return await asyncio.gather(*map(look, sys.argv[1:]))
+
+answers = asyncio.run(look_at_all())
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, *answers)
+"""
+
+
+def test_a_file_that_needs_too_much_memory_is_at_fault(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LARGEST_BLOCK", 100)
-    with pytest.raises(ConversionError, match="Cannot allocate memory") as raised:
-        cut(track("cbr.mp3"), 0, target)
-    assert "0x" not in str(raised.value) and "\n" not in str(raised.value)
-    assert not any(target.parent.iterdir())
-    with pytest.raises(ConversionError):
-        asyncio.run(has_audio(track("cbr.mp3")))
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)  # the wheel's, which unfolds all of it
+    source = tmp_path / "crafted.m4a"
+    source.write_bytes(crafted_mp4(16, 3_000_000))
+    error = refusal(NotAudioError, source, target)
+    assert "crafted.m4a cannot be decoded with 200 MB of memory" in str(error)
+    with pytest.raises(NotAudioError, match="200 MB"):
+        asyncio.run(has_audio(source))
+
+
+def test_a_file_that_needs_too_much_cpu_time_is_at_fault(
+    endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONVERTING", Purpose("converting", cpu_s=1))
+    error = refusal(NotAudioError, endless, target, LATE.start)
+    assert "endless.wav cannot be decoded with 200 MB of memory and 1 s of CPU time" in str(error)
+
+
+@pytest.fixture
+def curious(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of ffmpeg, a script that writes what it runs in into this file."""
+    report, program = tmp_path / "report", tmp_path / "curious"
+    limits = "for limit in d t s; do ulimit -$limit; done"
+    program.write_text(f"#!/bin/sh\n{{ env; {limits}; }} > {report}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    return report
+
+
+def test_ffmpeg_gets_limits_and_no_environment(
+    track: Callable[[str], Path], curious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSICLAB_API_KEYS", "a secret")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/libraries")
+    assert not asyncio.run(has_audio(track("cbr.mp3")))
+    *environment, data, cpu, stack = curious.read_text().splitlines()
+    assert {line.partition("=")[0] for line in environment} <= {"LD_LIBRARY_PATH", "PWD"}
+    assert "LD_LIBRARY_PATH=/libraries" in environment
+    assert (int(data), int(cpu)) == (200_000_000 // 1024, 5)
+    assert int(stack) <= 8192
+
+
+def test_lower_limits_than_ours_stay(track: Callable[[str], Path], curious: Path) -> None:
+    lower = f"ulimit -d 150000; ulimit -t 3; ulimit -s 4096; exec {sys.executable} -c '{LOOK}' $0"
+    command = ["/bin/sh", "-c", lower, str(track("cbr.mp3"))]
+    subprocess.run(command, cwd=PROJECT, check=True)
+    assert curious.read_text().splitlines()[-3:] == ["150000", "3", "4096"]
+
+
+LOOK = """
+import asyncio, sys
+from pathlib import Path
+from orchestrator.ffmpeg import has_audio
+
+asyncio.run(has_audio(Path(sys.argv[1])))
+"""
+
+
+def test_conversions_wait_for_each_other_but_uploads_not_for_them(
+    track: Callable[[str], Path], endless: Path, target: Path
+) -> None:
+    async def all_at_once() -> tuple[int, bool]:
+        targets = [target.with_name(f"{number}.wav") for number in range(AT_ONCE + 3)]
+        tasks = [asyncio.create_task(convert(endless, LATE, each)) for each in targets]
+        await asyncio.sleep(0.5)
+        running = len(children())
+        found = await asyncio.wait_for(has_audio(track("cbr.mp3")), 10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return running, found
+
+    assert asyncio.run(all_at_once()) == (AT_ONCE, True)
+    assert not children()
 
 
 def test_a_missing_file_is_not_one_without_audio(tmp_path: Path, target: Path) -> None:
