@@ -67,8 +67,9 @@ lint: $(VENV)/test.done $(PACKAGES)
 
 setup: $(VENV)/test.done $(PAGE)
 
+# With run/ goes the database, so the cache may belong to the next one.
 clean:
-	rm -rf $(VENV) run .cache frontend/dist frontend/node_modules
+	rm -rf $(VENV) run cache/.musiclab-database .cache frontend/dist frontend/node_modules
 
 $(VENV)/torch.done:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

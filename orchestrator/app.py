@@ -103,6 +103,7 @@ async def _with_tables(app: web.Application) -> AsyncIterator[None]:
     app[ADMISSION] = Admission(database, app[LEASES].owner, limits)
     await database.open()
     try:
+        await app[FILES].claim(database.id)  # before anything is deleted
         await app[LEASES].resume()
         async with _running(app[LEASES].keep_renewing()):
             yield

@@ -7,6 +7,7 @@ how long a database that is away is waited for.
 import asyncio
 import fcntl
 import time
+import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator.errors import DatabaseAwayError, DatabaseInUseError, SettingsError
-from orchestrator.schema import LAYOUT, layout, metadata
+from orchestrator.schema import LAYOUT, identity, layout, metadata
 
 # Long enough to ride out a restart of PostgreSQL for those who have nobody waiting for them.
 PATIENCE_S = 60.0
@@ -45,9 +46,13 @@ class Database:
     Args:
         url: `postgresql://...`; empty for the file.
         file: SQLite's.
+
+    Attributes:
+        id: 32 hexadecimal digits that no other database has; empty until it is opened.
     """
 
     def __init__(self, url: str, file: Path) -> None:
+        self.id = ""
         self.is_shared = bool(url)
         self._file = file
         self._lock_file: IO[str] | None = None
@@ -64,7 +69,7 @@ class Database:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._take_file()
         try:
-            await self.write(self._create)
+            self.id = await self.write(self._create)
         except BaseException:
             await self.close()
             raise
@@ -103,15 +108,21 @@ class Database:
                 "folder"
             ) from None
 
-    def _create(self, connection: sa.Connection) -> None:
+    def _create(self, connection: sa.Connection) -> str:
         self.serialise(connection)
-        existing = sa.inspect(connection).get_table_names()
-        if "jobs" not in existing:
+        if "jobs" in sa.inspect(connection).get_table_names():
+            self._check_layout(connection)
+        else:
             metadata.create_all(connection)
             connection.execute(sa.insert(layout).values(number=LAYOUT))
-            return
+        identity.create(connection, checkfirst=True)  # which came later than the layout's number
+        if connection.execute(sa.select(identity.c.id)).first() is None:
+            connection.execute(sa.insert(identity).values(id=uuid.uuid4().hex))
+        return str(connection.execute(sa.select(identity.c.id)).scalar_one())
+
+    def _check_layout(self, connection: sa.Connection) -> None:
         found = None
-        if "layout" in existing:
+        if "layout" in sa.inspect(connection).get_table_names():
             found = connection.execute(sa.select(layout.c.number)).scalar()
         if found != LAYOUT:
             where = "the database of MUSICLAB_DATABASE_URL" if self.is_shared else self._file

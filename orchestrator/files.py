@@ -10,6 +10,12 @@ a local folder that is where the files are kept. With a bucket it is this host's
 counts once keep() has put it into the bucket, and fetch() brings it to hosts that lack it.
 
 A file is written under a name of its own and then left as it is: two jobs may share its bytes.
+
+The folder or bucket belongs to one database, which a marker in it names. Files of jobs that are
+unknown there may be somebody's all the same, and are kept in quarantine for a while:
+
+    .musiclab-database          the marker
+    quarantine/music_<job>      a folder with the files; in a bucket, an object that marks them
 """
 
 import asyncio
@@ -26,13 +32,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import ObjectStore, S3Store
 
 from orchestrator.errors import FilesUnavailableError, SettingsError
 
 GENERATED = "generated.wav"
 JOB_PREFIX = "music_"
+MARKER = ".musiclab-database"
+QUARANTINE = "quarantine"
 
 # A part of an upload has to be sent and answered within the read timeout, and so has every piece
 # of a download. No retry starts after RETRY_FOR, so that an outage is told of within 20 s; until
@@ -90,6 +98,14 @@ class Files(ABC):
         """The folder where this host reads and writes the job's files; create() makes it."""
         return self._root / _folder_name(job_id)
 
+    @abstractmethod
+    async def claim(self, database_id: str) -> None:
+        """Let the files belong to this database, unless they belong to another one.
+
+        Raises:
+            SettingsError: they do.
+        """
+
     async def create(self, job_id: str) -> None:
         """Make the workspace where there is none."""
         with _faults(f"making a folder for job {job_id}"):
@@ -137,7 +153,23 @@ class Files(ABC):
 
     @abstractmethod
     async def job_ids(self) -> set[str]:
-        """All jobs that have files, or a workspace on this host."""
+        """All jobs that have files, or a workspace on this host; not those in quarantine."""
+
+    @abstractmethod
+    async def quarantine(self, job_id: str) -> None:
+        """Set the job's files aside."""
+
+    @abstractmethod
+    async def restore(self, job_id: str) -> None:
+        """Put the job's files back from the quarantine."""
+
+    @abstractmethod
+    async def discard(self, job_id: str) -> None:
+        """Delete the job's files in quarantine."""
+
+    @abstractmethod
+    async def quarantined(self) -> dict[str, float]:
+        """The jobs whose files are in quarantine; since when, in seconds since 1970."""
 
     async def disk(self) -> Disk:
         """The disk that uploads are written to."""
@@ -152,6 +184,12 @@ class LocalFiles(Files):
     """Keeps them in a folder: `music_{job_id}/` for each job. Its names() are also of files that
     lie there and are not kept yet.
     """
+
+    async def claim(self, database_id: str) -> None:
+        marker = self._root / MARKER
+        with _faults(f"looking for the database that {self._root} belongs to"):
+            owner = await _in_thread(_claim, marker, database_id)
+        _check_owner(owner, database_id, "MUSICLAB_CACHE", str(self._root), str(marker))
 
     async def keep(self, job_id: str, *names: str) -> None:
         paths = [self._path(job_id, name) for name in names]
@@ -196,6 +234,25 @@ class LocalFiles(Files):
         with _faults("listing the jobs that have files"):
             return await _in_thread(_job_ids, self._root)
 
+    async def quarantine(self, job_id: str) -> None:
+        with _faults(f"setting the files of job {job_id} aside"):
+            await _in_thread(_move, self.workspace(job_id), self._set_aside(job_id))
+
+    async def restore(self, job_id: str) -> None:
+        with _faults(f"putting the files of job {job_id} back"):
+            await _in_thread(_move, self._set_aside(job_id), self.workspace(job_id))
+
+    async def discard(self, job_id: str) -> None:
+        with _faults(f"removing the files of job {job_id} from the quarantine"):
+            await _in_thread(_remove, self._set_aside(job_id))
+
+    async def quarantined(self) -> dict[str, float]:
+        with _faults("listing the jobs in quarantine"):
+            return await _in_thread(_changed, self._root / QUARANTINE)
+
+    def _set_aside(self, job_id: str) -> Path:
+        return self._root / QUARANTINE / _folder_name(job_id)
+
 
 class BucketFiles(Files):
     """Keeps them in a bucket: objects `music_{job_id}/<name>`, below the prefix of the store.
@@ -203,11 +260,33 @@ class BucketFiles(Files):
     Args:
         store: the bucket; bounds its own retries.
         scratch: this host's folder of workspaces.
+        url: of the bucket, for sentences.
     """
 
-    def __init__(self, store: ObjectStore, scratch: Path) -> None:
+    def __init__(self, store: ObjectStore, scratch: Path, url: str) -> None:
         super().__init__(scratch)
         self._store = store
+        self._url = url
+
+    async def claim(self, database_id: str) -> None:
+        with _faults(f"looking for the database that {self._url} belongs to"):
+            owner = await self._owner() or await self._mark(database_id)
+        marker = f"the object {MARKER}"
+        _check_owner(owner, database_id, "MUSICLAB_FILES_URL", self._url, marker)
+
+    async def _owner(self) -> str | None:
+        try:
+            found = await self._store.get_async(MARKER)
+        except FileNotFoundError as error:
+            if "<Code>NoSuchBucket<" in str(error):
+                raise
+            return None
+        return bytes(await found.bytes_async()).decode()
+
+    async def _mark(self, database_id: str) -> str | None:
+        with suppress(AlreadyExistsError):  # another process was quicker
+            await self._store.put_async(MARKER, database_id.encode(), mode="create")
+        return await self._owner()
 
     async def keep(self, job_id: str, *names: str) -> None:
         for name in names:
@@ -264,7 +343,33 @@ class BucketFiles(Files):
             # Not by folder: some servers go on listing a folder whose objects are all deleted.
             listed = await self._store.list().collect_async()
             here = await _in_thread(_job_ids, self._root)
-        return here | _ids({each["path"].partition("/")[0] for each in listed})
+        kept = _ids({each["path"].partition("/")[0] for each in listed})
+        return here | (kept - _ids({each["path"].rpartition("/")[2] for each in listed}))
+
+    async def quarantine(self, job_id: str) -> None:
+        """Marks them: an object cannot be moved."""
+        await self.release(job_id)
+        with _faults(f"setting the files of job {job_id} aside"):
+            if await self._keys(job_id):
+                await self._store.put_async(_mark_of(job_id), b"")
+
+    async def restore(self, job_id: str) -> None:
+        with _faults(f"putting the files of job {job_id} back"):
+            await self._store.delete_async([_mark_of(job_id)])
+
+    async def discard(self, job_id: str) -> None:
+        await self.remove(job_id)
+        await self.restore(job_id)
+
+    async def quarantined(self) -> dict[str, float]:
+        with _faults("listing the jobs in quarantine"):
+            listed = await self._store.list(QUARANTINE).collect_async()
+        return {
+            each["path"].rpartition("/")[2].removeprefix(JOB_PREFIX): (
+                each["last_modified"].timestamp()
+            )
+            for each in listed
+        }
 
     async def _keys(self, job_id: str) -> list[str]:
         listed = await self._store.list(_folder_name(job_id)).collect_async()
@@ -320,7 +425,18 @@ def open_files(url: str | None, cache: Path, scratch: Path) -> Files:
             f"MUSICLAB_FILES_URL is {url!r}, and its bucket cannot be used as the AWS_* variables "
             f"say: {_reason(error)}"
         ) from None
-    return BucketFiles(store, scratch)
+    return BucketFiles(store, scratch, url)
+
+
+def _check_owner(
+    owner: str | None, database_id: str, setting: str, place: str, marker: str
+) -> None:
+    if owner != database_id:
+        raise SettingsError(
+            f"{setting} is {place}, which holds the files of another database; set it to a place "
+            f"that no other MusicLab uses. If that database is gone for good, delete {marker}: its "
+            "files are then deleted a day later"
+        )
 
 
 @contextmanager
@@ -370,8 +486,36 @@ def _key(job_id: str, name: str) -> str:
     return f"{_folder_name(job_id)}/{_plain(name)}"
 
 
+def _mark_of(job_id: str) -> str:
+    return f"{QUARANTINE}/{_folder_name(job_id)}"
+
+
 def _ids(folders: set[str]) -> set[str]:
     return {each.removeprefix(JOB_PREFIX) for each in folders if each.startswith(JOB_PREFIX)}
+
+
+def _claim(marker: Path, database_id: str) -> str:
+    """The database that a marker names, which is this one where there was no marker."""
+    if not marker.exists():
+        part = _new_part(marker)
+        try:
+            part.write_text(database_id)
+            _exclusive(part, marker)
+            _sync(marker)
+        finally:
+            part.unlink()
+    return marker.read_text()
+
+
+def _exclusive(part: Path, marker: Path) -> None:
+    """Give a file another name, unless another process has taken that."""
+    try:
+        marker.hardlink_to(part)
+    except FileExistsError:
+        pass
+    except OSError:  # the file system knows no links
+        with suppress(FileExistsError), marker.open("x") as file:
+            file.write(part.read_text())
 
 
 def _make_folder(folder: Path) -> None:
@@ -432,6 +576,19 @@ def _remove(folder: Path) -> None:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Move the files of a folder into another one, whose time of change is now then."""
+    _make_folder(target)
+    for path in folder.iterdir():
+        path.replace(target / path.name)
+    folder.rmdir()
+
+
+def _changed(folder: Path) -> dict[str, float]:
+    """The jobs that have a folder in this one, and when each was changed."""
+    return {each: (folder / _folder_name(each)).stat().st_mtime for each in _job_ids(folder)}
 
 
 def _names(folder: Path) -> set[str]:

@@ -32,6 +32,9 @@ NOW = now()
 LAYOUT = 1
 layout = sa.Table("layout", metadata, sa.Column("number", sa.Integer, primary_key=True))
 
+# One row: by what the store of the files knows whose they are.
+identity = sa.Table("identity", metadata, sa.Column("id", sa.String(32), primary_key=True))
+
 # The queue, the state and the record of every job that was not removed.
 jobs = sa.Table(
     "jobs",

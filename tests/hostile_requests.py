@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import requests
 
 TIMEOUT_S = 60
+MB = 10**6
+COMPRESSED = "1 GB of zeros, compressed"
 BOUNDARY = "xyz"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 PART = (
@@ -60,9 +62,27 @@ class Attack:
     headers: dict[str, str]
 
 
+def attacks() -> dict[str, Attack]:
+    """Each by what it is made of, with bodies that the service would take if they were right."""
+    forms = ["/api/generate", "/api/check/track1"]
+    packed = {**FORM, "Content-Encoding": "gzip"}
+    return {
+        COMPRESSED: Attack([*forms, "/nowhere"], gzip_of_zeros(1000), packed),
+        "empty lines before the boundary": Attack(forms, newlines(60 * MB), FORM),
+        "headers of a part": Attack(forms, part_headers(60 * MB), FORM),
+        "a folded header": Attack(forms, folded_header(60 * MB), FORM),
+        "parameters of a header": Attack(forms, PART[:-2] + b'; a="' * 800, FORM),
+    }
+
+
 @dataclass
 class Watched:
-    """The seconds that each answer took."""
+    """The seconds that each answer took.
+
+    Attributes:
+        health: of another client's requests to /health.
+        attacks: with their statuses; the upload is included.
+    """
 
     health: list[float] = field(default_factory=list)
     attacks: list[tuple[int, float]] = field(default_factory=list)

@@ -15,6 +15,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.settings import PROJECT, Settings
+from tests.cache import entries
 
 ENDED_WITHIN_S = 30
 DONE_WITHIN_S = 120
@@ -155,5 +156,4 @@ class Service:
         return sorted(path.name for path in (self.settings.cache / f"music_{job_id}").iterdir())
 
     def cached_jobs(self) -> list[str]:
-        cache = self.settings.cache
-        return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
+        return entries(self.settings.cache)

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import sqlalchemy as sa
 from obstore.store import S3Store
 
+from orchestrator.files import MARKER
 from orchestrator.jobs import LEASE_S
 from orchestrator.settings import Settings
 from orchestrator.torchserve import WATCH_INTERVAL_S
@@ -48,7 +49,10 @@ class System(Protocol):
         """So many kills of MusicLab's own processes, and what happens to others meanwhile."""
 
     def files(self) -> list[str]:
-        """All that is kept of jobs: `music_<job>/<name>`, and folders that are empty."""
+        """All that is kept of jobs: `music_<job>/<name>`, and folders that are empty.
+
+        What is in quarantine, too, but not the marker.
+        """
 
 
 class OneProcess:
@@ -126,7 +130,7 @@ class ManyProcesses:
                 yield "PostgreSQL restarted", self._postgres.restart
 
     def files(self) -> list[str]:
-        return sorted(each["path"] for each in self.store.list().collect())
+        return sorted({each["path"] for each in self.store.list().collect()} - {MARKER})
 
 
 @contextmanager
@@ -187,5 +191,5 @@ def contents(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if not path.is_dir() or not any(path.iterdir())
+        if path.name != MARKER and (not path.is_dir() or not any(path.iterdir()))
     )

@@ -22,6 +22,7 @@ from orchestrator.keys import DATABASE, FILES, LEASES, TABLE, WORKER
 from orchestrator.schema import jobs
 from orchestrator.settings import Settings
 from orchestrator.windows import Window
+from tests.cache import entries
 from tests.postgres import PostgresServer
 from tests.quick_model import MUSIC, VERSION, Client, quick_model, with_quick_model
 from tests.s3 import S3Server
@@ -312,7 +313,7 @@ def test_deleting_a_job_ends_its_ffmpeg_within_a_second(settings: Settings, tmp_
         assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
         assert time.monotonic() - began < 1
         assert ffmpegs() == []
-        assert list(settings.cache.iterdir()) == []
+        assert entries(settings.cache) == []
         assert (await client.get(f"/api/status/{job_id}")).status == 404
 
     run(settings, scenario)

@@ -17,6 +17,7 @@ from orchestrator.ffmpeg import find_ffmpeg
 from orchestrator.keys import SCRATCH
 from orchestrator.scratch import own_folder
 from orchestrator.settings import Settings
+from tests.cache import entries
 from tests.integration.test_submission import code_of, generate, with_api
 from tests.quick_model import Client
 from tests.service import Service
@@ -351,4 +352,4 @@ def scratch(client: Client) -> Path:
 
 def assert_nothing_left(client: Client, settings: Settings) -> None:
     assert list(scratch(client).iterdir()) == []
-    assert not settings.cache.exists() or list(settings.cache.iterdir()) == []
+    assert entries(settings.cache) == []

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from orchestrator.app import create_app
 from orchestrator.settings import Settings
+from tests.cache import entries
 from tests.flaky_proxy import flaky_proxy
 from tests.service import (
     ENDED_WITHIN_S,
@@ -110,7 +111,7 @@ def test_ctrl_c_cancels_what_generate_waits_for(settings: Settings, tracks: list
                 _, said = await process.communicate()
             assert process.returncode == 130
             assert b"Traceback" not in said
-            assert list(settings.cache.iterdir()) == []
+            assert entries(settings.cache) == []
 
     asyncio.run(scenario())
 

@@ -1,6 +1,7 @@
 """The files of jobs, in a folder and in a bucket of a real S3 server alike."""
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from orchestrator import files as files_module
 from orchestrator.errors import FilesUnavailableError, SettingsError
 from orchestrator.files import (
     GENERATED,
+    MARKER,
     BucketFiles,
     Files,
     LocalFiles,
@@ -241,6 +243,100 @@ def test_a_download_given_up_leaves_no_piece(bucket_host: OpenHost) -> None:
             await fetching
         assert list(folder.iterdir()) == []
         assert (await there.fetch("a", UPLOAD)).stat().st_size == 20_000_000
+
+    asyncio.run(scenario())
+
+
+def test_files_belong_to_the_database_that_was_first(host: OpenHost) -> None:
+    async def scenario() -> None:
+        here, there = host("here"), host("there")
+        await here.claim("a" * 32)
+        await kept(here, "a", track1_mp3=b"one")
+        for _ in range(2):
+            with pytest.raises(SettingsError, match=REFUSED):
+                await there.claim("b" * 32)
+            await there.claim("a" * 32)
+        assert await there.read("a", "track1.mp3") == b"one"
+        assert await here.job_ids() == {"a"}
+
+    asyncio.run(scenario())
+
+
+REFUSED = (
+    r"MUSICLAB_(CACHE|FILES_URL) is .*, which holds the files of another database; set it to "
+    r".*delete .*\.musiclab-database"
+)
+
+
+def test_files_that_are_claimed_at_once_belong_to_one(host: OpenHost) -> None:
+    async def scenario() -> None:
+        claims = (host(f"host{each}").claim(str(each) * 32) for each in range(8))
+        refused = await asyncio.gather(*claims, return_exceptions=True)
+        assert sum(each is None for each in refused) == 1, refused
+        assert sum(isinstance(each, SettingsError) for each in refused) == 7
+
+    asyncio.run(scenario())
+
+
+def test_a_marker_needs_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    files = LocalFiles(tmp_path / "cache")
+    asyncio.run(files.claim("a" * 32))
+    with pytest.raises(SettingsError, match=REFUSED):
+        asyncio.run(files.claim("b" * 32))
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [MARKER]
+
+
+def test_files_go_into_quarantine_and_come_back(host: OpenHost) -> None:
+    async def scenario() -> None:
+        here, there = host("here"), host("there")
+        for job_id in ("a", "b"):
+            await kept(here, job_id, track1_mp3=job_id.encode(), generated_wav=b"music")
+        assert await there.quarantined() == {}
+        await there.quarantine("a")
+        await here.release("a")
+        assert await there.job_ids() == {"b"}
+        (since,) = (await there.quarantined()).values()
+        assert abs(time.time() - since) < 60
+        await here.restore("a")
+        assert await there.job_ids() == {"a", "b"}
+        assert await there.names("a") == {"track1.mp3", GENERATED}
+        assert await there.read("a", "track1.mp3") == b"a"
+        assert await there.quarantined() == {}
+        await there.quarantine("b")
+        await there.discard("b")
+        assert await there.quarantined() == {}
+        await here.release("b")
+        assert await there.job_ids() == {"a"}
+        assert await there.names("b") == set()
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_later_joins_what_is_in_quarantine(host: OpenHost) -> None:
+    async def scenario() -> None:
+        files = host("here")
+        await kept(files, "a", track1_mp3=b"one", track2_mp3=b"two")
+        await files.quarantine("a")
+        await kept(files, "a", track2_mp3=b"new", generated_wav=b"music")
+        await files.quarantine("a")
+        await files.restore("a")
+        assert await files.names("a") == {"track1.mp3", "track2.mp3", GENERATED}
+        assert await files.read("a", "track2.mp3") == b"new"
+
+    asyncio.run(scenario())
+
+
+def test_a_workspace_alone_is_not_quarantined(bucket_host: OpenHost) -> None:
+    async def scenario() -> None:
+        files = bucket_host("here")
+        await files.create("a")
+        await files.quarantine("a")
+        assert await files.job_ids() == set()
+        assert await files.quarantined() == {}
 
     asyncio.run(scenario())
 

@@ -21,20 +21,17 @@ from orchestrator.windows import Window
 from tests.hostile_mp4 import crafted_mp4
 from tests.hostile_requests import (
     BOUNDARY,
+    COMPRESSED,
     FORM,
+    MB,
     PART,
-    Attack,
-    folded_header,
-    gzip_of_zeros,
-    newlines,
-    part_headers,
+    attacks,
     watch,
 )
 from tests.integration.test_submission import SOUND, code_of, form, with_api
 from tests.quick_model import Client
 from tests.service import environment
 
-MB = 10**6
 POSTS = ["/api/generate", "/api/check/track1"]
 ORIGIN = "http://localhost:3000"
 READY_WITHIN_S = 60
@@ -92,21 +89,13 @@ def watched_service(settings: Settings, report: Path) -> Iterator[None]:
 def test_nobody_keeps_others_waiting(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"rate_limit": 0, "log_level": "warning"})
     report = tmp_path / "report.json"
-    compressed = {**FORM, "Content-Encoding": "gzip"}
-    attacks = {
-        "compressed": Attack([*POSTS, "/nowhere"], gzip_of_zeros(1000), compressed),
-        "preamble": Attack(POSTS, newlines(60 * MB), FORM),
-        "headers": Attack(POSTS, part_headers(60 * MB), FORM),
-        "folded": Attack(POSTS, folded_header(60 * MB), FORM),
-        "disposition": Attack(POSTS, PART[:-2] + b'; a="' * 800, FORM),
-    }
     with watched_service(settings, report):
         url = f"http://127.0.0.1:{settings.api_port}"
         requests.post(f"{url}/api/generate", data=b"x", headers=FORM, timeout=READY_WITHIN_S)
         began = time.time()  # what the start and the first request take is not of interest
-        for name, attack in attacks.items():
+        for name, attack in attacks().items():
             seen = watch(url, attack, clients=8, seconds=1)
-            assert seen.statuses == {415 if name == "compressed" else 400}, name
+            assert seen.statuses == {415 if name == COMPRESSED else 400}, name
             assert max(seen.health) < STOPPED_S, (name, max(seen.health))
     held = [each for each in json.loads(report.read_text()) if each[1] > began]
     assert held[0][0] < HELD_S, held[:3]

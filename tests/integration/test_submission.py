@@ -13,6 +13,7 @@ from orchestrator import form as form_module
 from orchestrator.app import create_app
 from orchestrator.keys import FILES, TABLE
 from orchestrator.settings import Settings
+from tests.cache import entries
 from tests.postgres import PostgresServer
 from tests.quick_model import Client
 from tests.signals import RATE, encoded, noise
@@ -73,7 +74,7 @@ def test_the_same_key_gives_the_same_job(stored: Settings) -> None:
         assert "Idempotent-Replayed" not in first.headers
         other = await job_of(await generate(client, Idempotency_Key="two"))
         assert other != await job_of(first)
-        assert len(list(stored.cache.iterdir())) == 2
+        assert len(entries(stored.cache)) == 2
 
     with_api(stored, scenario)
 
@@ -82,7 +83,7 @@ def test_the_same_key_at_the_same_time_gives_the_same_job(stored: Settings) -> N
     async def scenario(client: Client) -> None:
         answers = await asyncio.gather(*(generate(client, Idempotency_Key="one") for _ in range(8)))
         assert len({await job_of(answer) for answer in answers}) == 1
-        assert len(list(stored.cache.iterdir())) == 1
+        assert len(entries(stored.cache)) == 1
 
     with_api(stored, scenario, rate_limit=0)
 
@@ -95,7 +96,7 @@ def test_the_same_key_with_another_body_is_refused(settings: Settings, other: Fo
         job_id = await job_of(await generate(client, Idempotency_Key="one"))
         refused = await generate(client, other, Idempotency_Key="one")
         assert await code_of(refused) == (409, "idempotency_key_reused")
-        assert [path.name for path in settings.cache.iterdir()] == [f"music_{job_id}"]
+        assert entries(settings.cache) == [f"music_{job_id}"]
 
     with_api(settings, scenario)
 
@@ -106,7 +107,7 @@ def test_a_repeated_request_passes_limits_and_outlives_its_job(settings: Setting
         assert (await generate(client)).status == 429
         assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
         assert await job_of(await generate(client, Idempotency_Key="one")) == job_id
-        assert list(settings.cache.iterdir()) == []
+        assert entries(settings.cache) == []
 
     with_api(settings, scenario, rate_limit=1, max_queued=1)
 
@@ -239,7 +240,7 @@ def test_without_a_model_the_service_says_so(settings: Settings) -> None:
         assert await code_of(refused) == (400, "model_not_loaded")
         assert "none" in (await refused.json())["detail"]
         assert await code_of(await client.post("/api/chat")) == (501, "chat_inactive")
-        assert list(settings.cache.iterdir()) == []
+        assert entries(settings.cache) == []
 
     with_api(settings, scenario)
 
@@ -289,7 +290,7 @@ def test_an_upload_that_stands_still_is_given_up(
         refused = await client.post("/api/generate", data=stalling(), headers=headers)
         assert await code_of(refused) == (408, "upload_timeout")
         assert 1.2 < time.monotonic() - began < 20
-        assert list(settings.cache.iterdir()) == []
+        assert entries(settings.cache) == []
 
     with_api(settings, scenario)
 
@@ -313,6 +314,6 @@ def test_what_was_accepted_stays_whatever_happens_until_the_answer(
                 await generate(client, Idempotency_Key="one")
         job_id = await job_of(await generate(client, Idempotency_Key="one"))
         assert (await client.get(f"/api/status/{job_id}")).status == 200
-        assert [path.name for path in settings.cache.iterdir()] == [f"music_{job_id}"]
+        assert entries(settings.cache) == [f"music_{job_id}"]
 
     with_api(settings, scenario)

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator import admission as admission_module
+from orchestrator import sweep as sweep_module
 from orchestrator.admission import Limits
 from orchestrator.errors import RequestError
 from orchestrator.files import GENERATED, LocalFiles, part_name, upload_name, window_name
@@ -46,15 +47,52 @@ async def swept(tables: Tables, files: LocalFiles) -> None:
     await sweep.everything()
 
 
-def test_files_without_a_job_are_removed(backend: Backend, files: LocalFiles) -> None:
+def test_files_of_unknown_jobs_are_quarantined_for_a_day(
+    backend: Backend, files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario(tables: Tables) -> None:
         await tables.submit("queued")
         await tables.admission().admit("receiving", "192.0.2.1", 1, repeated=False)
         for job_id in ("queued", "receiving", "unknown"):
             await put(files, job_id, upload_name(1, ".mp3"))
-        await swept(tables, files)
-        assert await files.job_ids() == {"queued", "receiving"}
+        for _ in range(2):
+            await swept(tables, files)
+            assert await files.job_ids() == {"queued", "receiving"}
+            assert (await files.quarantined()).keys() == {"unknown"}
         assert await files.names("queued") == {upload_name(1, ".mp3")}
+        monkeypatch.setattr(sweep_module, "QUARANTINE_S", 0)
+        await swept(tables, files)
+        assert await files.quarantined() == {}
+        assert await files.job_ids() == {"queued", "receiving"}
+
+    backend.run(scenario)
+
+
+def test_files_come_back_from_quarantine_with_their_row(
+    backend: Backend, files: LocalFiles
+) -> None:
+    async def scenario(tables: Tables) -> None:
+        await put(files, "a", upload_name(1, ".mp3"))
+        await swept(tables, files)
+        assert await files.job_ids() == set()
+        await tables.submit("a")  # as when a database is put back to a later state
+        await swept(tables, files)
+        assert await files.quarantined() == {}
+        assert await files.names("a") == {upload_name(1, ".mp3")}
+
+    backend.run(scenario)
+
+
+def test_what_is_left_of_a_deleted_job_is_deleted_at_once(
+    backend: Backend, files: LocalFiles
+) -> None:
+    async def scenario(tables: Tables) -> None:
+        await tables.submit("a")
+        await put(files, "a", GENERATED)
+        await tables.table.delete("a")
+        await swept(tables, files)
+        assert await files.job_ids() == set()
+        assert await files.quarantined() == {}
 
     backend.run(scenario)
 

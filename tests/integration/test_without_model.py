@@ -9,6 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from orchestrator import worker
 from orchestrator.app import create_app
 from orchestrator.settings import Settings
+from tests.cache import entries
 from tests.signals import RATE, encoded, noise
 
 
@@ -36,7 +37,7 @@ def test_jobs_wait_and_can_be_deleted(settings: Settings, monkeypatch: pytest.Mo
             assert (early.status, (await early.json())["code"]) == (400, "not_ready")
 
             assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
-            assert list(settings.cache.iterdir()) == []
+            assert entries(settings.cache) == []
 
     asyncio.run(scenario())
 
@@ -72,6 +73,6 @@ def test_a_broken_form_is_refused_and_leaves_nothing(
             kind = {"Content-Type": "multipart/form-data; boundary=abc"}
             refused = await client.post("/api/generate", data=body, headers=kind)
             assert (refused.status, (await refused.json())["code"]) == (400, code)
-            assert not settings.cache.exists() or list(settings.cache.iterdir()) == []
+            assert entries(settings.cache) == []
 
     asyncio.run(scenario())

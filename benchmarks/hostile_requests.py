@@ -1,0 +1,45 @@
+"""What does another client notice of requests that are made to stop the service?
+
+    python -m benchmarks.hostile_requests [--seconds 20] [--clients 8]
+
+Starts `musiclab orchestrator` and lets clients send each kind of request again and again, while
+another client asks for /health every 20 ms. Prints what they were answered, and how long that took.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+from tests.conftest import settings_in
+from tests.hostile_requests import Attack, attacks, watch
+from tests.service import running
+
+
+def row(name: str, url: str, attack: Attack, clients: int, seconds: float) -> str:
+    seen = watch(url, attack, clients, seconds)
+    statuses = ", ".join(map(str, sorted(seen.statuses)))
+    longest = max(took for _, took in seen.attacks)
+    p99 = statistics.quantiles(seen.health, n=100)[98]
+    return (
+        f"{name:32} {len(seen.attacks):6} x {statuses:4} longest {longest:5.2f} s"
+        f"   /health p99 {1000 * p99:4.0f} ms, longest {1000 * max(seen.health):4.0f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--clients", type=int, default=8)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        unlimited = {"rate_limit": 0, "log_level": "warning"}
+        settings = settings_in(Path(folder)).model_copy(update=unlimited)
+        with running(settings, "orchestrator"):
+            url = f"http://127.0.0.1:{settings.api_port}"
+            for name, attack in attacks().items():
+                print(row(name, url, attack, arguments.clients, arguments.seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
