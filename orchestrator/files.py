@@ -579,11 +579,16 @@ def _remove(folder: Path) -> None:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Move the files of a folder into another one, whose time of change is now then."""
-    _make_folder(target)
-    for path in folder.iterdir():
-        path.replace(target / path.name)
-    folder.rmdir()
+    """Move the files of a folder into another folder, whose modification time becomes now.
+
+    Several processes may do so at once.
+    """
+    with suppress(FileNotFoundError):
+        paths = list(folder.iterdir())
+        _make_folder(target)
+        for path in paths:
+            path.replace(target / path.name)
+        folder.rmdir()
 
 
 def _changed(folder: Path) -> dict[str, float]:

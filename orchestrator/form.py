@@ -173,11 +173,11 @@ async def _read(
 
 
 async def _events(request: web.Request, fields: int) -> AsyncIterator[Event]:
-    """Parse the body as it comes, in work that is bounded for each byte of it.
+    """Parse the body as it arrives; the work for each byte is bounded.
 
     Raises:
         RequestError: `malformed_form`: it does not begin with its boundary.
-        ValueError: it is broken or ends too early, or has more than one part more than fields.
+        ValueError: it is malformed, ends too early, or has too many parts.
     """
     _, options = parse_options_header(request.headers[hdrs.CONTENT_TYPE])
     boundary = options.get("boundary", "")
@@ -187,7 +187,8 @@ async def _events(request: web.Request, fields: int) -> AsyncIterator[Event]:
             f"Content-Type has the boundary {boundary[:80]!r}; it has to have 1 to "
             f"{LONGEST_BOUNDARY} characters",
         )
-    # One part more, so that it can be named. Not strict: then an end in two pieces were an error.
+    # One part more, so that the error can name it. Not in strict mode, which refuses a line break
+    # after the last boundary if it arrives later than that.
     parser = PushMultipartParser(boundary, max_segment_count=fields + 1)
     chunk = await _opening(request, f"--{boundary}".encode())
     while chunk:
@@ -200,7 +201,7 @@ async def _events(request: web.Request, fields: int) -> AsyncIterator[Event]:
 
 
 async def _opening(request: web.Request, boundary: bytes) -> bytes:
-    """The first bytes of the body, which are its boundary: nothing else is looked for it."""
+    """Read the boundary with which the body has to begin."""
     try:
         opening = await request.content.readexactly(len(boundary))
     except asyncio.IncompleteReadError as error:

@@ -1,7 +1,8 @@
 """Removes what nobody needs any more, and what a process that died left behind.
 
-Files of jobs that the database knows nothing of may have lost their rows by mistake, when it was
-replaced or put back to an earlier state. They are quarantined, and come back with their rows.
+Files of jobs that the database does not know are quarantined: their rows may have been lost by
+mistake, as when an older state of the database was restored. They are put back if the rows
+reappear.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ class Sweep:
         await self._quarantined()
 
     async def _without_row(self, job_ids: set[str]) -> None:
-        """Delete what is left of jobs that were removed here, and quarantine all else."""
+        """Delete what is left of removed jobs, which submissions tell; quarantine all else."""
         removed = await self._known(submissions.c.job_id, sorted(job_ids))
         for job_id in job_ids:
             if job_id in removed:
