@@ -145,7 +145,7 @@ def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
         (b"a preamble\r\n", "begins with b'a pre'"),
         (PART + b"X: y\r\n" * 20, "header count"),
         (PART + b"X: " + b"y" * 20_000, "header length"),
-        (PART + b"X: y\r\n" + b" x\r\n" * 20_000, "header length"),
+        (PART + b"X: y\r\n" + b" x\r\n" * 20_000, "header continuation"),
         (f"--{BOUNDARY}x".encode(), "after first boundary"),
     ],
     ids=["CRLF", "newlines", "preamble", "many headers", "long header", "folded", "no boundary"],
