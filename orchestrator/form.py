@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import content_disposition_filename, hdrs, parse_content_disposition, web
+from aiohttp.helpers import parse_mimetype
 from aiohttp.http import HttpProcessingError
-from multipart import (
-    MultipartError,
-    MultipartSegment,
-    PushMultipartParser,
-    parse_options_header,
-)
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from orchestrator.errors import RequestError
 from orchestrator.files import upload_name
@@ -31,6 +27,8 @@ TEXT_FIELDS = (*TIME_FIELDS, "model_version")
 PARSED_BYTES = 64 * 1024
 WRITTEN_BYTES = 256 * 1024
 LONGEST_BOUNDARY = 70  # RFC 2046
+# Names of files are in UTF-8, but for some programs on Windows, whose names are not refused either.
+ANY_BYTES = "latin-1"
 LONGEST_TEXT = 128
 STALLED_S = 60.0
 # Raised by the parser for a broken form, and by aiohttp for a body that breaks off.
@@ -184,8 +182,7 @@ async def _events(request: web.Request, fields: int) -> AsyncIterator[Event]:
         RequestError: `malformed_form`: it does not begin with its boundary.
         ValueError: it is malformed, ends too early, or has too many parts.
     """
-    _, options = parse_options_header(request.headers[hdrs.CONTENT_TYPE])
-    boundary = options.get("boundary", "")
+    boundary = parse_mimetype(request.headers[hdrs.CONTENT_TYPE]).parameters.get("boundary", "")
     if not 0 < len(boundary) <= LONGEST_BOUNDARY:
         raise RequestError(
             "malformed_form",
@@ -193,7 +190,9 @@ async def _events(request: web.Request, fields: int) -> AsyncIterator[Event]:
             f"{LONGEST_BOUNDARY} characters",
         )
     # One part more, so that the error can name it.
-    parser = PushMultipartParser(boundary, max_segment_count=fields + 1, strict=True)
+    parser = PushMultipartParser(
+        boundary, max_segment_count=fields + 1, header_charset=ANY_BYTES, strict=True
+    )
     chunk, event = await _opening(request, f"--{boundary}".encode()), None
     while chunk:
         for event in parser.parse(chunk):
@@ -232,7 +231,8 @@ async def _opening(request: web.Request, boundary: bytes) -> bytes:
 def _names(part: Event) -> tuple[str | None, str | None]:
     """The names of a part's field and file."""
     assert isinstance(part, MultipartSegment)  # noqa: S101 - for mypy
-    _, parameters = parse_content_disposition(part.header(hdrs.CONTENT_DISPOSITION))
+    disposition = part.header(hdrs.CONTENT_DISPOSITION).encode(ANY_BYTES).decode(errors="replace")
+    _, parameters = parse_content_disposition(disposition)
     return (
         content_disposition_filename(parameters, "name"),
         content_disposition_filename(parameters, "filename"),
