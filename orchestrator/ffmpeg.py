@@ -8,6 +8,7 @@ reads. The samples come through a pipe, so every file written here is written wh
 
 import asyncio
 import io
+import math
 import os
 import re
 import resource
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import structlog
+
 from orchestrator.errors import (
     ConversionError,
     FfmpegMissingError,
@@ -31,6 +34,8 @@ from orchestrator.errors import (
 )
 from orchestrator.windows import Window
 
+log = structlog.get_logger()
+
 RATE = 24_000
 SAMPLE_BYTES = 2
 TIMEOUT_S = 60.0
@@ -38,14 +43,14 @@ COUNTED_WITHIN_S = 2.0  # enough for half an hour; four minutes take a quarter o
 NICENESS = 10  # where ffmpeg takes all CPUs, the API still answers at once
 
 # Bytes that ffmpeg may allocate, the stacks of its threads included. Tracks of all kinds take 60 MB
-# at most; the index of an MP4 of 7 kB can take more than 4 GB.
+# (more only with large pictures in them); the index of an MP4 of 7 kB can take more than 4 GB.
 MEMORY = 200_000_000
 # How many run at once in this process for each purpose, so that uploads can be looked at while all
 # conversions are slow ones.
 AT_ONCE = min(8, max(2, os.cpu_count() or 2))
 # Limits that hold from ffmpeg's first instruction on: Python's own way, preexec_fn, is not safe
-# beside threads. A lower limit that is there already stays. The stack's is what each thread gets of
-# the memory, and may be eight times as large on a machine that is set up for something else.
+# beside threads. A lower hard limit that is there already stays. The stack's is what each thread
+# gets of the memory, and may be eight times as large on a machine that is set up for other things.
 LIMITED = '{ ulimit -S -s 8192; ulimit -d "$1"; ulimit -t "$2"; } 2>/dev/null; shift 2; exec "$@"'
 # All that it needs of the environment, where its libraries are in no standard folder.
 PASSED_ON = ("LD_LIBRARY_PATH",)
@@ -238,7 +243,9 @@ async def _decode(
         *(str(find_ffmpeg()), "-nostdin", "-v", "error", "-max_alloc", str(MEMORY)),
         *("-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS),
         # Broken frames are no reason to give up: what can be decoded is used.
-        *("-max_error_rate", "1", "-threads", "1", "-vn", "-sn", "-dn"),
+        *("-max_error_rate", "1", "-vn", "-sn", "-dn"),
+        # Else there is a filter thread for each CPU, and the stacks of 16 nearly reach the limit.
+        *("-threads", "1", "-filter_threads", "1"),
         *before,
         *("-i", f"file:{source.resolve()}", "-map", "0:a:0"),
         *after,
@@ -283,9 +290,13 @@ async def _run(command: list[str], cpu_s: int, source: Path, wanted: int, skippe
         if process.returncode is None:
             process.kill()
             await process.communicate()  # reaps it, and closes pipes that still hold something
-    # The kernel kills what has used up its CPU time, but others send the same signal.
-    out_of_time = code == -signal.SIGKILL and _children_cpu_s() - cpu_before >= cpu_s
+    # The kernel kills what has used up its CPU time, but others send the same signal. It counts for
+    # that in ticks, which may be far from the time that it tells afterwards.
+    cpu_used = _children_cpu_s() - cpu_before
+    out_of_time = code == -signal.SIGKILL and cpu_used > min(cpu_s, _hard_cpu_limit_s()) / 2
     if out_of_time or code in CRASHED or (code and OUT_OF_MEMORY.search(words)):
+        # A machine that has no more processes to give says the same as a file that takes too much.
+        log.warning("ffmpeg reached a limit", code=code, reason=_last_error(words, source, code))
         raise NotAudioError(
             f"{source.name} cannot be decoded with {MEMORY // 10**6} MB of memory and {cpu_s} s of "
             "CPU time"
@@ -294,6 +305,12 @@ async def _run(command: list[str], cpu_s: int, source: Path, wanted: int, skippe
     if code < 0 or code in (126, 127) or (code and OUR_FAULT.search(words)):
         raise ConversionError(f"{source.name} was not decoded: {_last_error(words, source, code)}")
     return heard
+
+
+def _hard_cpu_limit_s() -> float:
+    """What this process may hand on, which may be less than is asked for."""
+    limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _children_cpu_s() -> float:

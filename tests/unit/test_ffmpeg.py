@@ -436,7 +436,7 @@ def test_a_crafted_index_is_refused_in_little_memory(tmp_path: Path, target: Pat
         refusal(NotAudioError, source, target)
     command = [sys.executable, "-c", LOOK_AT_ALL, *sorted(map(str, tmp_path.glob("*.m4a")))]
     look = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    kilobytes, *answers = look.stdout.split()
+    kilobytes, *answers = look.stdout.splitlines()[-1].split()  # before it come lines of the log
     assert len(answers) == 6 and set(answers) <= {"not_audio", "False"}
     assert int(kilobytes) < 300_000
 
@@ -481,9 +481,31 @@ def test_a_file_that_needs_too_much_cpu_time_is_at_fault(
     assert "endless.wav cannot be decoded with 200 MB of memory and 1 s of CPU time" in str(error)
 
 
+def test_many_cpus_start_no_more_threads(
+    ffmpeg: Path, endless: Path, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stacks of a thread for each CPU would take most of the memory."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f'#!/bin/sh\nexec {ffmpeg} -cpucount 64 "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+
+    async def threads() -> int:
+        task = asyncio.create_task(convert(endless, LATE, target))
+        await asyncio.sleep(0.5)
+        (child,) = children()
+        count = child.num_threads()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return count
+
+    assert asyncio.run(threads()) <= 8
+
+
 @pytest.fixture
-def curious(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def curious(track: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In place of ffmpeg, a script that writes what it runs in into this file."""
+    track("cbr.mp3")  # by a real one
     report, program = tmp_path / "report", tmp_path / "curious"
     limits = "for limit in d t s; do ulimit -$limit; done"
     program.write_text(f"#!/bin/sh\n{{ env; {limits}; }} > {report}\n")
@@ -527,7 +549,10 @@ def test_conversions_wait_for_each_other_but_uploads_not_for_them(
     async def all_at_once() -> tuple[int, bool]:
         targets = [target.with_name(f"{number}.wav") for number in range(AT_ONCE + 3)]
         tasks = [asyncio.create_task(convert(endless, LATE, each)) for each in targets]
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(10):
+            while len(children()) < AT_ONCE:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # in which further ones would start
         running = len(children())
         found = await asyncio.wait_for(has_audio(track("cbr.mp3")), 10)
         for task in tasks:
