@@ -20,7 +20,7 @@ def row(name: str, url: str, attack: Attack, clients: int, seconds: float) -> st
     seen = watch(url, attack, clients, seconds)
     statuses = ", ".join(map(str, sorted(seen.statuses)))
     longest = max(took for _, took in seen.attacks)
-    p99 = statistics.quantiles(seen.health, n=100)[98]
+    p99 = statistics.quantiles(seen.health, n=100, method="inclusive")[98]
     return (
         f"{name:32} {len(seen.attacks):6} x {statuses:4} longest {longest:5.2f} s"
         f"   /health p99 {1000 * p99:4.0f} ms, longest {1000 * max(seen.health):4.0f} ms"

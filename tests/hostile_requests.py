@@ -13,7 +13,8 @@ TIMEOUT_S = 60
 MB = 10**6
 COMPRESSED = "1 GB of zeros, compressed"
 BOUNDARY = "xyz"
-FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+FORM_TYPE = "multipart/form-data"
+FORM = {"Content-Type": f"{FORM_TYPE}; boundary={BOUNDARY}"}
 PART = (
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="track1"; filename="a.wav"\r\n'.encode()
 )
@@ -49,6 +50,13 @@ def folded_header(size: int) -> bytes:
     return PART + b"X: y\r\n" + line * (size // len(line))
 
 
+def tiny_chunks(size: int) -> bytes:
+    """A chunked body: a form that breaks off after so many bytes, each in a chunk of its own."""
+    whole = PART + b"\r\n"
+    head = f"{len(whole):x}\r\n".encode() + whole + b"\r\n"
+    return head + b"1\r\nx\r\n" * size + b"0\r\n\r\n"
+
+
 @dataclass(frozen=True)
 class Attack:
     """One request, which is sent again and again.
@@ -72,6 +80,7 @@ def attacks() -> dict[str, Attack]:
         "headers of a part": Attack(forms, part_headers(60 * MB), FORM),
         "a folded header": Attack(forms, folded_header(60 * MB), FORM),
         "parameters of a header": Attack(forms, PART[:-2] + b'; a="' * 800, FORM),
+        "a long Content-Type": Attack(forms, PART, {"Content-Type": FORM_TYPE + ";" * 8000}),
     }
 
 

@@ -26,6 +26,7 @@ from tests.hostile_requests import (
     MB,
     PART,
     attacks,
+    tiny_chunks,
     watch,
 )
 from tests.integration.test_submission import SOUND, code_of, form, with_api
@@ -97,8 +98,20 @@ def test_nobody_keeps_others_waiting(settings: Settings, tmp_path: Path) -> None
             seen = watch(url, attack, clients=8, seconds=1)
             assert seen.statuses == {415 if name == COMPRESSED else 400}, name
             assert max(seen.health) < STOPPED_S, (name, max(seen.health))
+        answer = asyncio.run(answer_to_chunks(settings.api_port, tiny_chunks(500_000)))
+        assert b"malformed_form" in answer
     held = [each for each in json.loads(report.read_text()) if each[1] > began]
     assert held[0][0] < HELD_S, held[:3]
+
+
+async def answer_to_chunks(port: int, body: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST {POSTS[1]} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    writer.write(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode() + body)
+    try:
+        return await asyncio.wait_for(reader.readuntil(b"}"), READY_WITHIN_S)
+    finally:
+        writer.close()
 
 
 async def exchange(port: int, *pieces: bytes, length: int, path: str = "/api/generate") -> bytes:
