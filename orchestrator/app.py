@@ -103,7 +103,11 @@ async def _with_tables(app: web.Application) -> AsyncIterator[None]:
     app[ADMISSION] = Admission(database, app[LEASES].owner, limits)
     await database.open()
     try:
-        await app[FILES].claim(database.id)  # before anything is deleted
+        try:
+            await app[FILES].claim(database.id)
+        except FilesUnavailableError as error:
+            # They may be back. Until then the sweep, which claims them first, deletes nothing.
+            log.error("the store of the files is away", reason=str(error))
         await app[LEASES].resume()
         async with _running(app[LEASES].keep_renewing()):
             yield

@@ -48,7 +48,7 @@ class Database:
         file: SQLite's.
 
     Attributes:
-        id: 32 hexadecimal digits that no other database has; empty until it is opened.
+        id: 32 hexadecimal digits that only copies of it share; empty until it is opened.
     """
 
     def __init__(self, url: str, file: Path) -> None:

@@ -281,7 +281,7 @@ class BucketFiles(Files):
             if "<Code>NoSuchBucket<" in str(error):
                 raise
             return None
-        return bytes(await found.bytes_async()).decode()
+        return bytes(await found.bytes_async()).decode(errors="replace").strip()
 
     async def _mark(self, database_id: str) -> str | None:
         with suppress(AlreadyExistsError):  # another process was quicker
@@ -500,22 +500,22 @@ def _claim(marker: Path, database_id: str) -> str:
         part = _new_part(marker)
         try:
             part.write_text(database_id)
+            _sync(part)
             _exclusive(part, marker)
             _sync(marker)
         finally:
-            part.unlink()
-    return marker.read_text()
+            part.unlink(missing_ok=True)
+    return marker.read_text().strip()
 
 
 def _exclusive(part: Path, marker: Path) -> None:
-    """Give a file another name, unless another process has taken that."""
+    """Rename a file, unless another process has taken the name."""
     try:
         marker.hardlink_to(part)
     except FileExistsError:
         pass
     except OSError:  # the file system knows no links
-        with suppress(FileExistsError), marker.open("x") as file:
-            file.write(part.read_text())
+        part.replace(marker)
 
 
 def _make_folder(folder: Path) -> None:
@@ -593,7 +593,11 @@ def _move(folder: Path, target: Path) -> None:
 
 def _changed(folder: Path) -> dict[str, float]:
     """The jobs that have a folder in this one, and when each was changed."""
-    return {each: (folder / _folder_name(each)).stat().st_mtime for each in _job_ids(folder)}
+    changed = {}
+    for job_id in _job_ids(folder):
+        with suppress(FileNotFoundError):  # another process was quicker
+            changed[job_id] = (folder / _folder_name(job_id)).stat().st_mtime
+    return changed
 
 
 def _names(folder: Path) -> set[str]:

@@ -9,7 +9,6 @@ import asyncio
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -61,14 +60,21 @@ class Sweep:
             await asyncio.sleep(LEASE_S)
 
     async def everything(self) -> None:
-        """Remove expired jobs, files without a row, and what finished jobs do not need."""
+        """Remove expired jobs and what finished jobs do not need; quarantine files without a row.
+
+        Raises:
+            SettingsError: the files belong to another database.
+        """
+        await self._files.claim(self._database.id)  # where they were out of reach at the start
         await self._expired()
         await self._forgotten()
         # The files first: a row is there before its files, so a job whose files were listed and
         # whose row is not found afterwards has been removed.
         found = await self._files.job_ids()
         states = await self._states(sorted(found))
-        await self._without_row(found - states.keys())
+        for job_id in found - states.keys():
+            await self._files.quarantine(job_id)
+            log.warning("files of an unknown job quarantined", job_id=job_id)
         for job_id, (state, lease) in states.items():
             if state == "completed":
                 await keep_result_only(self._files, job_id, lease)
@@ -77,22 +83,11 @@ class Sweep:
                 await self._files.remove(job_id)
         await self._quarantined()
 
-    async def _without_row(self, job_ids: set[str]) -> None:
-        """Delete what is left of removed jobs, which submissions tell; quarantine all else."""
-        removed = await self._known(submissions.c.job_id, sorted(job_ids))
-        for job_id in job_ids:
-            if job_id in removed:
-                await self._files.remove(job_id)
-                log.info("files of a removed job deleted", job_id=job_id)
-            else:
-                await self._files.quarantine(job_id)
-                log.warning("files of an unknown job quarantined", job_id=job_id)
-
     async def _quarantined(self) -> None:
         since = await self._files.quarantined()
-        known = await self._known(jobs.c.id, sorted(since))
+        states = await self._states(sorted(since))
         for job_id, then in since.items():
-            if job_id in known:
+            if job_id in states:
                 await self._files.restore(job_id)
                 log.warning("files restored from quarantine", job_id=job_id)
             elif then < time.time() - QUARANTINE_S:
@@ -134,27 +129,18 @@ class Sweep:
         await self._database.write(work)
 
     async def _states(self, job_ids: list[str]) -> dict[str, tuple[str, int]]:
-        query = sa.select(jobs.c.id, jobs.c.state, jobs.c.lease)
-        rows = await self._rows(query, jobs.c.id, job_ids)
-        return {row.id: (row.state, row.lease) for row in rows}
-
-    async def _known(self, column: sa.Column[str], job_ids: list[str]) -> set[str]:
-        """Those of the jobs that are in a column."""
-        return {row[0] for row in await self._rows(sa.select(column), column, job_ids)}
-
-    async def _rows(
-        self, query: sa.Select[Any], column: sa.Column[str], job_ids: list[str]
-    ) -> list[sa.Row[Any]]:
-        """What a query finds of these jobs, whose ids are in that column."""
-        found: list[sa.Row[Any]] = []
+        states: dict[str, tuple[str, int]] = {}
         for start in range(0, len(job_ids), AT_ONCE):
-            some = query.where(column.in_(job_ids[start : start + AT_ONCE]))
-            found += await self._database.read(partial(_all_of, some))
-        return found
+            some = jobs.c.id.in_(job_ids[start : start + AT_ONCE])
+            states |= await self._database.read(partial(_states_of, some))
+        return states
 
 
-def _all_of(query: sa.Select[Any], connection: sa.Connection) -> list[sa.Row[Any]]:
-    return list(connection.execute(query))
+def _states_of(
+    which: sa.ColumnElement[bool], connection: sa.Connection
+) -> dict[str, tuple[str, int]]:
+    rows = connection.execute(sa.select(jobs.c.id, jobs.c.state, jobs.c.lease).where(which))
+    return {row.id: (row.state, row.lease) for row in rows}
 
 
 async def keep_result_only(files: Files, job_id: str, lease: int) -> None:

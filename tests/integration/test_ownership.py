@@ -5,18 +5,26 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
+from aiohttp.test_utils import TestServer
 
+from orchestrator import files as files_module
 from orchestrator.database import Database
-from orchestrator.files import GENERATED, MARKER, LocalFiles
+from orchestrator.errors import SettingsError
+from orchestrator.files import GENERATED, MARKER, LocalFiles, open_files
+from orchestrator.keys import DATABASE
 from orchestrator.schema import identity
 from orchestrator.settings import PROJECT, Settings
+from orchestrator.sweep import Sweep
 from tests.cache import entries
 from tests.chaos.commands import wait_until
 from tests.conftest import settings_in
+from tests.integration.test_files import HASTE, TIMES, kept
 from tests.integration.test_submission import generate, job_of, with_api
 from tests.postgres import PostgresServer
 from tests.quick_model import Client
+from tests.s3 import S3Server
 from tests.service import command, environment, running
 from tests.tables import new_id
 
@@ -97,6 +105,32 @@ def test_a_cache_without_a_marker_is_adopted(settings: Settings) -> None:
 
     with_api(settings, scenario)
     assert (settings.cache / MARKER).read_text() == opened_id(settings)
+
+
+def test_a_bucket_that_is_away_does_not_keep_the_service_from_starting(
+    settings: Settings, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in it is deleted, once it is back, before it is known whose it is."""
+    for name in TIMES:
+        monkeypatch.setattr(files_module, name, getattr(files_module, name) / HASTE)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    url = s3.create_bucket(f"bucket-{new_id()}")
+    files = open_files(url, settings.cache, settings.scratch_dir)
+    asyncio.run(files.claim("f" * 32))
+    asyncio.run(kept(files, "a", generated_wav=b"music"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{settings.metrics_port}")
+
+    async def scenario(client: Client) -> None:
+        assert (await client.get("/health")).status == 200
+        assert isinstance(client.server, TestServer)
+        sweep = Sweep(client.server.app[DATABASE], files, kept_s=60)
+        with pytest.raises(SettingsError, match="another database"):
+            await sweep.everything()
+
+    with_api(settings, scenario, files_url=url)
+    assert asyncio.run(files.names("a")) == {GENERATED}
+    assert asyncio.run(files.quarantined()) == {}
 
 
 def test_a_database_keeps_its_id(settings: Settings) -> None:

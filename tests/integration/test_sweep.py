@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from orchestrator import admission as admission_module
 from orchestrator import sweep as sweep_module
 from orchestrator.admission import Limits
-from orchestrator.errors import RequestError
+from orchestrator.errors import RequestError, SettingsError
 from orchestrator.files import GENERATED, LocalFiles, part_name, upload_name, window_name
 from orchestrator.schema import NOW, jobs, submissions
 from orchestrator.sweep import Sweep, keep_result_only
@@ -83,15 +83,13 @@ def test_files_come_back_from_quarantine_with_their_row(
     backend.run(scenario)
 
 
-def test_what_is_left_of_a_deleted_job_is_deleted_at_once(
-    backend: Backend, files: LocalFiles
-) -> None:
+def test_files_of_another_database_are_left_alone(backend: Backend, files: LocalFiles) -> None:
     async def scenario(tables: Tables) -> None:
-        await tables.submit("a")
         await put(files, "a", GENERATED)
-        await tables.table.delete("a")
-        await swept(tables, files)
-        assert await files.job_ids() == set()
+        await files.claim("f" * 32)
+        with pytest.raises(SettingsError, match="another database"):
+            await swept(tables, files)
+        assert await files.job_ids() == {"a"}
         assert await files.quarantined() == {}
 
     backend.run(scenario)
