@@ -38,9 +38,10 @@ class Sweep:
         self._files = files
         self._kept_s = kept_s
         self._due = 0.0
+        self._suspects: set[str] = set()
 
     def soon(self) -> None:
-        """Sweep with the next look: a job was taken over, so a worker has died."""
+        """Sweep with the next look, as when a job was taken over because a worker has died."""
         self._due = 0.0
 
     async def run(self) -> None:
@@ -69,12 +70,10 @@ class Sweep:
         await self._expired()
         await self._forgotten()
         # The files first: a row is there before its files, so a job whose files were listed and
-        # whose row is not found afterwards has been removed.
+        # whose row is not found afterwards has lost it.
         found = await self._files.job_ids()
         states = await self._states(sorted(found))
-        for job_id in found - states.keys():
-            await self._files.quarantine(job_id)
-            log.warning("files of an unknown job quarantined", job_id=job_id)
+        await self._without_row(found - states.keys())
         for job_id, (state, lease) in states.items():
             if state == "completed":
                 await keep_result_only(self._files, job_id, lease)
@@ -82,6 +81,18 @@ class Sweep:
             elif state == "failed":
                 await self._files.remove(job_id)
         await self._quarantined()
+
+    async def _without_row(self, job_ids: set[str]) -> None:
+        """Quarantine the files of jobs that had no row the last time, either.
+
+        Whoever removes a job deletes its row before its files.
+        """
+        for job_id in job_ids & self._suspects:
+            await self._files.quarantine(job_id)
+            log.warning("files of an unknown job quarantined", job_id=job_id)
+        self._suspects = job_ids - self._suspects
+        if self._suspects:
+            self.soon()
 
     async def _quarantined(self) -> None:
         since = await self._files.quarantined()

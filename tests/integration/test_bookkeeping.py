@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -349,11 +350,12 @@ def test_deleting_a_job_ends_its_ffmpeg_on_another_host_too(
 
 def ffmpegs() -> list[psutil.Process]:
     """Those that read a window, and are children of this process."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "ffmpeg" in child.name() and "-frames:a" not in child.cmdline()
-    ]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "ffmpeg" in child.name() and "-frames:a" not in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_deletion_races_completion(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from aiohttp.test_utils import TestServer
 
 from orchestrator import files as files_module
+from orchestrator import sweep as sweep_module
 from orchestrator.database import Database
 from orchestrator.errors import SettingsError
 from orchestrator.files import GENERATED, MARKER, LocalFiles, open_files
@@ -18,7 +20,6 @@ from orchestrator.schema import identity
 from orchestrator.settings import PROJECT, Settings
 from orchestrator.sweep import Sweep
 from tests.cache import entries
-from tests.chaos.commands import wait_until
 from tests.conftest import settings_in
 from tests.integration.test_files import HASTE, TIMES, kept
 from tests.integration.test_submission import generate, job_of, with_api
@@ -151,20 +152,32 @@ def opened_id(settings: Settings) -> str:
     return asyncio.run(opened())
 
 
-def test_files_of_a_database_that_is_gone_are_kept_for_a_day(settings: Settings) -> None:
+def test_files_of_a_database_that_is_gone_are_kept_for_a_day(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its owner has deleted the marker, as the sentence says."""
+    monkeypatch.setattr(sweep_module, "LEASE_S", 0.1)
     files = LocalFiles(settings.cache)
     asyncio.run(files.create("a"))
     (files.workspace("a") / GENERATED).write_bytes(b"music")
     asyncio.run(files.claim("f" * 32))
     assert "delete" in refusal(settings)
     (settings.cache / MARKER).unlink()
-    with running(settings, "orchestrator"):
-        aside = settings.cache / "quarantine" / "music_a" / GENERATED
-        wait_until(aside.exists, STARTED_WITHIN_S, "the first sweep has set the files aside")
+    aside = settings.cache / "quarantine" / "music_a" / GENERATED
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(STARTED_WITHIN_S):
+            while not condition():
+                await asyncio.sleep(0.05)
+
+    async def set_aside(_: Client) -> None:
+        await until(aside.exists)
         assert aside.read_bytes() == b"music"
-        yesterday = aside.stat().st_mtime - 24 * 3600 - 60
+
+    async def deleted(_: Client) -> None:
+        await until(lambda: not aside.parent.exists())
+
+    with_api(settings, set_aside)
+    yesterday = aside.stat().st_mtime - 24 * 3600 - 60
     os.utime(aside.parent, (yesterday, yesterday))
-    with running(settings, "orchestrator"):
-        gone = "the first sweep has deleted what was set aside a day ago"
-        wait_until(lambda: not aside.parent.exists(), STARTED_WITHIN_S, gone)
+    with_api(settings, deleted)
