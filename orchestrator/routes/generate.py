@@ -12,7 +12,7 @@ from structlog.contextvars import bind_contextvars
 from orchestrator.access import client_address, needs_key
 from orchestrator.admission import Submission, check_disk
 from orchestrator.errors import DatabaseAwayError, FilesUnavailableError, RequestError
-from orchestrator.files import GENERATED
+from orchestrator.files import GENERATED, Files
 from orchestrator.form import Form, check_headers, read_form
 from orchestrator.jobs import Job
 from orchestrator.keys import (
@@ -26,6 +26,7 @@ from orchestrator.keys import (
     WATCH,
     WORKER,
 )
+from orchestrator.sweep import keep_result_only
 from orchestrator.tracks import TRACK_FIELDS, check_audio
 
 routes = web.RouteTableDef()
@@ -164,8 +165,17 @@ async def _copied_result(request: web.Request, job_id: str, form: Form) -> Job |
     if original is None:
         return None
     try:
-        await app[FILES].copy(original.id, GENERATED, job_id)
+        await _copy_result(app[FILES], original, job_id)
     except FileNotFoundError:  # it is being cleaned up
         return None
     bind_contextvars(model_version=version)
     return original
+
+
+async def _copy_result(files: Files, original: Job, job_id: str) -> None:
+    with suppress(FileNotFoundError):
+        await files.copy(original.id, GENERATED, job_id)
+        return
+    # A result is given its name just after the job is completed, maybe just now.
+    await keep_result_only(files, original.id, original.lease)
+    await files.copy(original.id, GENERATED, job_id)

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from orchestrator import ffmpeg, torchserve, worker
 from orchestrator.admission import Admission
 from orchestrator.app import create_app, create_worker_app
-from orchestrator.files import window_name
+from orchestrator.files import GENERATED, part_name, window_name
 from orchestrator.keys import DATABASE, FILES, LEASES, TABLE, WORKER
 from orchestrator.schema import jobs
 from orchestrator.settings import Settings
@@ -199,6 +199,25 @@ def test_events_tell_that_a_job_moves_up_and_is_deleted(settings: Settings) -> N
         assert [each async for each in told] == []
 
     run(settings, scenario)
+
+
+def test_a_result_that_has_no_name_yet_is_reused(anywhere: Settings) -> None:
+    async def scenario(client: Client) -> None:
+        app = client.app
+        assert app is not None
+        first = await submit(client)
+        await finished(client, first)
+        async with asyncio.timeout(10):
+            while await app[FILES].names(first) != {GENERATED}:
+                await asyncio.sleep(0.01)
+        await app[FILES].rename(first, GENERATED, part_name(1))  # as a moment before
+        second = await submit(client)
+        assert (await status(client, second))["status"] == "completed"
+        for job_id in (first, second):
+            assert await app[FILES].names(job_id) == {GENERATED}
+            assert await (await client.get(f"/api/download/{job_id}")).read() == MUSIC
+
+    run(anywhere, scenario)
 
 
 def test_a_repeated_request_is_answered_with_what_was_made(anywhere: Settings) -> None:
