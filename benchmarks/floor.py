@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.weights import ARGS
-from handlers import encodec_network
+from handlers.codec import encodec_network
+from handlers.model.simple_transformer import build_model
 from handlers.pipeline import SEGMENT_SAMPLES
 from handlers.precision import DTYPES, Precision, choose_precision
-from handlers.simple_transformer import build_model
 
 SIZES = (2048, 3072)
 REPEATS = 3

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import settings_in
-from tests.hostile_requests import Attack, attacks, watch
-from tests.service import running
+from tests.support.hostile_requests import Attack, attacks, watch
+from tests.support.service import running
 
 
 def row(name: str, url: str, attack: Attack, clients: int, seconds: float) -> str:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from tests.conftest import settings_in
-from tests.service import Service, running
-from tests.tracks import make_track, restless_noise
+from tests.support.service import Service, running
+from tests.support.tracks import make_track, restless_noise
 
 SECONDS = 240
 REPEATED = 20

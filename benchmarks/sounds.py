@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.signals import RATE, SEGMENT, Samples
+from tests.support.signals import RATE, SEGMENT, Samples
 
 LOUDNESS = 0.1  # rms
 

@@ -27,8 +27,8 @@ import aiohttp
 
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
-from tests.service import environment
-from tests.signals import RATE, encoded, noise
+from tests.support.service import environment
+from tests.support.signals import RATE, encoded, noise
 
 CLIENTS = 200
 POLL_S = 2.0

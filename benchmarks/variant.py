@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks import weights
 from benchmarks.machine import peak_bytes
 from benchmarks.sounds import PAIRS, pair
-from handlers.memory import keep_activations_in_heap
+from handlers.codec.memory import keep_activations_in_heap
 from handlers.pipeline import Generated, Pipeline
 from orchestrator.settings import PROJECT
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.cli import app
+from orchestrator.cli.main import app
 
 KEPT = 20
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn.utils import weight_norm
 
-from handlers import starter_checkpoint
-from handlers.checkpoint import load_checkpoint
-from handlers.codec import Codec, load_codec, save_starter
-from handlers.simple_transformer import ModelArgs, SimpleTransformer, build_model
+from handlers.codec.codec import Codec, load_codec, save_starter
+from handlers.model import starter_checkpoint
+from handlers.model.checkpoint import load_checkpoint
+from handlers.model.simple_transformer import ModelArgs, SimpleTransformer, build_model
 
 Cascade = Literal["random", "starter"]
 

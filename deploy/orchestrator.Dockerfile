@@ -12,7 +12,7 @@ WORKDIR /app
 
 # What is installed depends on pyproject.toml alone, so a change of the code installs nothing.
 COPY pyproject.toml ./
-RUN mkdir -p orchestrator/routes && touch README.md \
+RUN mkdir orchestrator && touch orchestrator/__init__.py README.md \
     && pip install --no-cache-dir --disable-pip-version-check --editable .
 
 COPY orchestrator orchestrator

@@ -25,7 +25,7 @@ RUN if [ -n "$TORCH_SOURCE" ]; then \
 # What is installed depends on pyproject.toml alone, so a change of the code installs nothing.
 # encodec by itself: the torchaudio it asks for is never used here.
 COPY pyproject.toml ./
-RUN mkdir -p orchestrator/routes && touch README.md \
+RUN mkdir orchestrator && touch orchestrator/__init__.py README.md \
     && pip install --no-cache-dir --disable-pip-version-check --editable '.[model]' \
     && pip install --no-cache-dir --disable-pip-version-check --no-deps encodec==0.1.1
 

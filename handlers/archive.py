@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from handlers.checkpoint import Checkpoint, load_checkpoint
-from handlers.codec import CodecKind, load_codec
-from handlers.encodec_network import LATENT_DIM
+from handlers.codec.codec import CodecKind, load_codec
+from handlers.codec.encodec_network import LATENT_DIM
 from handlers.errors import CheckpointError, MusicLabError
-from handlers.files import sha256
+from handlers.hashing import sha256
+from handlers.model.checkpoint import Checkpoint, load_checkpoint
 from handlers.pipeline import Pipeline
 from handlers.precision import Precision
 

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from handlers.encodec_network import SAMPLE_RATE
+from handlers.codec.encodec_network import SAMPLE_RATE
 from handlers.errors import InvalidRequestError
 from handlers.pipeline import SEGMENT_SAMPLES
 

@@ -21,11 +21,11 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.archive import load_archive
 from handlers.audio import write_wav
+from handlers.codec.memory import keep_activations_in_heap
 from handlers.device import choose_device, describe
 from handlers.errors import CheckpointError, InvalidRequestError
 from handlers.job_request import read_job
 from handlers.logs import job_id_in, log_json
-from handlers.memory import keep_activations_in_heap
 from handlers.pipeline import SEGMENT_SAMPLES, Pipeline
 from handlers.precision import choose_precision
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from handlers.channels_last import ChannelsLast
-from handlers.codec import Codec
-from handlers.layers import TransformerEncoder
+from handlers.codec.channels_last import ChannelsLast
+from handlers.codec.codec import Codec
+from handlers.model.layers import TransformerEncoder
+from handlers.model.simple_transformer import SimpleTransformer
 from handlers.precision import DTYPES, Precision, forbid_tf32
-from handlers.simple_transformer import SimpleTransformer
 
 SEGMENT_SAMPLES = 384_000
 

@@ -12,16 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from handlers import codec, starter_checkpoint
 from handlers.archive import (
     CHECKPOINT,
     CODEC_WEIGHTS,
     check_latent_dim,
     check_pairing,
 )
-from handlers.checkpoint import load_checkpoint
+from handlers.codec import codec
 from handlers.errors import MusicLabError
-from handlers.files import sha256
+from handlers.hashing import sha256
+from handlers.model import starter_checkpoint
+from handlers.model.checkpoint import load_checkpoint
 
 REFUSED = 2
 

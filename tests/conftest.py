@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import model_versions
-from orchestrator.model_server import ModelServer
+from orchestrator.archives import packing as model_versions
+from orchestrator.serving.process import ModelServer
 from orchestrator.settings import PROJECT, Settings
-from tests.model_client import ModelClient
-from tests.ports import free_ports
-from tests.postgres import PostgresServer, postgres_server
-from tests.s3 import S3Server, s3_server
-from tests.service import Service, running
-from tests.tables import Backend, new_id
+from tests.support.model_client import ModelClient
+from tests.support.ports import free_ports
+from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.s3 import S3Server, s3_server
+from tests.support.service import Service, running
+from tests.support.tables import Backend, new_id
 
 # The model's workers find what those before them compiled, whatever folders they have.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(PROJECT / ".cache" / "numba"))

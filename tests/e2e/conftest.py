@@ -11,11 +11,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
 from tests.e2e.musiclab_page import MusicLabPage
-from tests.postgres import PostgresServer
-from tests.service import Service, running
-from tests.songs import songs
-from tests.tables import new_id
-from tests.tracks import ffmpeg
+from tests.support.postgres import PostgresServer
+from tests.support.service import Service, running
+from tests.support.songs import songs
+from tests.support.tables import new_id
+from tests.support.tracks import ffmpeg
 
 TRACK_S = 40
 

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Download, Page, expect
 
 from tests.e2e.musiclab_page import DONE_WITHIN_MS
-from tests.service import Service
-from tests.signals import RATE, SEGMENT, decoded, encoded, noise
+from tests.support.service import Service
+from tests.support.signals import RATE, SEGMENT, decoded, encoded, noise
 
 HERE = Path(__file__).parent
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import sqlalchemy as sa
 from playwright.sync_api import Locator, expect
 
-from orchestrator import schema
-from orchestrator.windows import SECONDS
+from orchestrator.audio.window import SECONDS
+from orchestrator.database import schema
 from tests.e2e.musiclab_page import MusicLabPage, click_at, seconds
-from tests.service import Service
-from tests.signals import RATE, SEGMENT, decoded
-from tests.songs import songs, whole
+from tests.support.service import Service
+from tests.support.signals import RATE, SEGMENT, decoded
+from tests.support.songs import songs, whole
 
 STAGES = ["Upload", "Queue", "Prepare", "Generate", "Save"]
 NOTE_STAGES = """() => {

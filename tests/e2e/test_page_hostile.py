@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from orchestrator.windows import SECONDS
+from orchestrator.audio.window import SECONDS
 from tests.e2e.conftest import TRACK_S
 from tests.e2e.musiclab_page import (
     DONE_WITHIN_MS,
@@ -17,9 +17,9 @@ from tests.e2e.musiclab_page import (
     seconds,
 )
 from tests.e2e.test_page_jobs import jobs_of
-from tests.service import Service
-from tests.signals import RATE, encoded, tones
-from tests.tracks import ffmpeg
+from tests.support.service import Service
+from tests.support.signals import RATE, encoded, tones
+from tests.support.tracks import ffmpeg
 
 Tracks = tuple[Path, Path]
 HIDE = """hidden => {

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from orchestrator.schema import jobs
+from orchestrator.database.schema import jobs
 from orchestrator.settings import Settings
-from orchestrator.worker import MAX_DEATHS
+from orchestrator.worker.worker import MAX_DEATHS
 from tests.e2e.conftest import execute
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, UPLOADS, MusicLabPage
-from tests.service import TIDY_WITHIN_S, Service, running
-from tests.tracks import ffmpeg
+from tests.support.service import TIDY_WITHIN_S, Service, running
+from tests.support.tracks import ffmpeg
 
 Tracks = tuple[Path, Path]
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from orchestrator.settings import Settings
 from tests.e2e.musiclab_page import MusicLabPage
-from tests.service import Service, running
+from tests.support.service import Service, running
 
 Tracks = tuple[Path, Path]
 AWAY = "MusicLab cannot be reached."

@@ -6,7 +6,7 @@ from pathlib import Path
 from playwright.sync_api import Page, Response, expect
 
 from tests.e2e.musiclab_page import MusicLabPage
-from tests.service import Service
+from tests.support.service import Service
 
 MOST_BYTES = 60_000
 

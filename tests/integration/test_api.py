@@ -11,9 +11,9 @@ import psutil
 import pytest
 import soundfile
 
-from orchestrator.ffmpeg import find_ffmpeg
-from tests.service import Service, torchserve_processes
-from tests.signals import (
+from orchestrator.audio.ffmpeg import find_ffmpeg
+from tests.support.service import Service, torchserve_processes
+from tests.support.signals import (
     RATE,
     SEGMENT,
     aligned_si_sdr,
@@ -22,7 +22,7 @@ from tests.signals import (
     encoded,
     noise,
 )
-from tests.songs import cut, songs
+from tests.support.songs import cut, songs
 
 WAV1, WAV2 = (encoded(noise(20 * RATE, seed)) for seed in (1, 2))
 SOUND = {"track1": ("a.wav", WAV1), "track2": ("b.wav", WAV2)}

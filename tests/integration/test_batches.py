@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from orchestrator import torchserve
+from orchestrator.serving import watcher as torchserve
 from orchestrator.settings import Settings
-from tests import quick_model as module
 from tests.integration.test_bookkeeping import converted_job, finished, status
-from tests.quick_model import BATCH_SIZE, MUSIC, VERSION, Client, with_quick_model
+from tests.support import quick_model as module
+from tests.support.quick_model import BATCH_SIZE, MUSIC, VERSION, Client, with_quick_model
 
 WITHIN_S = 15.0
 LOOK_S = 0.1

@@ -15,21 +15,23 @@ import sqlalchemy as sa
 from aiohttp import ClientResponse, FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator import ffmpeg, torchserve, worker
-from orchestrator.admission import Admission
-from orchestrator.app import create_app, create_worker_app
-from orchestrator.files import GENERATED, part_name, window_name
-from orchestrator.keys import DATABASE, FILES, LEASES, TABLE, WORKER
-from orchestrator.schema import jobs
+from orchestrator.api.app import create_app, create_worker_app
+from orchestrator.api.app_keys import DATABASE, FILES, LEASES, TABLE, WORKER
+from orchestrator.audio import ffmpeg
+from orchestrator.audio.window import Window
+from orchestrator.database.schema import jobs
+from orchestrator.jobs.admission import Admission
+from orchestrator.serving import watcher as torchserve
 from orchestrator.settings import Settings
-from orchestrator.windows import Window
-from tests.cache import entries
-from tests.postgres import PostgresServer
-from tests.quick_model import MUSIC, VERSION, Client, quick_model, with_quick_model
-from tests.s3 import S3Server
-from tests.signals import RATE, encoded, noise
-from tests.tables import NO_LIMITS, UPLOAD, new_id
-from tests.tracks import make_endless_wav
+from orchestrator.storage.base import GENERATED, part_name, window_name
+from orchestrator.worker import worker
+from tests.support.cache import entries
+from tests.support.postgres import PostgresServer
+from tests.support.quick_model import MUSIC, VERSION, Client, quick_model, with_quick_model
+from tests.support.s3 import S3Server
+from tests.support.signals import RATE, encoded, noise
+from tests.support.tables import NO_LIMITS, UPLOAD, new_id
+from tests.support.tracks import make_endless_wav
 
 RACES = 1000
 TAKEN_S = 0.5  # by a model that is slow enough to learn from

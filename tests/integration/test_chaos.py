@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.settings import Settings
-from tests.chaos.run import run
-from tests.chaos.systems import SYSTEMS
+from tests.system.chaos.run import run
+from tests.system.chaos.systems import SYSTEMS
 
 SEED = 7  # strikes a worker, then the API
 

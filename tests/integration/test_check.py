@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from aiohttp import ClientConnectionError, ClientResponse, FormData
 
-from orchestrator import ffmpeg
-from orchestrator import form as form_module
-from orchestrator.ffmpeg import find_ffmpeg
-from orchestrator.keys import SCRATCH
-from orchestrator.scratch import own_folder
+from orchestrator.api import multipart as form_module
+from orchestrator.api.app_keys import SCRATCH
+from orchestrator.audio import ffmpeg
+from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.settings import Settings
-from tests.cache import entries
+from orchestrator.storage.scratch import own_folder
 from tests.integration.test_submission import code_of, generate, with_api
-from tests.quick_model import Client
-from tests.service import Service
-from tests.signals import RATE, encoded, noise
-from tests.songs import songs
-from tests.tracks import make_endless_wav
+from tests.support.cache import entries
+from tests.support.quick_model import Client
+from tests.support.service import Service
+from tests.support.signals import RATE, encoded, noise
+from tests.support.songs import songs
+from tests.support.tracks import make_endless_wav
 
 KEY = {"X-API-Key": "a key"}
 MIB = 2**20

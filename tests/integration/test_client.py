@@ -13,16 +13,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from orchestrator import client as client_module
-from orchestrator.app import create_app
-from orchestrator.client import MusicLabClient, Status
+from orchestrator.api.app import create_app
+from orchestrator.api.app_keys import LEASES
+from orchestrator.client import client as client_module
+from orchestrator.client.client import MusicLabClient, Status
 from orchestrator.errors import ApiError, ApiUnavailableError, JobFailedError
-from orchestrator.keys import LEASES
 from orchestrator.settings import Settings
-from tests.cache import entries
-from tests.flaky_proxy import Fault, FlakyProxy, flaky_proxy
-from tests.service import Service
-from tests.signals import RATE, SEGMENT, decoded, encoded, noise
+from tests.support.cache import entries
+from tests.support.flaky_proxy import Fault, FlakyProxy, flaky_proxy
+from tests.support.service import Service
+from tests.support.signals import RATE, SEGMENT, decoded, encoded, noise
 
 
 @pytest.fixture

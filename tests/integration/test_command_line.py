@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestServer
 
-from orchestrator.app import create_app
+from orchestrator.api.app import create_app
 from orchestrator.settings import Settings
-from tests.cache import entries
-from tests.flaky_proxy import flaky_proxy
-from tests.service import (
+from tests.support.cache import entries
+from tests.support.flaky_proxy import flaky_proxy
+from tests.support.service import (
     ENDED_WITHIN_S,
     Service,
     command,
@@ -23,7 +23,7 @@ from tests.service import (
     running,
     torchserve_processes,
 )
-from tests.signals import RATE, SEGMENT, decoded, encoded, noise
+from tests.support.signals import RATE, SEGMENT, decoded, encoded, noise
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from orchestrator.settings import Settings
-from tests.contract_fuzz import Fuzzer, unlimited_service
+from tests.system.contract_fuzz import Fuzzer, unlimited_service
 
 CASES = 100
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from orchestrator.model_versions import MANIFEST, archive_of
+from orchestrator.archives.packing import MANIFEST, archive_of
+from orchestrator.releases.desired_state import Wanted, WantedVersions
 from orchestrator.settings import PROJECT
-from orchestrator.wanted import Wanted, WantedVersions
 from tests.conftest import settings_in
-from tests.model_client import ModelClient
-from tests.service import Service, command, environment, running
-from tests.swaps.run import run as run_swaps
-from tests.versions import (
+from tests.support.model_client import ModelClient
+from tests.support.service import Service, command, environment, running
+from tests.support.versions import (
     FIRST,
     SECOND,
     Change,
@@ -25,6 +24,7 @@ from tests.versions import (
     unchanged,
     with_text,
 )
+from tests.system.swaps.run import run as run_swaps
 
 WITHIN_S = 90
 POLL_S = 0.5

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import files as files_module
 from orchestrator.errors import FilesUnavailableError, SettingsError
-from orchestrator.files import (
+from orchestrator.storage import base as files_module
+from orchestrator.storage.base import (
     GENERATED,
     MARKER,
     BucketFiles,
@@ -26,7 +26,7 @@ from orchestrator.files import (
     upload_name,
     window_name,
 )
-from tests.s3 import S3Server
+from tests.support.s3 import S3Server
 
 AWAY_WITHIN_S = 30
 HASTE = 4  # by which all times of a bucket that is away are divided, the one above included

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator.app import create_app, create_worker_app
-from orchestrator.fleet import merged
+from orchestrator.api.app import create_app, create_worker_app
+from orchestrator.serving.watcher import LoadedVersion, ModelStatus
 from orchestrator.settings import Settings
-from orchestrator.torchserve import LoadedVersion, ModelStatus
-from tests.postgres import PostgresServer
-from tests.quick_model import VERSION, Client, quick_model
-from tests.tables import new_id
+from orchestrator.worker.fleet import merged
+from tests.support.postgres import PostgresServer
+from tests.support.quick_model import VERSION, Client, quick_model
+from tests.support.tables import new_id
 
 V1 = LoadedVersion("v1", default=True, workers=1, ready=1, device="cpu", codec="starter")
 V2 = LoadedVersion("v2", default=False, workers=2, ready=2, device="cpu", codec="starter")

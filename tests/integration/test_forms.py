@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator.app import create_app
+from orchestrator.api.app import create_app
 from orchestrator.settings import Settings
 from tests.integration.test_submission import code_of
-from tests.signals import RATE, encoded, noise
+from tests.support.signals import RATE, encoded, noise
 
 SOUND = encoded(noise(RATE, 1))
 

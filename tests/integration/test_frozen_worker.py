@@ -6,17 +6,17 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
-from orchestrator.files import GENERATED, JOB_PREFIX
-from orchestrator.schema import events, jobs
+from orchestrator.database.schema import events, jobs
 from orchestrator.settings import Settings
-from tests.chaos.checks import SWEPT_WITHIN_S, rows
-from tests.chaos.commands import Command, wait_until
-from tests.chaos.systems import ManyProcesses, started
-from tests.postgres import PostgresServer
-from tests.s3 import S3Server
-from tests.service import DONE_WITHIN_S, Service
-from tests.signals import RATE, encoded, noise
-from tests.tables import Backend, Tables
+from orchestrator.storage.base import GENERATED, JOB_PREFIX
+from tests.support.postgres import PostgresServer
+from tests.support.s3 import S3Server
+from tests.support.service import DONE_WITHIN_S, Service
+from tests.support.signals import RATE, encoded, noise
+from tests.support.tables import Backend, Tables
+from tests.system.chaos.checks import SWEPT_WITHIN_S, rows
+from tests.system.chaos.commands import Command, wait_until
+from tests.system.chaos.systems import ManyProcesses, started
 
 
 def test_the_newer_result_is_not_touched(

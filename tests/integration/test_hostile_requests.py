@@ -14,12 +14,13 @@ import requests
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator.app import create_app
-from orchestrator.keys import TABLE
+from orchestrator.api.app import create_app
+from orchestrator.api.app_keys import TABLE
+from orchestrator.audio.window import Window
 from orchestrator.settings import PROJECT, Settings
-from orchestrator.windows import Window
-from tests.hostile_mp4 import crafted_mp4
-from tests.hostile_requests import (
+from tests.integration.test_submission import SOUND, code_of, form, with_api
+from tests.support.hostile_mp4 import crafted_mp4
+from tests.support.hostile_requests import (
     BOUNDARY,
     COMPRESSED,
     FORM,
@@ -29,9 +30,8 @@ from tests.hostile_requests import (
     tiny_chunks,
     watch,
 )
-from tests.integration.test_submission import SOUND, code_of, form, with_api
-from tests.quick_model import Client
-from tests.service import environment
+from tests.support.quick_model import Client
+from tests.support.service import environment
 
 POSTS = ["/api/generate", "/api/check/track1"]
 ORIGIN = "http://localhost:3000"

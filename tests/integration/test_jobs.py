@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from orchestrator import leases as leases_module
-from orchestrator.database import Database
+from orchestrator.database.engine import Database
+from orchestrator.database.schema import jobs, layout
 from orchestrator.errors import (
     DatabaseAwayError,
     DatabaseInUseError,
@@ -19,13 +19,13 @@ from orchestrator.errors import (
     RequestError,
     SettingsError,
 )
-from orchestrator.estimates import Estimates
-from orchestrator.feed import Feed
-from orchestrator.jobs import LEASE_S, status_document
-from orchestrator.leases import STRANDED_S
-from orchestrator.schema import jobs, layout
-from tests.postgres import PostgresServer
-from tests.tables import KEPT_S, UPLOAD, WORK_S, Backend, Tables, new_id, opened
+from orchestrator.jobs import leases as leases_module
+from orchestrator.jobs.eta import Estimates
+from orchestrator.jobs.event_feed import Feed
+from orchestrator.jobs.leases import STRANDED_S
+from orchestrator.jobs.table import LEASE_S, status_document
+from tests.support.postgres import PostgresServer
+from tests.support.tables import KEPT_S, UPLOAD, WORK_S, Backend, Tables, new_id, opened
 
 
 def test_a_job_comes_back_as_it_was_submitted(backend: Backend) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.management import ManagementClient
-from orchestrator.model_keys import Keys
-from orchestrator.model_server import ModelServer
-from orchestrator.torchserve import InferenceClient, ModelWatch
+from orchestrator.serving.management import ManagementClient
+from orchestrator.serving.process import ModelServer
+from orchestrator.serving.tokens import Keys
+from orchestrator.serving.watcher import InferenceClient, ModelWatch
 from tests.conftest import settings_in
 from tests.integration.test_torchserve_client import TRACKS, watching
-from tests.key_expiry import with_key_lifetime
-from tests.model_client import ModelClient
-from tests.signals import SEGMENT, decoded
+from tests.support.model_client import ModelClient
+from tests.support.signals import SEGMENT, decoded
+from tests.system.key_expiry import with_key_lifetime
 
 LIFETIME_S = 3.0
 SECONDS = 4 * LIFETIME_S

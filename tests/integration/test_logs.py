@@ -10,13 +10,14 @@ import structlog
 from aiohttp import web
 from yarl import URL
 
-from orchestrator import torchserve, worker
+from orchestrator.serving import watcher as torchserve
 from orchestrator.settings import Settings
+from orchestrator.worker import worker
 from tests.integration.test_bookkeeping import finished, submit
-from tests.log_lines import Line, is_of, lines_of, log_lines
-from tests.quick_model import MUSIC, VERSION, with_quick_model
-from tests.service import Service, command, environment, log_of
-from tests.signals import SEGMENT, encoded, noise
+from tests.support.log_lines import Line, is_of, lines_of, log_lines
+from tests.support.quick_model import MUSIC, VERSION, with_quick_model
+from tests.support.service import Service, command, environment, log_of
+from tests.support.signals import SEGMENT, encoded, noise
 
 SOUND = {f"track{n}": (f"{n}.wav", encoded(noise(SEGMENT, n))) for n in (1, 2)}
 ASKED = "the model is asked"

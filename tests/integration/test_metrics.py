@@ -8,15 +8,16 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator import torchserve, worker
-from orchestrator.files import LocalFiles
-from orchestrator.gauges import look
+from orchestrator.api.gauges import look
+from orchestrator.serving import watcher as torchserve
+from orchestrator.serving.watcher import ModelStatus
 from orchestrator.settings import Settings
-from orchestrator.torchserve import ModelStatus
+from orchestrator.storage.base import LocalFiles
+from orchestrator.worker import worker
 from tests.integration.test_bookkeeping import finished, form, run, submit
-from tests.quick_model import MUSIC, VERSION, Client, with_quick_model
-from tests.signals import RATE, encoded, noise
-from tests.tables import UPLOAD, Backend, Tables, new_id
+from tests.support.quick_model import MUSIC, VERSION, Client, with_quick_model
+from tests.support.signals import RATE, encoded, noise
+from tests.support.tables import UPLOAD, Backend, Tables, new_id
 
 LONGEST_S = 60
 

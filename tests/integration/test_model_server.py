@@ -12,16 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import model_server as model_server_module
-from orchestrator import model_versions
+from orchestrator.archives import packing as model_versions
+from orchestrator.archives.packing import Device
 from orchestrator.errors import ModelServerError
-from orchestrator.model_server import ModelServer
-from orchestrator.model_versions import Device
+from orchestrator.serving import process as model_server_module
+from orchestrator.serving.process import ModelServer
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
-from tests.model_client import ModelClient
-from tests.service import ENDED_WITHIN_S, command, environment, running, torchserve_processes
-from tests.signals import SEGMENT, decoded, encoded, noise
+from tests.support.model_client import ModelClient
+from tests.support.service import (
+    ENDED_WITHIN_S,
+    command,
+    environment,
+    running,
+    torchserve_processes,
+)
+from tests.support.signals import SEGMENT, decoded, encoded, noise
 
 
 def pack(settings: Settings, version: str, device: Device | None = None) -> Path:
@@ -86,7 +92,7 @@ def test_killing_the_command_ends_torchserve_too(starter_archive: Path, settings
 def test_serves_on_the_java_of_the_wheel_and_keeps_what_it_compiled(
     starter_archive: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.java.shutil.which", lambda name: None)
+    monkeypatch.setattr("orchestrator.serving.java.shutil.which", lambda name: None)
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     with ModelServer(settings, starter_archive) as server:
         server.wait_ready()
@@ -103,7 +109,7 @@ def test_a_packed_archive_is_served_again_until_something_changes(
     first = pack(settings, "first")
     ingredients = model_versions.choose_ingredients(settings)
     assert model_versions.find_packed(settings, ingredients) == first
-    changed_code("codec.py", "Finds nothing", "Finds something")
+    changed_code("codec/codec.py", "Finds nothing", "Finds something")
     assert model_versions.find_packed(settings, ingredients) is None
 
 
@@ -124,7 +130,7 @@ def test_an_archive_whose_code_raises_is_named_at_start(
     settings: Settings, changed_code: Callable[[str, str, str], None]
 ) -> None:
     changed_code(
-        "memory.py",
+        "codec/memory.py",
         "mallopt = getattr(",
         "raise ValueError('broken on purpose')\n    mallopt = getattr(",
     )
@@ -136,7 +142,7 @@ def test_an_archive_whose_code_raises_is_named_at_start(
 
 
 def test_its_health_is_told_by_a_command(model_server: ModelServer, settings: Settings) -> None:
-    check = [sys.executable, "-m", "orchestrator.model_ready"]
+    check = [sys.executable, "-m", "orchestrator.serving.healthcheck"]
     well = subprocess.run(check, cwd=PROJECT, env=environment(model_server.settings))
     assert well.returncode == 0
     away = subprocess.run(

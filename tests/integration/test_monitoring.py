@@ -11,10 +11,10 @@ import requests
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.prometheus import DEPLOY, Prometheus, prometheus_server, promtool
-from tests.readme import documented_metrics, rows
-from tests.service import TIMEOUT_S, Service
-from tests.signals import RATE, encoded, noise
+from tests.support.prometheus import DEPLOY, Prometheus, prometheus_server, promtool
+from tests.support.readme import documented_metrics, rows
+from tests.support.service import TIMEOUT_S, Service
+from tests.support.signals import RATE, encoded, noise
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "musiclab.json").read_text())
 RULES = [

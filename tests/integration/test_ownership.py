@@ -10,24 +10,24 @@ import pytest
 import sqlalchemy as sa
 from aiohttp.test_utils import TestServer
 
-from orchestrator import files as files_module
-from orchestrator import sweep as sweep_module
-from orchestrator.database import Database
+from orchestrator.api.app_keys import DATABASE
+from orchestrator.database.engine import Database
+from orchestrator.database.schema import identity
 from orchestrator.errors import SettingsError
-from orchestrator.files import GENERATED, MARKER, LocalFiles, open_files
-from orchestrator.keys import DATABASE
-from orchestrator.schema import identity
+from orchestrator.jobs import cleanup as sweep_module
+from orchestrator.jobs.cleanup import Sweep
 from orchestrator.settings import PROJECT, Settings
-from orchestrator.sweep import Sweep
-from tests.cache import entries
+from orchestrator.storage import base as files_module
+from orchestrator.storage.base import GENERATED, MARKER, LocalFiles, open_files
 from tests.conftest import settings_in
 from tests.integration.test_files import HASTE, TIMES, kept
 from tests.integration.test_submission import generate, job_of, with_api
-from tests.postgres import PostgresServer
-from tests.quick_model import Client
-from tests.s3 import S3Server
-from tests.service import command, environment, running
-from tests.tables import new_id
+from tests.support.cache import entries
+from tests.support.postgres import PostgresServer
+from tests.support.quick_model import Client
+from tests.support.s3 import S3Server
+from tests.support.service import command, environment, running
+from tests.support.tables import new_id
 
 STARTED_WITHIN_S = 60
 

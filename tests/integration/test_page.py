@@ -10,9 +10,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from orchestrator.app import create_app
+from orchestrator.api.app import create_app
 from orchestrator.settings import Settings
-from tests.quick_model import Client
+from tests.support.quick_model import Client
 
 POLICY = "default-src 'none'; script-src 'self'"
 WRITTEN = POLICY.replace("'", "&#39;")  # as Vite does

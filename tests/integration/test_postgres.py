@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 
 def test_data_outlast_a_restart_and_connections_do_not(postgres: PostgresServer) -> None:

@@ -8,16 +8,18 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import FormData, web
 
-from orchestrator import ffmpeg, leases, torchserve
-from orchestrator import worker as worker_module
+from orchestrator.api.app_keys import DATABASE, WORKER
+from orchestrator.audio import ffmpeg
+from orchestrator.audio.window import Window
+from orchestrator.database.schema import jobs
 from orchestrator.errors import ConversionError
-from orchestrator.keys import DATABASE, WORKER
-from orchestrator.schema import jobs
+from orchestrator.jobs import leases
+from orchestrator.serving import watcher as torchserve
+from orchestrator.serving.watcher import ModelStatus, ModelWatch
 from orchestrator.settings import Settings
-from orchestrator.torchserve import ModelStatus, ModelWatch
-from orchestrator.windows import Window
+from orchestrator.worker import worker as worker_module
 from tests.integration.test_bookkeeping import finished, form, status, submit
-from tests.quick_model import MUSIC, VERSION, Client, Predict, with_quick_model
+from tests.support.quick_model import MUSIC, VERSION, Client, Predict, with_quick_model
 
 PREDICTION_FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
 NO_WORKER = {"code": 503, "type": "ServiceUnavailableException", "message": "No worker"}

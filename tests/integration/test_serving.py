@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from orchestrator.model_server import ModelServer
-from tests.model_client import Fields, ModelClient
-from tests.signals import (
+from orchestrator.serving.process import ModelServer
+from tests.support.model_client import Fields, ModelClient
+from tests.support.signals import (
     RATE,
     SEGMENT,
     Samples,
@@ -22,7 +22,7 @@ from tests.signals import (
     noise,
     tones,
 )
-from tests.songs import cut, songs
+from tests.support.songs import cut, songs
 
 
 def music(seed: int) -> Samples:

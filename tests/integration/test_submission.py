@@ -9,15 +9,15 @@ import pytest
 from aiohttp import ClientResponse, FormData, ServerDisconnectedError
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator import form as form_module
-from orchestrator.app import create_app
-from orchestrator.keys import FILES, TABLE
+from orchestrator.api import multipart as form_module
+from orchestrator.api.app import create_app
+from orchestrator.api.app_keys import FILES, TABLE
 from orchestrator.settings import Settings
-from tests.cache import entries
-from tests.postgres import PostgresServer
-from tests.quick_model import Client
-from tests.signals import RATE, encoded, noise
-from tests.tables import Backend, new_id
+from tests.support.cache import entries
+from tests.support.postgres import PostgresServer
+from tests.support.quick_model import Client
+from tests.support.signals import RATE, encoded, noise
+from tests.support.tables import Backend, new_id
 
 SOUND = [encoded(noise(RATE // 4, seed)) for seed in range(3)]
 

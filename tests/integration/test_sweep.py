@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from orchestrator import admission as admission_module
-from orchestrator import sweep as sweep_module
-from orchestrator.admission import Limits
+from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import RequestError, SettingsError
-from orchestrator.files import GENERATED, LocalFiles, part_name, upload_name, window_name
-from orchestrator.schema import NOW, jobs, submissions
-from orchestrator.sweep import Sweep, keep_result_only
-from tests.tables import Backend, Tables
+from orchestrator.jobs import admission as admission_module
+from orchestrator.jobs import cleanup as sweep_module
+from orchestrator.jobs.admission import Limits
+from orchestrator.jobs.cleanup import Sweep, keep_result_only
+from orchestrator.storage.base import GENERATED, LocalFiles, part_name, upload_name, window_name
+from tests.support.tables import Backend, Tables
 
 DAY_S = 24 * 3600.0
 

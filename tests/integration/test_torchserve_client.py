@@ -14,18 +14,18 @@ from typing import Any
 import aiohttp
 import pytest
 
+from orchestrator.archives.packing import archive_of, store
 from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
-from orchestrator.model_keys import Keys
-from orchestrator.model_server import ModelServer
-from orchestrator.model_versions import archive_of, store
+from orchestrator.serving.process import ModelServer
+from orchestrator.serving.tokens import Keys
+from orchestrator.serving.watcher import InferenceClient, LoadedVersion, ModelStatus, ModelWatch
 from orchestrator.settings import Settings
-from orchestrator.torchserve import InferenceClient, LoadedVersion, ModelStatus, ModelWatch
 from tests.conftest import settings_in
-from tests.log_lines import Line, lines_of
-from tests.model_client import ModelClient
-from tests.service import torchserve_processes
-from tests.signals import SEGMENT, decoded, encoded, noise
-from tests.versions import Change, altered, unchanged, with_text
+from tests.support.log_lines import Line, lines_of
+from tests.support.model_client import ModelClient
+from tests.support.service import torchserve_processes
+from tests.support.signals import SEGMENT, decoded, encoded, noise
+from tests.support.versions import Change, altered, unchanged, with_text
 
 TRACKS = encoded(noise(SEGMENT, 1)), encoded(noise(SEGMENT, 2))
 JOB = "b1946ac92492d2347c6235b4d2611184"

@@ -6,11 +6,11 @@ import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator import worker
-from orchestrator.app import create_app
+from orchestrator.api.app import create_app
 from orchestrator.settings import Settings
-from tests.cache import entries
-from tests.signals import RATE, encoded, noise
+from orchestrator.worker import worker
+from tests.support.cache import entries
+from tests.support.signals import RATE, encoded, noise
 
 
 def test_jobs_wait_and_can_be_deleted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from handlers.codec import Codec, load_codec, save_starter
+from handlers.codec.codec import Codec, load_codec, save_starter
 
 # Most tests run small models, where threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)

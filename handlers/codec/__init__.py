@@ -1,0 +1,1 @@
+"""EnCodec: audio to latents and back."""

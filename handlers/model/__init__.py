@@ -1,0 +1,1 @@
+"""The SimpleTransformer and its checkpoints."""

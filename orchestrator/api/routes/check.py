@@ -1,0 +1,74 @@
+"""Whether generate would take a track, found out before anything is generated."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from aiohttp import web
+
+from orchestrator.api.app_keys import ADMISSION, FILES, METRICS, SCRATCH, SETTINGS
+from orchestrator.api.auth import client_address, needs_key
+from orchestrator.api.multipart import check_headers, read_track, repeated, unknown
+from orchestrator.audio import ffmpeg
+from orchestrator.audio.validation import TRACK_FIELDS, check_audio, check_name, check_size
+from orchestrator.errors import RequestError
+from orchestrator.jobs.admission import check_disk
+
+routes = web.RouteTableDef()
+
+PATH = "/api/check/{track:[^/]+}"
+FIELDS = ("name", "size")
+SIZE = re.compile("[0-9]{1,18}")
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+@routes.get(PATH)
+async def check_by_name(request: web.Request) -> web.Response:
+    """By name and size alone, so that nothing need be uploaded; asks nobody."""
+    field = _field(request)
+    name, size = _sent(request, "name"), _sent(request, "size")
+    for other in request.query:
+        if other not in FIELDS:
+            raise unknown(other, FIELDS)
+    if SIZE.fullmatch(size) is None:
+        raise RequestError(
+            "invalid_size", f"size is {size[:40]!r}; it has to be the file's number of bytes"
+        )
+    check_name(field, name)
+    check_size(field, int(size), request.app[SETTINGS].max_track_bytes)
+    return web.Response(status=204, headers=NO_STORE)
+
+
+@routes.post(PATH)
+@needs_key
+async def check_content(request: web.Request) -> web.Response:
+    """By its content, as generate does; nothing is left of the upload."""
+    app, field = request.app, _field(request)
+    settings = app[SETTINGS]
+    check_headers(request, [field], settings.max_body_bytes)
+    await check_disk(app[FILES], settings.min_free_disk_percent)
+    await app[ADMISSION].count(client_address(request))
+    with tempfile.TemporaryDirectory(prefix="check_", dir=app[SCRATCH]) as name:
+        folder = Path(name)
+        track = await read_track(request, field, folder, settings.max_track_bytes)
+        app[METRICS].uploaded_bytes.inc(track.size)
+        await check_audio({field: folder / track.name})
+        seconds = await ffmpeg.length(folder / track.name)
+    return web.json_response({"duration_s": None if seconds is None else round(seconds, 3)})
+
+
+def _field(request: web.Request) -> str:
+    field = request.match_info["track"]
+    if field not in TRACK_FIELDS:
+        raise unknown(field, TRACK_FIELDS)
+    return field
+
+
+def _sent(request: web.Request, field: str) -> str:
+    """The one value of a field of the query."""
+    values = request.query.getall(field, [])
+    if not values:
+        raise RequestError("missing_field", f"{field} is missing; send ?name=NAME&size=BYTES")
+    if len(values) > 1:
+        raise repeated(field)
+    return values[0]

@@ -1,0 +1,57 @@
+"""Whether this process is well, for people, load balancers and Prometheus."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from orchestrator.api.app_keys import DATABASE, FILES, METRICS, SETTINGS, WATCH
+from orchestrator.api.gauges import look
+from orchestrator.errors import RequestError
+
+routes = web.RouteTableDef()
+
+READY_PATIENCE_S = 1.0
+
+
+@routes.get("/health")
+async def health(request: web.Request) -> web.Response:
+    """Alive, and what is known of the model server; asks nobody, so it answers at once."""
+    model = request.app[WATCH].status
+    return web.json_response(
+        {
+            "status": "healthy" if model.ready else "degraded",
+            "reason": model.reason,
+            "model_loaded": model.ready,
+            "encodec_loaded": model.ready,
+            "device": model.device,
+            "model_version": model.version,
+            "codec": model.codec,
+            "checkpoint": model.checkpoint,
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+    )
+
+
+@routes.get("/ready")
+async def ready(request: web.Request) -> web.Response:
+    """Whether a job that is sent now would be run now."""
+    model = request.app[WATCH].status
+    if not model.ready:
+        raise RequestError("model_not_ready", f"No model is ready: {model.reason}", status=503)
+    await request.app[DATABASE].read(_ask, READY_PATIENCE_S)
+    return web.json_response({"status": "ready", "model_version": model.version})
+
+
+def _ask(connection: sa.Connection) -> None:
+    connection.execute(sa.select(1))
+
+
+@routes.get("/metrics")
+async def metrics(request: web.Request) -> web.Response:
+    """Served though the database is away, as that is when they are looked at."""
+    app = request.app
+    gauges = await look(app[DATABASE], app[FILES], app[WATCH].status, app[SETTINGS])
+    text = generate_latest(app[METRICS].registry) + generate_latest(gauges)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,186 @@
+"""What becomes of a job: its status, its events, its music, its end."""
+
+import re
+from contextlib import suppress
+
+from aiohttp import ETag, web
+from structlog.contextvars import bind_contextvars
+
+from orchestrator.api.app_keys import FEED, FILES, TABLE, WORKER
+from orchestrator.api.auth import needs_key
+from orchestrator.errors import RequestError
+from orchestrator.jobs.event_feed import Event, Sight, Subscription, event_of
+from orchestrator.jobs.table import FINAL, Job
+from orchestrator.storage.base import GENERATED, part_name
+
+routes = web.RouteTableDef()
+
+JOB_ID = re.compile("[0-9a-f]{32}")
+DOWNLOAD_NAME = "generated_music.wav"
+KEEP_ALIVE_S = 15.0  # proxies end connections on which nothing comes for longer
+NO_STORE = {"Cache-Control": "no-store"}
+# nginx would collect events before it hands them on.
+EVENT_STREAM = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **NO_STORE}
+
+
+@routes.get("/api/status/{job_id:[^/]+}")
+async def status(request: web.Request) -> web.Response:
+    sight = await _sight(request)
+    return web.json_response(await request.app[FEED].document(sight), headers=NO_STORE)
+
+
+# Not for HEAD, whose answer would be as long in coming as the job.
+@routes.get("/api/events/{job_id:[^/]+}", allow_head=False)
+async def follow(request: web.Request) -> web.StreamResponse:
+    """Server-sent events: the status at once, and at every change, until the last one."""
+    seen = _last_event_id(request)
+    feed, job_id = request.app[FEED], _job_id(request)
+    with feed.subscribe(job_id) as subscription:
+        sight = await _sight(request)
+        if sight.job.state in FINAL and seen >= sight.job.revision:
+            return web.Response(status=204)  # tells EventSource not to come again
+        missed = await feed.missed(job_id, seen) if 0 < seen < sight.job.revision else []
+        first = event_of(sight.job.revision, await feed.document(sight))
+        response = web.StreamResponse(headers=EVENT_STREAM)
+        await response.prepare(request)
+        with suppress(ConnectionError):  # nobody listens any more
+            known = [each for each in missed if (each.revision or 0) < sight.job.revision]
+            await _send_events(response, [*known, first], subscription)
+    return response
+
+
+async def _send_events(
+    response: web.StreamResponse, known: list[Event], subscription: Subscription
+) -> None:
+    """Send what is known, and then what the subscription tells, without repeating any of it."""
+    for event in known:
+        await _send(response, event)
+    sent = known[-1]
+    while not sent.final:
+        try:
+            told = await subscription.next(KEEP_ALIVE_S)
+        except TimeoutError:
+            await response.write(b": still here\n\n")
+            continue
+        if told is None:
+            return  # this process ends; the client comes again and says where it was
+        if told.follows(sent):
+            await _send(response, told)
+            sent = told
+
+
+async def _send(response: web.StreamResponse, event: Event) -> None:
+    number = "" if event.revision is None else f"id: {event.revision}\n"
+    await response.write(f"{number}data: {event.data}\n\n".encode())
+    if event.model_version is not None:
+        bind_contextvars(model_version=event.model_version)
+
+
+def _last_event_id(request: web.Request) -> int:
+    sent = request.headers.get("Last-Event-ID", "0")
+    if not (sent.isascii() and sent.isdigit() and len(sent) < 10):
+        raise RequestError(
+            "invalid_event_id",
+            f"Last-Event-ID is {sent[:40]!r}; it has to be the id of an event of this job",
+        )
+    return int(sent)
+
+
+@routes.get("/api/download/{job_id:[^/]+}")
+async def download(request: web.Request) -> web.Response:
+    job = (await _sight(request)).job
+    if job.state != "completed":
+        raise RequestError("not_ready", f"The job is {job.state}; there is nothing to download")
+    music = await _music(request.app, job)
+    # What a job has made never changes, whichever host hands it out.
+    tag = ETag(job.id)
+    response = web.Response(
+        headers={
+            "Content-Type": "audio/wav",
+            "Content-Disposition": f'attachment; filename="{DOWNLOAD_NAME}"',
+            "Accept-Ranges": "bytes",
+        }
+    )
+    response.etag = tag
+    if any(known.value in (tag.value, "*") for known in request.if_none_match or ()):
+        response.set_status(304)
+        return response
+    part = _range(request, len(music), tag)
+    if part is None:
+        response.body = music
+        return response
+    response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(music)}"
+    response.set_status(206)
+    response.body = music[part]
+    return response
+
+
+async def _music(app: web.Application, job: Job) -> bytes:
+    # Its name is given to the result just after the job is completed, maybe just now.
+    for name in (GENERATED, part_name(job.lease), GENERATED):
+        try:
+            return await app[FILES].read(job.id, name)
+        except FileNotFoundError:
+            continue
+    raise _not_found()  # deleted since
+
+
+def _range(request: web.Request, size: int, tag: ETag) -> slice | None:
+    """The part that is asked for; None for all."""
+    condition = request.headers.get("If-Range")
+    if "Range" not in request.headers or condition not in (None, f'"{tag.value}"'):
+        return None
+    try:
+        asked = request.http_range
+    except ValueError:
+        return None  # not a range of bytes: to be ignored
+    start, stop, _ = asked.indices(size)
+    if start >= stop:
+        raise RequestError(
+            "invalid_range",
+            f"Range is {request.headers['Range'][:40]!r}; the file has {size} bytes",
+            status=416,
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return slice(start, stop)
+
+
+@routes.delete("/api/cleanup/{job_id:[^/]+}")
+@needs_key
+async def cleanup(request: web.Request) -> web.Response:
+    """Cancel the job if it is not done yet, and remove all there is of it."""
+    app, job_id = request.app, _job_id(request)
+    if (sight := await app[FEED].see(job_id)) is not None:
+        _bind_version(sight)
+    # The row first: from then on no worker's write counts, wherever it runs.
+    if not await app[TABLE].delete(job_id):
+        raise _not_found()
+    if WORKER in app:
+        await app[WORKER].abandon(job_id)
+    await app[FILES].remove(job_id)
+    return web.json_response({"message": "Job cleaned up successfully"})
+
+
+async def _sight(request: web.Request) -> Sight:
+    sight = await request.app[FEED].see(_job_id(request))
+    if sight is None:
+        raise _not_found()
+    _bind_version(sight)
+    return sight
+
+
+def _job_id(request: web.Request) -> str:
+    """The id in the path; the database is only asked for what can be one."""
+    job_id = request.match_info["job_id"]
+    if JOB_ID.fullmatch(job_id) is None:
+        raise _not_found()
+    bind_contextvars(job_id=job_id)
+    return job_id
+
+
+def _bind_version(sight: Sight) -> None:
+    bind_contextvars(model_version=sight.job.model_version or sight.job.wanted_version)
+
+
+def _not_found() -> RequestError:
+    return RequestError("job_not_found", "Job not found", status=404)

@@ -1,0 +1,37 @@
+"""The versions of the model, and what is not made with it."""
+
+from aiohttp import web
+
+from orchestrator.api.app_keys import WATCH
+from orchestrator.api.auth import needs_key
+from orchestrator.errors import RequestError
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/api/models")
+@needs_key
+async def models(request: web.Request) -> web.Response:
+    """The loaded versions."""
+    return web.json_response(
+        {
+            "models": [
+                {
+                    "version": loaded.version,
+                    "default": loaded.default,
+                    "workers": loaded.workers,
+                    "workers_ready": loaded.ready,
+                    "device": loaded.device,
+                    "codec": loaded.codec,
+                    "checkpoint": loaded.checkpoint,
+                }
+                for loaded in request.app[WATCH].status.versions
+            ]
+        }
+    )
+
+
+@routes.post("/api/chat")
+async def chat(request: web.Request) -> web.Response:
+    """Inactive on purpose."""
+    raise RequestError("chat_inactive", "Chat is not active in this service", status=501)

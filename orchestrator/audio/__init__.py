@@ -1,0 +1,1 @@
+"""Uploaded tracks, read with ffmpeg."""

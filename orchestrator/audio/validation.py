@@ -1,0 +1,65 @@
+"""What can be at fault with one track, told in the API's words, whoever looks for it."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from orchestrator.audio import ffmpeg
+from orchestrator.errors import ConversionError, MediaError, RequestError
+
+TRACK_FIELDS = {"track1": 1, "track2": 2}
+EXTENSIONS = (".mp3", ".m4a", ".wav", ".flac", ".ogg")
+
+log = structlog.get_logger()
+
+
+def check_name(field: str, name: str) -> str:
+    """The extension, in small letters and with its dot.
+
+    Raises:
+        RequestError: `unsupported_format`.
+    """
+    extension = Path(name).suffix.lower()
+    if extension not in EXTENSIONS:
+        raise RequestError(
+            "unsupported_format",
+            f"{field} is called {name!r}; its name has to end in {', '.join(EXTENSIONS)}",
+        )
+    return extension
+
+
+def check_size(field: str, size: int, limit: int) -> None:
+    """Both in bytes.
+
+    Raises:
+        RequestError: `empty_file` or `file_too_large`.
+    """
+    if size == 0:
+        raise RequestError("empty_file", f"{field} is an empty file")
+    if size > limit:
+        raise RequestError("file_too_large", f"{field} is larger than {limit:,} bytes")
+
+
+async def check_audio(tracks: Mapping[str, Path]) -> None:
+    """Look into files, by the fields in which they were sent.
+
+    Raises:
+        RequestError: `not_audio` or `too_slow`; `not_checked` where that could not be found out.
+    """
+    try:
+        sound = await asyncio.gather(*map(ffmpeg.has_audio, tracks.values()))
+    except MediaError as error:
+        raise RequestError(error.code, str(error)) from error
+    except ConversionError as error:
+        log.error("tracks cannot be looked at", reason=str(error))
+        raise RequestError(
+            "not_checked",
+            "The tracks cannot be looked at just now; try again",
+            status=503,
+            retry_after_s=5,
+        ) from error
+    for field, has_audio in zip(tracks, sound, strict=True):
+        if not has_audio:
+            raise RequestError("not_audio", f"{field} holds no audio that can be decoded")

@@ -1,0 +1,5 @@
+"""The `musiclab` command."""
+
+from orchestrator.cli.main import app
+
+__all__ = ["app"]

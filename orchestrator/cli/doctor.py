@@ -1,0 +1,153 @@
+"""Looks at this machine with the eyes of someone who wants to run MusicLab."""
+
+import asyncio
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import sqlalchemy as sa
+
+from orchestrator.api.routes.frontend import INDEX
+from orchestrator.archives.packing import BEST_MODEL, OFFICIAL_CODEC
+from orchestrator.audio.ffmpeg import find_ffmpeg
+from orchestrator.database.engine import Database
+from orchestrator.errors import MusicLabError
+from orchestrator.serving.java import find_java
+from orchestrator.settings import PROJECT, Settings
+from orchestrator.storage.base import open_files
+
+FREE_GB = 2
+ASKED_FOR_S = 3.0
+
+State = Literal["ok", "note", "missing"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        state: "ok"; "note", with which MusicLab runs; or "missing", without which it does not.
+        text: what was found, or what to do.
+    """
+
+    state: State
+    name: str
+    text: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything that MusicLab needs."""
+    return [
+        Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}"),
+        *(_package(name) for name in ("torch", "encodec", "ts", "model_archiver", "soundfile")),
+        _device(),
+        _program("Java", find_java),
+        _program("ffmpeg", find_ffmpeg),
+        _weights(settings),
+        _codec(settings),
+        _database(settings),
+        _files(settings),
+        _disk(settings),
+        _page(settings),
+    ]
+
+
+def _package(name: str) -> Finding:
+    if importlib.util.find_spec(name) is None:
+        return Finding("missing", name, "not installed in this environment; `make setup` does it")
+    return Finding("ok", name, "installed")
+
+
+def _device() -> Finding:
+    """What torch can use, asked in a process of its own, as importing torch takes seconds."""
+    script = "import torch; print(torch.cuda.is_available() and torch.cuda.get_device_name())"
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if asked.returncode != 0:
+        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Finding("missing", "device", f"torch does not load: {last}")
+    gpu = asked.stdout.strip()
+    if gpu != "False":
+        return Finding("ok", "device", gpu)
+    if shutil.which("nvidia-smi"):
+        return Finding("note", "device", "there is an NVIDIA GPU, but this torch cannot use it")
+    return Finding("ok", "device", "CPU; torch finds no GPU")
+
+
+def _program(name: str, find: Callable[[], Path]) -> Finding:
+    try:
+        return Finding("ok", name, str(find()))
+    except MusicLabError as error:
+        return Finding("missing", name, str(error))
+
+
+def _weights(settings: Settings) -> Finding:
+    path = settings.checkpoints / BEST_MODEL
+    if path.exists():
+        return Finding("ok", "checkpoint", str(path))
+    return Finding("note", "checkpoint", f"none at {path}; a placeholder serves")
+
+
+def _codec(settings: Settings) -> Finding:
+    path = settings.checkpoints / OFFICIAL_CODEC
+    if path.exists():
+        return Finding("ok", "codec", str(path))
+    return Finding(
+        "note", "codec", "a placeholder serves; `musiclab codec fetch` brings the official weights"
+    )
+
+
+def _database(settings: Settings) -> Finding:
+    if not settings.database_url:
+        return Finding("ok", "database", str(settings.database_file))
+
+    async def ask() -> None:
+        database = Database(settings.database_url, settings.database_file)
+        try:
+            await database.read(_nothing, ASKED_FOR_S)
+        finally:
+            await database.close()
+
+    try:
+        asyncio.run(ask())
+    except MusicLabError as error:
+        return Finding("missing", "database", str(error))
+    return Finding("ok", "database", "MUSICLAB_DATABASE_URL answers")
+
+
+def _nothing(connection: sa.Connection) -> None:
+    pass
+
+
+def _files(settings: Settings) -> Finding:
+    where = settings.files_url or str(settings.cache.resolve())
+    try:
+        files = open_files(settings.files_url, settings.cache.resolve(), settings.scratch_dir)
+        asyncio.run(files.job_ids())
+    except MusicLabError as error:
+        return Finding("missing", "files", str(error))
+    return Finding("ok", "files", where)
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.cache.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < FREE_GB:
+        return Finding("note", "disk", f"only {free:.1f} GB are free at {folder}")
+    return Finding("ok", "disk", f"{free:.0f} GB free at {folder}")
+
+
+def _page(settings: Settings) -> Finding:
+    index = settings.page / INDEX
+    if index.is_file():
+        return Finding("ok", "page", str(settings.page))
+    built = f"`make setup` in {PROJECT} builds it"
+    return Finding("note", "page", f"none at {index}, the API serves without it; {built}")

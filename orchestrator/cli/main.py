@@ -1,0 +1,292 @@
+"""The `musiclab` command."""
+
+import asyncio
+import itertools
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from orchestrator.archives import packing as model_versions
+from orchestrator.archives.packing import MODEL_NAME
+from orchestrator.cli import model as cli_model
+from orchestrator.cli.console import err, out, print_error, print_rows, sentences
+from orchestrator.cli.doctor import examine
+from orchestrator.client.client import MusicLabClient, Status
+from orchestrator.errors import ApiError, ModelServerError, MusicLabError
+from orchestrator.observability.logs import configure_logging, logs_json
+from orchestrator.releases.desired_state import WantedVersions
+from orchestrator.releases.supervisor import Supervisor
+from orchestrator.serve import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
+from orchestrator.serving.process import ModelServer
+from orchestrator.serving.watcher import ModelStatus
+from orchestrator.settings import Settings, load_settings
+
+CLEANUP_PATIENCE_S = 5.0
+NOTED_EVERY = 4  # checks of what serves; the noting takes two requests
+
+app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
+codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
+app.add_typer(cli_model.app, name="model")
+app.add_typer(codec, name="codec")
+log = structlog.get_logger()
+
+
+@contextmanager
+def serving() -> Iterator[Settings]:
+    """The settings of a command that serves, and its log, in which its last sentence is too."""
+    with sentences():
+        settings = load_settings()
+        configure_logging(settings)
+    with sentences(log.critical if logs_json(settings) else print_error):
+        yield settings
+
+
+@codec.command("fetch")
+def codec_fetch() -> None:
+    """Download EnCodec's official weights into checkpoints/, and verify them."""
+    with sentences():
+        typer.echo(model_versions.fetch_codec(load_settings()))
+
+
+@app.command("up")
+def up() -> None:
+    """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
+    with serving() as settings:
+        server = ModelServer(settings, *_archives_to_serve(settings))
+        address = f"http://localhost:{settings.api_port}"
+
+        def announce(status: ModelStatus) -> None:
+            print_rows(
+                {
+                    "MusicLab": address,
+                    "API": f"{address}/docs",
+                    "model": f"{status.version} on {status.device}",
+                    "files": settings.cache.resolve(),
+                    "logs": server.folder / "logs",
+                }.items()
+            )
+            _warn_of_placeholders(server)
+            out.print("Ready. Ctrl-C stops it.")
+
+        out.print("starting TorchServe and loading the model ...")
+        asyncio.run(serve(settings, server, announce))
+        out.print("stopped")
+
+
+@app.command("orchestrator")
+def orchestrator() -> None:
+    """Serve the API with its worker until Ctrl-C; the model is served by `musiclab serve-model`."""
+    with serving() as settings:
+        asyncio.run(serve_orchestrator(settings, _announcing("API", settings.api_port)))
+        out.print("stopped")
+
+
+@app.command("api")
+def api() -> None:
+    """Serve the API alone until Ctrl-C; workers run the jobs. Needs PostgreSQL."""
+    with serving() as settings:
+        asyncio.run(serve_api(settings, _announcing("API", settings.api_port)))
+        out.print("stopped")
+
+
+@app.command("worker")
+def worker() -> None:
+    """Run jobs until Ctrl-C, with the TorchServe of this machine. Needs PostgreSQL."""
+    with serving() as settings:
+        asyncio.run(serve_worker(settings, _announcing("worker", settings.worker_port)))
+        out.print("stopped")
+
+
+def _announcing(name: str, port: int) -> Callable[[], None]:
+    def announce() -> None:
+        print_rows([(name, f"http://localhost:{port}/health")])
+        out.print("Ready. Ctrl-C stops it.")
+
+    return announce
+
+
+@app.command("generate")
+def generate(
+    track1: Annotated[Path, typer.Argument(help="An audio file.", exists=True, dir_okay=False)],
+    track2: Annotated[Path, typer.Argument(help="Another one.", exists=True, dir_okay=False)],
+    start1: Annotated[float, typer.Option(help="Where track 1's 16 s begin, in seconds.")] = 0.0,
+    start2: Annotated[float, typer.Option(help="Where track 2's 16 s begin, in seconds.")] = 0.0,
+    end1: Annotated[
+        float | None, typer.Option(help="Where track 1's end.", show_default="16 s later")
+    ] = None,
+    end2: Annotated[
+        float | None, typer.Option(help="Where track 2's end.", show_default="16 s later")
+    ] = None,
+    model_version: Annotated[
+        str | None, typer.Option(help="What makes the music.", show_default="the default version")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write.")] = Path(
+        "generated_music.wav"
+    ),
+    url: Annotated[
+        str | None, typer.Option(help="Address of MusicLab.", show_default="on this machine")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="MUSICLAB_API_KEY", help="Where MusicLab asks for one."),
+    ] = None,
+) -> None:
+    """Make music of two files with a running MusicLab. Ctrl-C cancels it."""
+    with sentences():
+        if not output.parent.is_dir():
+            raise MusicLabError(f"--output is {output}, but there is no folder {output.parent}")
+        address = url or f"http://localhost:{load_settings().api_port}"
+        client = MusicLabClient(address, api_key)
+        # A service that is not there, or takes no such key, is told of at once.
+        replace(client, patience_s=0).models()
+        job_id = client.submit(
+            track1,
+            track2,
+            start1=start1,
+            start2=start2,
+            end1=end1,
+            end2=end2,
+            model_version=model_version,
+        )
+        try:
+            _wait(client, job_id)
+            output.write_bytes(client.download(job_id))
+        finally:
+            # The service removes it by itself in a day: nobody has to wait for that.
+            with suppress(ApiError):
+                replace(client, patience_s=CLEANUP_PATIENCE_S).cancel(job_id)
+        typer.echo(output)
+
+
+def _wait(client: MusicLabClient, job_id: str) -> None:
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err, transient=True) as progress:
+        bar = progress.add_task("", total=100)
+
+        def show(now: Status) -> None:
+            place = "" if now.queue_position is None else f", place {now.queue_position}"
+            progress.update(bar, completed=now.progress, description=escape(now.message + place))
+
+        client.wait(job_id, show)
+
+
+@app.command("doctor")
+def doctor() -> None:
+    """Show what MusicLab finds on this machine, what is missing, and what to do about it."""
+    with sentences():
+        findings = examine(load_settings())
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark = {"ok": "[green]ok[/green]     ", "note": "[yellow]note[/yellow]   "}.get(
+            finding.state, "[red]missing[/red]"
+        )
+        out.print(f"{mark} {finding.name:<{width}}  {escape(finding.text)}")
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command("serve-model")
+def serve_model(
+    archive: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .mar file.",
+            show_default="what was deployed, else packed from checkpoints/ when something changed",
+        ),
+    ] = None,
+) -> None:
+    """Serve the model with TorchServe until Ctrl-C; one that ends is started again."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with serving() as settings:
+        archives = (
+            _archives_to_serve(settings)
+            if archive is None
+            else [model_versions.store(settings, archive)]
+        )
+        try:
+            with ModelServer(settings, *archives) as server:
+                out.print("starting TorchServe and loading the model ...")
+                server.wait_ready()
+                if archive is not None:
+                    WantedVersions(settings).choose(server.manifest["version"])
+                _print_addresses(server)
+                supervisor = Supervisor(server)
+                for check in itertools.count():
+                    time.sleep(CHECK_S)
+                    supervisor.start_again_if_ended()
+                    if check % NOTED_EVERY == 0:
+                        with suppress(ModelServerError):  # not up again yet
+                            supervisor.note(server.management.versions())
+        except KeyboardInterrupt:
+            out.print("stopped")
+
+
+def _archives_to_serve(settings: Settings) -> list[Path]:
+    """Those of the versions that were deployed, the default's first; else the current one."""
+    versions = WantedVersions(settings)
+    ingredients = model_versions.choose_ingredients(settings)
+    wanted = versions.read()
+    archives = versions.archives(wanted)
+    if archives:
+        packed_of = model_versions.read_manifest(archives[0]).get("fingerprint")
+        if packed_of != ingredients.fingerprint():
+            out.print(
+                f"[yellow]{archives[0].name} was deployed and serves. The code or checkpoints/ "
+                "are others by now; `musiclab model deploy` lets them serve.[/yellow]"
+            )
+        return archives
+    if wanted is not None:
+        out.print(
+            f"[yellow]Version {wanted.default} was deployed, but its archive is no longer in "
+            f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
+        )
+    return [cli_model.current_archive(settings, ingredients)]
+
+
+def _print_addresses(server: ModelServer) -> None:
+    settings, manifest = server.settings, server.manifest
+    rows = {
+        "version": manifest["version"],
+        "predictions": f"http://localhost:{settings.inference_port}/predictions/{MODEL_NAME}",
+        "management": f"http://localhost:{settings.management_port}/models",
+        "metrics": f"http://localhost:{settings.metrics_port}/metrics",
+        "keys": server.key_file,
+        "logs": server.folder / "logs",
+    }
+    print_rows(rows.items())
+    _warn_of_placeholders(server)
+    out.print("Ready. Ctrl-C stops it.")
+
+
+def _warn_of_placeholders(server: ModelServer) -> None:
+    """Say it when starter weights serve."""
+    starters = [
+        name
+        for name, is_starter in (
+            ("codec", server.manifest["codec"]["kind"] == "starter"),
+            ("checkpoint", server.manifest["checkpoint"]["starter"]),
+        )
+        if is_starter
+    ]
+    if starters == ["codec"]:
+        out.print(
+            "[yellow]A trained checkpoint serves with the starter codec, on which it was not "
+            "trained: expect noise. `musiclab codec fetch` brings the codec it needs.[/yellow]"
+        )
+    elif starters:
+        out.print(
+            f"[yellow]Placeholders serve: the starter {' and the starter '.join(starters)}. "
+            "See checkpoints/README.md for bringing real weights.[/yellow]"
+        )

@@ -1,0 +1,171 @@
+"""`musiclab model`: the versions of the model, packed, listed, and brought to serve."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.archives import packing as model_versions
+from orchestrator.archives.packing import CodecKind, Device, Ingredients, Precision
+from orchestrator.cli.console import out, print_rows, sentences
+from orchestrator.errors import MusicLabError
+from orchestrator.releases import listing as model_list
+from orchestrator.releases.deployer import Deployment
+from orchestrator.settings import Settings, load_settings
+
+app = typer.Typer(no_args_is_help=True, help="Build model archives, and change which one serves.")
+
+
+@app.command("pack")
+def pack(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint file.", show_default="best_model.pt, else the starter"),
+    ] = None,
+    codec_kind: Annotated[
+        CodecKind | None,
+        typer.Option("--codec", help="EnCodec weights.", show_default="official if they are there"),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Name of the version.", show_default="a new one from the time"),
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Insist on it.", show_default="a GPU if there is one")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="What to compute with; auto takes bf16 where it is quick.")
+    ] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow a trained checkpoint with the starter codec.")
+    ] = False,
+) -> None:
+    """Build model_store/musiclab-<version>.mar, and print where it is."""
+    with sentences():
+        settings = load_settings()
+        ingredients = model_versions.choose_ingredients(
+            settings, checkpoint, codec_kind, device, precision
+        )
+        typer.echo(model_versions.pack(settings, ingredients, version, force))
+
+
+@app.command("inspect")
+def inspect(
+    archive: Annotated[
+        str, typer.Argument(metavar="VERSION", help="A version in the model store, or a .mar file.")
+    ],
+) -> None:
+    """Show what is in an archive."""
+    with sentences():
+        path = Path(archive)
+        if path.suffix != ".mar":
+            path = model_versions.archive_of(load_settings().model_store, archive)
+        manifest = model_versions.read_manifest(path)
+    print_rows(_rows(manifest))
+
+
+@app.command("list")
+def list_versions() -> None:
+    """Show the versions in the model store, and which of them serve."""
+    with sentences():
+        settings = load_settings()
+        listing = model_list.list_versions(settings)
+    table = Table(box=None, pad_edge=False)
+    for name in model_list.COLUMNS:
+        table.add_column(name, no_wrap=True)
+    for row in listing.rows:
+        table.add_row(*row)
+    out.print(table)
+    for remark in listing.remarks:
+        out.print(f"[yellow]{escape(remark)}[/yellow]")
+
+
+@app.command("deploy")
+def deploy(
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            help="A version in the model store.",
+            show_default="the present code and checkpoints/, packed if something changed",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Pack this checkpoint file and deploy it.")
+    ] = None,
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="Leave the old version loaded beside the new one.")
+    ] = False,
+) -> None:
+    """Let a version serve, while jobs go on, once it has made music of a canary job.
+
+    If anything goes wrong, what served before serves on.
+    """
+    with sentences():
+        settings = load_settings()
+        if version is None:
+            ingredients = model_versions.choose_ingredients(settings, checkpoint)
+            archive = current_archive(settings, ingredients)
+            version = model_versions.read_manifest(archive)["version"]
+        elif checkpoint is not None:
+            raise MusicLabError("name either a version or a --checkpoint to pack, not both")
+        _deployment().deploy(version, keep_old)
+
+
+@app.command("rollback")
+def rollback() -> None:
+    """Let the version serve again that served before the present one."""
+    with sentences():
+        _deployment().rollback()
+
+
+@app.command("remove")
+def remove(
+    version: Annotated[str, typer.Argument(help="A version that is not the default.")],
+    keep_archive: Annotated[bool, typer.Option("--keep-archive", help="Unload it only.")] = False,
+) -> None:
+    """Unload a version that nobody waits for any more, and delete its archive."""
+    with sentences():
+        _deployment().remove(version, keep_archive)
+
+
+def _deployment() -> Deployment:
+    """One that takes back what it has begun when it is interrupted, by whatever signal."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(*_: object) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)  # nothing interrupts the taking back
+        raise KeyboardInterrupt
+
+    for each in signals:
+        signal.signal(each, interrupt)
+    return Deployment(load_settings(), _telling_time())
+
+
+def _telling_time() -> Callable[[str], None]:
+    """Prints what was done, and when."""
+    began = time.monotonic()
+    return lambda text: typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
+
+
+def current_archive(settings: Settings, ingredients: Ingredients) -> Path:
+    """The archive of the present code and these ingredients, packed if the store has none."""
+    archive = model_versions.find_packed(settings, ingredients)
+    if archive is None:
+        out.print("packing an archive of checkpoints/ and the present code ...")
+        archive = model_versions.pack(settings, ingredients)
+    return archive
+
+
+def _rows(manifest: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A manifest as lines: nested names joined by dots."""
+    for name, value in manifest.items():
+        if isinstance(value, dict):
+            yield from _rows(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,166 @@
+"""Removes what nobody needs any more, and what a process that died left behind.
+
+Files of jobs that the database does not know are quarantined: their rows may have been lost by
+mistake, as when an older state of the database was restored. They are put back if the rows
+reappear.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from functools import partial
+
+import sqlalchemy as sa
+import structlog
+
+from orchestrator.database.engine import Database
+from orchestrator.database.schema import NOW, jobs, submissions
+from orchestrator.errors import MusicLabError
+from orchestrator.jobs.table import FINAL, LEASE_S, remove_rows
+from orchestrator.storage.base import GENERATED, Files, part_name
+
+EVERY_S = 3600.0
+QUARANTINE_S = 24 * 3600.0
+AT_ONCE = 500  # jobs in one query, so that none takes long
+
+log = structlog.get_logger()
+
+
+class Sweep:
+    """Sweeps at its start, every hour, and when somebody died.
+
+    Args:
+        kept_s: seconds for which a finished job stays.
+    """
+
+    def __init__(self, database: Database, files: Files, kept_s: float) -> None:
+        self._database = database
+        self._files = files
+        self._kept_s = kept_s
+        self._due = 0.0
+        self._suspects: set[str] = set()
+
+    def soon(self) -> None:
+        """Sweep with the next look, as when a job was taken over because a worker has died."""
+        self._due = 0.0
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            try:
+                if await self.abandoned_uploads():
+                    self.soon()
+                if time.monotonic() >= self._due:
+                    self._due = time.monotonic() + EVERY_S
+                    await self.everything()
+            except (MusicLabError, OSError) as error:
+                log.warning("the sweep was cut short", reason=str(error))
+                self.soon()
+            except Exception:
+                log.exception("the sweep was cut short")
+            await asyncio.sleep(LEASE_S)
+
+    async def everything(self) -> None:
+        """Remove expired jobs and what finished jobs do not need; quarantine files without a row.
+
+        Raises:
+            SettingsError: the files belong to another database.
+        """
+        await self._files.claim(self._database.id)  # where they were out of reach at the start
+        await self._expired()
+        await self._forgotten()
+        # The files first: a row is there before its files, so a job whose files were listed and
+        # whose row is not found afterwards has lost it.
+        found = await self._files.job_ids()
+        states = await self._states(sorted(found))
+        await self._without_row(found - states.keys())
+        for job_id, (state, lease) in states.items():
+            if state == "completed":
+                await keep_result_only(self._files, job_id, lease)
+                await self._files.release(job_id)
+            elif state == "failed":
+                await self._files.remove(job_id)
+        await self._quarantined()
+
+    async def _without_row(self, job_ids: set[str]) -> None:
+        """Quarantine the files of jobs that had no row the last time, either.
+
+        Whoever removes a job deletes its row before its files.
+        """
+        for job_id in job_ids & self._suspects:
+            await self._files.quarantine(job_id)
+            log.warning("files of an unknown job quarantined", job_id=job_id)
+        self._suspects = job_ids - self._suspects
+        if self._suspects:
+            self.soon()
+
+    async def _quarantined(self) -> None:
+        since = await self._files.quarantined()
+        states = await self._states(sorted(since))
+        for job_id, then in since.items():
+            if job_id in states:
+                await self._files.restore(job_id)
+                log.warning("files restored from quarantine", job_id=job_id)
+            elif then < time.time() - QUARANTINE_S:
+                await self._files.discard(job_id)
+                log.info("files in quarantine deleted", job_id=job_id)
+
+    async def _expired(self) -> None:
+        old = sa.select(jobs.c.id).where(
+            jobs.c.state.in_(FINAL), jobs.c.finished_at < NOW - self._kept_s
+        )
+        await self._remove(old)
+
+    async def abandoned_uploads(self) -> bool:
+        """Remove what a process that died, or stood still, was receiving."""
+        abandoned = sa.select(jobs.c.id).where(
+            jobs.c.state == "receiving", jobs.c.lease_until < NOW
+        )
+        return await self._remove(abandoned) > 0
+
+    async def _remove(self, which: sa.Select[tuple[str]]) -> int:
+        def work(connection: sa.Connection) -> list[str]:
+            rows = connection.execute(which.with_for_update())
+            chosen = [row.id for row in rows]
+            return remove_rows(connection, chosen)
+
+        removed = await self._database.write(work)
+        for job_id in removed:
+            await self._files.remove(job_id)
+        return len(removed)
+
+    async def _forgotten(self) -> None:
+        forgotten = sa.delete(submissions).where(
+            submissions.c.forget_at < NOW, submissions.c.job_id.not_in(sa.select(jobs.c.id))
+        )
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(forgotten)
+
+        await self._database.write(work)
+
+    async def _states(self, job_ids: list[str]) -> dict[str, tuple[str, int]]:
+        states: dict[str, tuple[str, int]] = {}
+        for start in range(0, len(job_ids), AT_ONCE):
+            some = jobs.c.id.in_(job_ids[start : start + AT_ONCE])
+            states |= await self._database.read(partial(_states_of, some))
+        return states
+
+
+def _states_of(
+    which: sa.ColumnElement[bool], connection: sa.Connection
+) -> dict[str, tuple[str, int]]:
+    rows = connection.execute(sa.select(jobs.c.id, jobs.c.state, jobs.c.lease).where(which))
+    return {row.id: (row.state, row.lease) for row in rows}
+
+
+async def keep_result_only(files: Files, job_id: str, lease: int) -> None:
+    """Give the result that was accepted its name, and delete all else of a completed job.
+
+    May be repeated, and done by several at once: the row says which result it is.
+    """
+    names = await files.names(job_id)
+    if part_name(lease) in names:
+        with suppress(FileNotFoundError):  # somebody else was quicker
+            await files.rename(job_id, part_name(lease), GENERATED)
+    await files.delete(job_id, *(names - {GENERATED, part_name(lease)}))

@@ -1,0 +1,235 @@
+"""Shows jobs to those who ask once and to those who follow, however many they are.
+
+What is asked for at the same time is read in one go, and one look a few times a second serves all
+followers of this process. So hundreds of them cost little more than one, whichever process changes
+the jobs.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from orchestrator.database.engine import Database
+from orchestrator.database.schema import events, jobs
+from orchestrator.errors import DatabaseAwayError
+from orchestrator.jobs.eta import Estimates
+from orchestrator.jobs.table import (
+    ACCEPTED,
+    FINAL,
+    JOB,
+    READ_PATIENCE_S,
+    Job,
+    iso_time,
+    job_of,
+    status_document,
+)
+
+INTERVAL_S = 0.25
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A job as it is now; `position` is its place in the queue while it waits."""
+
+    job: Job
+    position: int | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A status document, encoded once for all who are told.
+
+    Attributes:
+        revision: of the job; None when the job is gone.
+        position: in the queue, while the job waits.
+        final: nothing comes after it.
+        model_version: that makes the music, or made it; None while it is not chosen, or unknown.
+    """
+
+    revision: int | None
+    position: int | None
+    data: str
+    final: bool
+    model_version: str | None = None
+
+    def follows(self, sent: "Event") -> bool:
+        """Whether this tells something new to those who know `sent`."""
+        if self.revision is None or sent.revision is None:
+            return True
+        if self.revision == sent.revision:
+            return self.position != sent.position
+        return self.revision > sent.revision
+
+
+class Subscription:
+    """What one follower of one job is told; None when the process is about to end."""
+
+    def __init__(self) -> None:
+        self._told: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def tell(self, event: Event | None) -> None:
+        self._told.put_nowait(event)
+
+    async def next(self, timeout_s: float) -> Event | None:
+        """Raises TimeoutError: nothing changed in that time."""
+        return await asyncio.wait_for(self._told.get(), timeout_s)
+
+
+class Feed:
+    """All that this process tells of jobs.
+
+    Args:
+        kept_s: seconds for which a finished job stays.
+    """
+
+    def __init__(self, database: Database, estimates: Estimates, kept_s: float) -> None:
+        self._database = database
+        self._estimates = estimates
+        self._kept_s = kept_s
+        self._asked: dict[str, asyncio.Future[Sight | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
+        self._told: dict[str, tuple[int, int | None]] = {}
+        self._followed = asyncio.Event()
+
+    async def see(self, job_id: str) -> Sight | None:
+        """The job, read after this was called; None if there is none. Raises DatabaseAwayError."""
+        if job_id not in self._asked:
+            self._asked[job_id] = asyncio.get_running_loop().create_future()
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_asked())
+        return await asyncio.shield(self._asked[job_id])
+
+    async def document(self, sight: Sight) -> dict[str, Any]:
+        """The job's status with what changes by itself: its place, and the time left.
+
+        Of a finished job, until when it stays: no event of the past has that, as it is the last.
+        """
+        document = status_document(sight.job)
+        if sight.job.finished_at is not None:
+            document["expires_at"] = iso_time(sight.job.finished_at + self._kept_s)
+            return document
+        document["eta_seconds"] = await self._estimates.seconds_left(sight.job, sight.position)
+        if sight.position is not None:
+            document["queue_position"] = sight.position
+        return document
+
+    async def missed(self, job_id: str, after: int) -> list[Event]:
+        """What the job's status said in every revision after that one."""
+        query = (
+            sa.select(events.c.revision, events.c.document)
+            .where(events.c.job_id == job_id, events.c.revision > after)
+            .order_by(events.c.revision)
+        )
+
+        def work(connection: sa.Connection) -> list[Event]:
+            rows = connection.execute(query)
+            return [event_of(revision, document) for revision, document in rows]
+
+        return await self._database.read(work, READ_PATIENCE_S)
+
+    @contextmanager
+    def subscribe(self, job_id: str) -> Iterator[Subscription]:
+        """Follow a job: every later change is told."""
+        subscription = Subscription()
+        self._subscriptions[job_id].add(subscription)
+        self._followed.set()
+        try:
+            yield subscription
+        finally:
+            self._subscriptions[job_id].discard(subscription)
+            if not self._subscriptions[job_id]:
+                del self._subscriptions[job_id]
+                self._told.pop(job_id, None)
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for job_id in list(self._subscriptions):
+            self._tell(job_id, None)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            if not self._subscriptions:
+                self._followed.clear()
+                await self._followed.wait()
+            try:
+                await self._look()
+            except DatabaseAwayError as error:
+                log.warning("events are late", reason=str(error))
+            except Exception:
+                log.exception("events are late")
+            await asyncio.sleep(INTERVAL_S)
+
+    async def _read_asked(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                sights = await self._sights(list(asked))
+            except Exception as error:
+                for future in asked.values():
+                    future.set_exception(error)
+                    future.exception()  # whoever asked may have gone
+                continue
+            for job_id, future in asked.items():
+                future.set_result(sights.get(job_id))
+
+    async def _sights(self, job_ids: Sequence[str]) -> dict[str, Sight]:
+        query = sa.select(*JOB).where(jobs.c.id.in_(job_ids), ACCEPTED)
+
+        def work(connection: sa.Connection) -> dict[str, Sight]:
+            found = [job_of(row) for row in connection.execute(query).mappings()]
+            places = {}
+            if any(job.state == "queued" for job in found):
+                waiting = connection.execute(_QUEUE).scalars()
+                places = {job_id: place for place, job_id in enumerate(waiting, 1)}
+            return {job.id: Sight(job, places.get(job.id)) for job in found}
+
+        return await self._database.read(work, READ_PATIENCE_S)
+
+    async def _look(self) -> None:
+        followed = list(self._subscriptions)
+        sights = await self._sights(followed)
+        for job_id in followed:
+            sight = sights.get(job_id)
+            if sight is None:
+                gone = {"job_id": job_id, "status": "deleted"}
+                self._tell(job_id, Event(None, None, json.dumps(gone), final=True))
+                continue
+            now, before = (sight.job.revision, sight.position), self._told.get(job_id)
+            if now != before:
+                await self._tell_changes(sight, before)
+                self._told[job_id] = now
+
+    async def _tell_changes(self, sight: Sight, before: tuple[int, int | None] | None) -> None:
+        """What was between two looks as it was, and then the present status."""
+        job = sight.job
+        if before is not None and job.revision > before[0] + 1:
+            for event in await self.missed(job.id, before[0]):
+                if event.revision is not None and event.revision < job.revision:
+                    self._tell(job.id, event)
+        self._tell(job.id, event_of(job.revision, await self.document(sight)))
+
+    def _tell(self, job_id: str, event: Event | None) -> None:
+        for subscription in self._subscriptions.get(job_id, ()):
+            subscription.tell(event)
+
+
+_QUEUE = sa.select(jobs.c.id).where(jobs.c.state == "queued").order_by(jobs.c.created_at, jobs.c.id)
+
+
+def event_of(revision: int, document: dict[str, Any]) -> Event:
+    """A status document as an event."""
+    position = document.get("queue_position")
+    final = document["status"] in FINAL
+    version = document["model_version"]
+    return Event(revision, position, json.dumps(document), final, version)

@@ -1,0 +1,1 @@
+"""Which versions of the model serve, and how that changes."""

@@ -1,0 +1,167 @@
+"""The processes of MusicLab: everything in one, or the API and the workers by themselves."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from orchestrator.api.app import create_app, create_worker_app
+from orchestrator.api.app_keys import SETTINGS, WATCH, WORKER
+from orchestrator.audio.ffmpeg import find_ffmpeg
+from orchestrator.errors import ModelServerError, SettingsError
+from orchestrator.releases.supervisor import Supervisor
+from orchestrator.serving.process import ModelServer
+from orchestrator.serving.watcher import ModelStatus
+from orchestrator.settings import Settings
+
+CHECK_S = 0.5
+SHUTDOWN_S = 5.0
+
+
+async def serve(
+    settings: Settings, server: ModelServer, on_ready: Callable[[ModelStatus], None]
+) -> None:
+    """Serve everything until SIGINT or SIGTERM; nothing is left running afterwards.
+
+    The API answers before the model is ready: jobs wait. A TorchServe that ends is started again.
+
+    Args:
+        settings: where the API listens, and everything else.
+        server: TorchServe with its archive, not started yet.
+        on_ready: is told what serves, once the model is ready.
+
+    Raises:
+        MusicLabError: a port or folder is in use, or the model cannot be loaded.
+    """
+    app = create_app(settings)
+    server.start()
+    try:
+        watching = partial(_keep_serving, app, server, on_ready)
+        await _run(app, "API", settings.api_host, settings.api_port, watching)
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def serve_orchestrator(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Serve the API with its worker, and leave TorchServe to whoever runs it."""
+    say_ready = partial(_say_ready, on_ready)
+    app = create_app(settings)
+    await _run(app, "API", settings.api_host, settings.api_port, say_ready)
+
+
+async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Serve the API alone; workers on any host run the jobs.
+
+    Raises:
+        SettingsError: there is no database that processes can share.
+    """
+    _check_shared(settings, "api")
+    say_ready = partial(_say_ready, on_ready)
+    app = create_app(settings, runs_jobs=False)
+    await _run(app, "API", settings.api_host, settings.api_port, say_ready)
+
+
+async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Run jobs that were accepted by an API on any host, with the TorchServe of this one.
+
+    Raises:
+        SettingsError: there is no database that processes can share.
+    """
+    _check_shared(settings, "worker")
+    say_ready = partial(_say_ready, on_ready)
+    app = create_worker_app(settings)
+    await _run(app, "WORKER", settings.worker_host, settings.worker_port, say_ready)
+
+
+def _check_shared(settings: Settings, command: str) -> None:
+    if not settings.database_url:
+        raise SettingsError(
+            f"`musiclab {command}` needs a database that several processes can share: set "
+            "MUSICLAB_DATABASE_URL to postgresql://user:password@host:port/database, or run "
+            "everything in one process by `musiclab up`"
+        )
+
+
+async def _run(
+    app: web.Application,
+    name: str,
+    host: str,
+    port: int,
+    beside: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    """Serve an application and then run something beside it, until that fails or a signal comes.
+
+    Jobs at work then have their grace time, which a second signal ends.
+    """
+    find_ffmpeg()  # better missed now than when the first track comes
+    signals: asyncio.Queue[None] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
+    # aiohttp would decompress bodies before any check; compressed ones are refused instead.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, auto_decompress=False)
+    tasks: set[asyncio.Task[None]] = set()
+    try:
+        await runner.setup()
+        await _listen(runner, name, host, port)
+        # What is there by now stays: without this, every full collection of garbage looks through
+        # all modules, and nobody is answered for 50 to 100 ms.
+        gc.collect()
+        gc.freeze()
+        tasks |= {asyncio.create_task(beside()), asyncio.create_task(signals.get())}
+        await _first(tasks)
+        if WORKER in app:
+            # The API goes on answering meanwhile.
+            grace = app[WORKER].finish(app[SETTINGS].grace_s)
+            ending = {asyncio.create_task(grace), asyncio.create_task(signals.get())}
+            tasks |= ending
+            await _first(ending)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.cleanup()
+
+
+async def _first(tasks: set[asyncio.Task[None]]) -> None:
+    """Wait for one of them; raise what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _listen(runner: web.AppRunner, name: str, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise ModelServerError(
+            f"{host}:{port} cannot be listened on ({error.strerror}); stop what uses it, or set "
+            f"MUSICLAB_{name}_PORT to a free port"
+        ) from error
+
+
+async def _say_ready(on_ready: Callable[[], None]) -> None:
+    on_ready()
+    await asyncio.Event().wait()
+
+
+async def _keep_serving(
+    app: web.Application, server: ModelServer, on_ready: Callable[[ModelStatus], None]
+) -> None:
+    supervisor = Supervisor(server)
+    ready = False
+    while True:
+        await asyncio.sleep(CHECK_S)
+        status = app[WATCH].status
+        if status.ready and not ready:
+            on_ready(status)
+            ready = True
+        if not ready and (fault := server.load_fault()):
+            raise ModelServerError(f"the model did not load: {fault}")
+        if not ready and not server.is_running():
+            raise ModelServerError(f"TorchServe ended; see {server.folder / 'logs'}")
+        supervisor.start_again_if_ended()
+        supervisor.note(status.versions)

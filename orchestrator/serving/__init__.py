@@ -1,0 +1,1 @@
+"""TorchServe: its process and its APIs."""

@@ -1,0 +1,296 @@
+"""Runs TorchServe as a child process, apart from everything else on the machine."""
+
+import ctypes
+import fcntl
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import structlog
+
+from orchestrator.archives.packing import (
+    MODEL_NAME,
+    check_archive,
+    environment_without_pythonpath,
+)
+from orchestrator.errors import ArchiveError, ModelServerError
+from orchestrator.observability.logs import logs_json
+from orchestrator.serving.java import find_java
+from orchestrator.serving.management import ManagementClient
+from orchestrator.serving.tokens import Keys
+from orchestrator.serving.worker_log import ModelLog
+from orchestrator.settings import PROJECT, Settings
+
+READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
+FREED_WITHIN_S = 3
+POLL_S = 0.25
+PORTS = (
+    "inference_port",
+    "management_port",
+    "metrics_port",
+    "grpc_inference_port",
+    "grpc_management_port",
+)
+PR_SET_PDEATHSIG = 1
+NICENESS = 10  # where the model takes all CPUs, the API still answers at once
+
+log = structlog.get_logger()
+
+
+class ModelServer:
+    """TorchServe with its archives, in a working and temporary directory of its own.
+
+    TorchServe's Python launcher is not used: it does not hand on signals, and its process file in
+    the shared temporary folder allows one server a machine.
+
+    Attributes:
+        archive: that of the default version.
+        manifest: what is in it.
+        folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
+        keys: those in that file.
+    """
+
+    def __init__(self, settings: Settings, archive: Path, *beside: Path) -> None:
+        self.settings = settings
+        self.serve_next(archive, *beside)
+        self.folder = settings.model_server_dir
+        self.key_file = settings.key_file
+        self.keys = Keys(self.key_file, settings.management_url)
+        self.management = ManagementClient(self.keys)
+        self.log = ModelLog(self.folder / "logs")
+        self._log_start = 0
+        self._passes_log_on = logs_json(settings)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
+
+    def serve_next(self, archive: Path, *beside: Path) -> None:
+        """Have these archives served from the next start on, the first as the default.
+
+        Others than the first are left out where TorchServe could not read them.
+
+        Raises:
+            ArchiveError: TorchServe could not read the first.
+        """
+        manifest = check_archive(archive)
+        names = [archive.name]
+        for other in beside:
+            try:
+                check_archive(other)
+            except ArchiveError as error:
+                log.error("a version is left out", reason=str(error))
+            else:
+                names.append(other.name)
+        self.archive, self.manifest, self._names = archive.resolve(), manifest, names
+
+    def start(self) -> None:
+        """Start TorchServe; returns as soon as the process runs.
+
+        Raises:
+            ModelServerError: no Java, a taken port, or another server in the same folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._take_folder()
+        try:
+            self._check_ports()
+            self._sweep()
+            (self.folder / "tmp").mkdir()
+            (self.folder / "logs").mkdir(exist_ok=True)
+            self._log_start = self.log.position()
+            with (
+                (self.folder / "logs" / "stdout.log").open("w") as output,
+                (self.folder / "logs" / "stderr.log").open("w") as errors,
+            ):
+                self._process = subprocess.Popen(
+                    self._command(),
+                    cwd=self.folder,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=None if self._passes_log_on else errors,
+                    start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
+                    preexec_fn=_prepare_child,
+                )
+        except BaseException:
+            self._give_back_folder()
+            raise
+
+    def wait_ready(self) -> None:
+        """Return when a worker has loaded the archive and is READY.
+
+        Raises:
+            ModelServerError: it ended, could not load the archive, or took too long.
+        """
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if not self.is_running():
+                raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
+            if self.is_ready():
+                return
+            if fault := self.load_fault():
+                raise ModelServerError(f"the model did not load: {fault}")
+            time.sleep(POLL_S)
+        raise ModelServerError(
+            f"the model was not ready after {READY_TIMEOUT_S} s; see {self.folder / 'logs'}"
+        )
+
+    def is_running(self) -> bool:
+        """Whether TorchServe's process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether a worker of the archive's version is READY."""
+        try:
+            model = self.management.find(self.manifest["version"])
+        except ModelServerError:
+            return False
+        return model is not None and model.ready > 0
+
+    def load_fault(self) -> str | None:
+        """What a worker that could not load the archive died of; None while none has."""
+        return self.log.load_fault(self.manifest["version"], self._log_start)
+
+    def stop(self) -> None:
+        """End TorchServe and its workers, whatever state they are in.
+
+        Asked to end, it would cut off what it works on just the same, and take two to four seconds.
+        """
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            self._sweep()
+        self._give_back_folder()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _command(self) -> list[str]:
+        torchserve = importlib.util.find_spec("ts")
+        if torchserve is None or torchserve.origin is None:
+            raise ModelServerError("TorchServe is not installed here; `make run` installs it")
+        package = Path(torchserve.origin).parent
+        self._write_config()
+        return [
+            str(find_java()),
+            f"-Dmodel_server_home={package.parent}",
+            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
+            f"-Dmusiclab.console={'info' if self._passes_log_on else 'off'}",
+            "-cp",
+            str(package / "frontend" / "*"),
+            "org.pytorch.serve.ModelServer",
+            "--python",
+            sys.executable,
+            "--ts-config-file",
+            str(self.folder / "config.properties"),
+            "--model-store",
+            str(self.archive.parent),
+            "-ncs",
+            "--models",  # the first becomes the default
+            ",".join(f"{MODEL_NAME}={name}" for name in self._names),
+        ]
+
+    def _write_config(self) -> None:
+        """The project's config.properties with the addresses and paths of this server."""
+        settings, host = self.settings, self.settings.model_listen_host
+        own = {
+            "inference_address": f"http://{host}:{settings.inference_port}",
+            "management_address": f"http://{host}:{settings.management_port}",
+            "metrics_address": f"http://{host}:{settings.metrics_port}",
+            "grpc_inference_address": host,
+            "grpc_inference_port": settings.grpc_inference_port,
+            "grpc_management_address": host,
+            "grpc_management_port": settings.grpc_management_port,
+            "metrics_config": PROJECT / "metrics.yaml",
+        }
+        lines = [f"{name}={value}" for name, value in own.items()]
+        common = settings.config_properties.read_text()
+        (self.folder / "config.properties").write_text("\n".join([common, *lines, ""]))
+
+    def _environment(self) -> dict[str, str]:
+        temporary = str(self.folder / "tmp")
+        # What a worker compiles, the next one need not; only where its user has no other place.
+        compiled = {"NUMBA_CACHE_DIR": str(self.folder / "compiled")}
+        return (
+            compiled
+            | environment_without_pythonpath()
+            | {
+                "TEMP": temporary,
+                "TMPDIR": temporary,
+                "LOG_LOCATION": str(self.folder / "logs"),
+                "METRICS_LOCATION": str(self.folder / "logs"),
+            }
+        )
+
+    def _sweep(self) -> None:
+        """Remove what a server leaves, killed or not: unpacked archives, sockets and its keys."""
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
+        self.key_file.unlink(missing_ok=True)
+
+    def _take_folder(self) -> None:
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._give_back_folder()
+            raise ModelServerError(
+                f"another model server works in {self.folder}; stop it, or set MUSICLAB_RUN_DIR "
+                "to another folder"
+            ) from None
+
+    def _give_back_folder(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _check_ports(self) -> None:
+        # A TorchServe whose parent was killed a moment ago is still about to end.
+        deadline = time.monotonic() + FREED_WITHIN_S
+        for name in PORTS:
+            port = getattr(self.settings, name)
+            while not _is_free(self.settings.model_listen_host, port):
+                if time.monotonic() > deadline:
+                    raise ModelServerError(
+                        f"port {port} is taken; stop what uses it, or set "
+                        f"MUSICLAB_{name.upper()} to a free port"
+                    )
+                time.sleep(POLL_S)
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _prepare_child() -> None:
+    """In the child: a lower CPU priority than ours, which its workers inherit, and an end with us.
+
+    Linux is asked for SIGTERM when the thread that started it ends, however it ends.
+    """
+    os.nice(NICENESS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,101 @@
+"""What the workers of the model said, one JSON object a line (see log4j2.xml)."""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from orchestrator.archives.packing import MODEL_NAME
+
+LOAD_FAILED = f"Failed to load model {MODEL_NAME}, exception "
+WORKER_STARTS = "s_name_part0="
+WORKER_DIED = "Backend worker process died."
+TRACEBACK = (" ", "Traceback", WORKER_DIED)
+
+Line = dict[str, Any]
+
+
+class ModelLog:
+    """The log of the workers of all versions.
+
+    Args:
+        folder: of TorchServe's logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "model_log.log"
+
+    def position(self) -> int:
+        """Where the log ends now, in bytes; a later `load_fault` may begin there."""
+        return self._file.stat().st_size if self._file.exists() else 0
+
+    def load_fault(self, version: str | None = None, since: int = 0) -> str | None:
+        """What a worker that could not load its archive died of; None while none has.
+
+        Args:
+            version: of the model; None for any.
+            since: what stands before that position is not read.
+        """
+        lines = self._lines(since, version)
+        for line in lines:
+            if line["event"].startswith(LOAD_FAILED):
+                return str(line["event"]).removeprefix(LOAD_FAILED)
+        # Other errors than RuntimeError end the worker at once.
+        died = [line for line in lines if line["event"] == WORKER_DIED]
+        return _raised(died) or _last_words(lines)
+
+    def raised(self, version: str, since: int) -> str | None:
+        """The first error that the workers of a version logged since that position, if any."""
+        return _raised(self._lines(since, version))
+
+    def _lines(self, since: int, version: str | None) -> list[Line]:
+        """Those about one version, or about any."""
+        return [
+            line
+            for line in self._whole_lines(since)
+            if version is None or line.get("model_version") == version
+        ]
+
+    def _whole_lines(self, since: int) -> Iterator[Line]:
+        """What is there, whole lines only; all of it where the log was begun anew meanwhile."""
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as file:
+            file.seek(since if since <= self.position() else 0)
+            for text in file.read().split(b"\n")[:-1]:
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                if isinstance(line, dict) and isinstance(line.get("event"), str):
+                    yield line
+
+
+def _raised(lines: list[Line]) -> str | None:
+    for line in lines:
+        if isinstance(line.get("exception"), list):
+            error = line["exception"][0]
+            return f"{error['exc_type']}: {error['exc_value']}"
+    return None
+
+
+def _last_words(lines: list[Line]) -> str | None:
+    """How the traceback ends that a worker printed line by line, having no better way yet.
+
+    The lines of several workers mix, those of one do not, and the next worker of a thread may have
+    started since.
+    """
+    threads = sorted((line for line in lines if "thread" in line), key=lambda line: line["thread"])
+    for _, said in groupby(threads, key=lambda line: line["thread"]):
+        died, last = False, ""
+        for event in (line["event"] for line in said):
+            if event.startswith(WORKER_STARTS):
+                if last:
+                    return last
+                died = False
+            died = died or event == WORKER_DIED
+            last = event if died and not event.startswith(TRACEBACK) else ""
+        if last:
+            return last
+    return None

@@ -1,0 +1,202 @@
+"""One attempt at one job: convert both tracks, ask the model, store the music."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from structlog.contextvars import bind_contextvars
+
+from orchestrator.audio import ffmpeg
+from orchestrator.errors import (
+    MediaError,
+    ModelAwayError,
+    ModelUnavailableError,
+    VersionGoneError,
+)
+from orchestrator.jobs.leases import Leases
+from orchestrator.jobs.table import Job
+from orchestrator.observability.metrics import Metrics
+from orchestrator.serving.watcher import InferenceClient, ModelWatch
+from orchestrator.storage.base import Files, part_name, upload_name, window_name
+from orchestrator.worker.fleet import Fleet
+from orchestrator.worker.resizable_semaphore import Slots
+
+TRACKS = (1, 2)
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """What work on any job needs."""
+
+    leases: Leases
+    files: Files
+    inference: InferenceClient
+    watch: ModelWatch
+    fleet: Fleet
+    metrics: Metrics
+
+
+class Attempt:
+    """Its stages.
+
+    Attributes:
+        timings: seconds by stage, those of earlier attempts' stages included that need not be
+            repeated.
+        model_version: that was asked for the music, once it is chosen.
+    """
+
+    def __init__(self, job: Job, needs: Dependencies, slots: Slots) -> None:
+        self.job = job
+        self.timings = dict(job.timings)
+        self.model_version = job.model_version or job.wanted_version
+        self._leases = needs.leases
+        self._files = needs.files
+        self._inference = needs.inference
+        self._watch = needs.watch
+        self._fleet = needs.fleet
+        self._metrics = needs.metrics
+        self._slots = slots
+        self._began = self._stage_began = time.monotonic()
+
+    async def run(self) -> None:
+        """All stages that are not done yet."""
+        job = self.job
+        await self._check_wanted()
+        self.timings["queued"] = round((job.started_at or job.created_at) - job.created_at, 3)
+        await self._files.create(job.id)
+        if job.converted:
+            names = [window_name(track) for track in TRACKS]
+            windows = await _both(*(self._files.read(job.id, name) for name in names))
+            music = await self._generate(*windows)
+        else:
+            await self._leases.advance(job, 10, "Converting audio to WAV...")
+            windows = await _both(*(self._convert(track) for track in TRACKS))
+            self._end_stage("convert")
+            keeping = self._keep(sum(map(len, windows)), dict(self.timings))
+            music, _ = await _both(self._generate(*windows), keeping)
+        await self._leases.advance(job, 95, "Saving output...")
+        await self._save(music)
+
+    async def _check_wanted(self) -> None:
+        """Leave a job that asked for a version by name to those who have it.
+
+        Raises:
+            ModelAwayError: there is somebody, or there may be.
+            VersionGoneError: there is nobody.
+        """
+        version, status = self.job.wanted_version, self._watch.status
+        if version is None or status.find(version):
+            return
+        if not status.ready:
+            raise ModelAwayError(status.reason)
+        if await self._fleet.has(version):
+            raise ModelAwayError(f"version {version} of the model is loaded elsewhere")
+        raise VersionGoneError(
+            f"Version {version} of the model is no longer loaded; name another one, or none"
+        )
+
+    async def _convert(self, track: int) -> bytes:
+        """The window of a track, which lies in the workspace as well."""
+        job, folder = self.job, self._files.workspace(self.job.id)
+        source = await self._files.fetch(job.id, _upload(job, track))
+        try:
+            return await ffmpeg.convert(source, job.windows[track - 1], folder / window_name(track))
+        except MediaError as error:
+            error.args = (f"track{track}: {error}",)
+            raise
+
+    async def _keep(self, size: int, timings: dict[str, float]) -> None:
+        """Spare later attempts the conversion.
+
+        The uploads go last: who dies on the way leaves a job that can be converted again.
+        """
+        job = self.job
+        await self._files.keep(job.id, *map(window_name, TRACKS))
+        await self._leases.mark_converted(job, size, timings)
+        await self._files.delete(job.id, *(_upload(job, track) for track in TRACKS))
+
+    async def _generate(self, track1: bytes, track2: bytes) -> bytes:
+        await self._leases.advance(self.job, 30, "Extracting audio segments...")
+        if not self._slots.free:
+            await self._leases.advance(self.job, 40, "Waiting for the model...")
+        async with self._slots.hold():
+            self._end_stage("wait")
+            music = await self._ask_model(track1, track2)
+            self._end_stage("generate")
+        return music
+
+    async def _ask_model(self, track1: bytes, track2: bytes) -> bytes:
+        job, status = self.job, self._watch.status
+        version = self.model_version = job.wanted_version or status.version
+        loaded = None if version is None else status.find(version)
+        if version is None or loaded is None:
+            await self._check_wanted()
+            raise ModelAwayError(status.reason or f"version {version} is not loaded")
+        bind_contextvars(model_version=version)
+        log.info("the model is asked")
+        # The model need not wait for the database; should the lease be lost, it has worked in vain.
+        try:
+            music, _ = await _both(
+                self._answer(version, track1, track2),
+                self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
+            )
+        except ModelUnavailableError as error:
+            if job.wanted_version is None and await self._is_gone(version):
+                # Which is no fault of the job's, and must not count as one of its attempts.
+                raise ModelAwayError(f"version {version} was unloaded meanwhile") from error
+            raise
+        return music
+
+    async def _answer(self, version: str, track1: bytes, track2: bytes) -> bytes:
+        with self._metrics.inference_in_flight.labels(version).track_inprogress():
+            return await self._inference.generate(version, track1, track2, self.job.id)
+
+    async def _is_gone(self, version: str) -> bool:
+        """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
+        for _ in range(2):  # the first look to end may have begun before
+            await self._watch.changed()
+            status = self._watch.status
+            if status.versions and status.find(version) is None:
+                return True
+        return False
+
+    async def _save(self, music: bytes) -> None:
+        job, part = self.job, part_name(self.job.lease)
+        path = self._files.workspace(job.id) / part
+        # On the event loop: less than 1 MB, and a thread would go on when the job is cancelled.
+        path.write_bytes(music)
+        await self._files.keep(job.id, part)
+        self._end_stage("save")
+        work_seconds = time.monotonic() - self._began
+        await self._leases.complete(job, len(music), self.timings, work_seconds)
+
+    def _end_stage(self, name: str) -> None:
+        now = time.monotonic()
+        self.timings[name] = round(now - self._stage_began, 3)
+        self._stage_began = now
+
+
+def _upload(job: Job, track: int) -> str:
+    return upload_name(track, job.extensions[track - 1])
+
+
+async def _both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What two return that run at once; when one fails, the other is cancelled.
+
+    Raises:
+        Exception: that of the one that failed first.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = group.create_task(first), group.create_task(second)
+    except ExceptionGroup as faults:
+        raise faults.exceptions[0] from None
+    return tasks[0].result(), tasks[1].result()

@@ -1,0 +1,124 @@
+"""What all workers see of their model servers, told through the database.
+
+Hosts that serve the API need no model server of their own.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sqlalchemy as sa
+import structlog
+
+from orchestrator.database.engine import Database
+from orchestrator.database.schema import NOW, workers
+from orchestrator.errors import DatabaseAwayError
+from orchestrator.jobs.table import READ_PATIENCE_S
+from orchestrator.serving.watcher import LoadedVersion, ModelStatus, ModelWatch
+
+INTERVAL_S = 1.0
+SILENT_S = 10.0  # a worker not heard of for so long is gone
+
+log = structlog.get_logger()
+
+
+class Report:
+    """Tells the fleet every second what this worker's watch sees."""
+
+    def __init__(self, database: Database, owner: str, watch: ModelWatch) -> None:
+        self._database = database
+        self._owner = owner
+        self._watch = watch
+
+    async def run(self) -> None:
+        """Report until cancelled, and sign off."""
+        try:
+            while True:
+                try:
+                    await self._database.write(self._tell, READ_PATIENCE_S)
+                except DatabaseAwayError as error:
+                    log.warning("the fleet was not told", reason=str(error))
+                except Exception:
+                    log.exception("the fleet was not told")
+                await asyncio.sleep(INTERVAL_S)
+        finally:
+            await self._database.write(self._sign_off, READ_PATIENCE_S)
+
+    def _tell(self, connection: sa.Connection) -> None:
+        said = {"seen_at": NOW, "status": self._watch.status.to_json()}
+        us = workers.c.id == self._owner
+        told = connection.execute(sa.update(workers).where(us).values(said))
+        if not told.rowcount:
+            connection.execute(sa.insert(workers).values(said | {"id": self._owner}))
+        # Whoever died without signing off.
+        gone = workers.c.seen_at < NOW - 10 * SILENT_S
+        connection.execute(sa.delete(workers).where(gone))
+
+    def _sign_off(self, connection: sa.Connection) -> None:
+        connection.execute(sa.delete(workers).where(workers.c.id == self._owner))
+
+
+class Fleet:
+    """What other workers, if there are any, can do."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def has(self, version: str) -> bool:
+        """Whether a worker on any host has a version of the model loaded."""
+        if not self._database.is_shared:
+            return False
+        reports = await self._database.read(_reports)
+        return any(report.find(version) for report in reports)
+
+
+class FleetWatch:
+    """Looks every second at what the workers report.
+
+    Attributes:
+        status: of all model servers together.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.status = ModelStatus(ready=False, reason="the workers were not asked yet")
+        self._database = database
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            try:
+                self.status = merged(await self._database.read(_reports, READ_PATIENCE_S))
+            except DatabaseAwayError as error:
+                self.status = ModelStatus(ready=False, reason=str(error))
+            except Exception:
+                log.exception("the workers' reports were not understood")
+                self.status = ModelStatus(ready=False, reason="the workers were not understood")
+            await asyncio.sleep(INTERVAL_S)
+
+
+def _reports(connection: sa.Connection) -> list[ModelStatus]:
+    heard_of = workers.c.seen_at > NOW - SILENT_S
+    rows = connection.execute(sa.select(workers.c.status).where(heard_of).order_by(workers.c.id))
+    return [ModelStatus.from_json(status) for status in rows.scalars()]
+
+
+def merged(reports: Sequence[ModelStatus]) -> ModelStatus:
+    """One status for all: ready when one is, with every version that any of them has loaded."""
+    if not reports:
+        return ModelStatus(ready=False, reason="no worker is running")
+    leading = next((report for report in reports if report.ready), reports[0])
+    versions: dict[str, LoadedVersion] = {}
+    for report in (leading, *(other for other in reports if other is not leading)):
+        for loaded in report.versions:
+            known = versions.get(loaded.version)
+            versions[loaded.version] = (
+                # Which one is the default is for the leading report to say.
+                replace(loaded, default=loaded.default and report is leading)
+                if known is None
+                else replace(
+                    known,
+                    workers=known.workers + loaded.workers,
+                    ready=known.ready + loaded.ready,
+                )
+            )
+    return replace(leading, versions=tuple(versions.values()))

@@ -1,0 +1,247 @@
+"""Takes jobs off the table, and sees to what comes of each attempt."""
+
+import asyncio
+import random
+from contextlib import suppress
+
+import structlog
+from structlog.contextvars import bind_contextvars
+
+from orchestrator.errors import (
+    ConversionError,
+    DatabaseAwayError,
+    FilesUnavailableError,
+    LeaseLostError,
+    MediaError,
+    ModelAwayError,
+    ModelRefusedError,
+    ModelUnavailableError,
+    VersionGoneError,
+)
+from orchestrator.jobs.cleanup import Sweep, keep_result_only
+from orchestrator.jobs.table import Job, JobTable
+from orchestrator.observability.metrics import NO_VERSION
+from orchestrator.storage.base import part_name
+from orchestrator.worker.attempt import Attempt, Dependencies
+from orchestrator.worker.resizable_semaphore import Slots
+
+MAX_ATTEMPTS = 5
+# Processes are killed and machines fail through no fault of a job; but one may be that fault.
+MAX_DEATHS = 20
+# So that the windows of the next batch are converted while the model works on this one.
+JOBS_PER_SLOT = 2
+POLL_S = 1.0
+HELD_CHECK_S = 0.5  # how soon a job that another host deleted is stopped here
+RETRY_S = (1.0, 60.0)  # the first wait and the longest; each is twice the one before
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """Takes jobs off the table while the model is ready, several at a time.
+
+    The model is sent as many requests as it can batch, and no more: the others wait here, from
+    where a job that is deleted can still be taken away.
+    """
+
+    def __init__(self, table: JobTable, sweep: Sweep, needs: Dependencies) -> None:
+        self._table = table
+        self._sweep = sweep
+        self._needs = needs
+        self._leases = needs.leases
+        self._files = needs.files
+        self._watch = needs.watch
+        self._metrics = needs.metrics
+        self._slots = Slots(needs.watch.status.capacity)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._finishing = False
+
+    def wake(self) -> None:
+        """Look for work now: a job was added, or one has ended."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Take jobs until `finish` is called."""
+        beside = [asyncio.create_task(part) for part in (self._check_held(), self._follow_model())]
+        while not self._finishing:
+            self._wake.clear()
+            try:
+                await self._take_jobs()
+            except DatabaseAwayError as error:
+                log.warning("no jobs could be taken", reason=str(error))
+            except Exception:
+                log.exception("no jobs could be taken")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL_S)
+        for task in beside:
+            task.cancel()
+
+    async def finish(self, grace_s: float) -> None:
+        """Take no more jobs, let those at work end if they do so in time, hand back the others."""
+        self._finishing = True
+        self.wake()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=grace_s)
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def abandon(self, job_id: str) -> None:
+        """Stop work on a job that is about to be deleted."""
+        task = self._running.get(job_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _take_jobs(self) -> None:
+        while (
+            self._watch.status.ready
+            and len(self._running) < JOBS_PER_SLOT * self._watch.status.capacity
+            and not self._finishing
+        ):
+            loaded = [each.version for each in self._watch.status.versions]
+            job = await self._leases.claim(loaded)
+            if job is None:
+                return
+            if self._finishing:  # since the claim was on its way
+                self._leases.let_go(job.id)
+                await self._hand_back(job)
+                return
+            if job.deaths:  # and may have left something
+                self._sweep.soon()
+            self._running[job.id] = asyncio.create_task(self._work(job))
+            self._metrics.at_work.set(len(self._running))
+
+    async def _check_held(self) -> None:
+        """Stop work on jobs that were deleted on another host, or taken over."""
+        while True:
+            await asyncio.sleep(HELD_CHECK_S)
+            before = list(self._running)
+            if not before:
+                continue
+            try:
+                held = await self._leases.held(before)
+            except DatabaseAwayError:
+                continue
+            for job_id in set(before) - held:
+                task = self._running.get(job_id)
+                if task is not None:
+                    task.cancel()
+
+    async def _follow_model(self) -> None:
+        """Have as many slots as the model takes requests."""
+        while True:
+            self._slots.resize(self._watch.status.capacity)
+            await self._watch.changed()
+
+    async def _work(self, job: Job) -> None:
+        """One attempt at one job, whatever comes of it."""
+        bind_contextvars(job_id=job.id, lease=job.lease, model_version=job.wanted_version)
+        log.info("job taken", attempts=job.attempts)
+        try:
+            try:
+                await self._try(job)
+            finally:
+                # Whoever goes on with the job, maybe another host, has what is kept.
+                await self._files.release(job.id)
+        except (DatabaseAwayError, FilesUnavailableError) as error:
+            # The lease ends by itself, and whoever finds the database takes the job over; files
+            # that are left are swept.
+            log.warning("job left alone", reason=str(error))
+        finally:
+            self._leases.let_go(job.id)
+            self._running.pop(job.id, None)
+            self._metrics.at_work.set(len(self._running))
+            self.wake()
+
+    async def _try(self, job: Job) -> None:
+        attempt = Attempt(job, self._needs, self._slots)
+        try:
+            if job.deaths > MAX_DEATHS:
+                sentence = f"Given up: {job.deaths} processes died while they ran it"
+                await self._fail(attempt, "too_many_attempts", sentence, job.attempts)
+                return
+            try:
+                await attempt.run()
+            finally:
+                bind_contextvars(model_version=attempt.model_version)
+        except LeaseLostError:
+            log.info("job was deleted or taken over")
+            await self._clear_away(job)
+        except (MediaError, ModelRefusedError) as error:
+            log.info("job failed", code=error.code, reason=str(error))
+            await self._fail(attempt, error.code, str(error), job.attempts + 1)
+        except VersionGoneError as error:
+            log.info("job failed", code="model_not_loaded", reason=str(error))
+            await self._fail(attempt, "model_not_loaded", str(error), job.attempts)
+        except asyncio.CancelledError:
+            await self._hand_back(job)
+            raise
+        except ModelAwayError as error:
+            log.info("nobody took the request", reason=str(error))
+            await self._retry(attempt, "model_away", str(error), job.attempts)
+        except (ModelUnavailableError, ConversionError) as error:
+            log.warning("attempt failed", reason=str(error))
+            kind = "conversion" if isinstance(error, ConversionError) else "model_failed"
+            await self._retry(attempt, kind, str(error), job.attempts + 1)
+        except (FilesUnavailableError, OSError) as error:
+            log.warning("attempt failed", reason=str(error))
+            sentence = "its files could not be read or written"
+            await self._retry(attempt, "files", sentence, job.attempts + 1)
+        except DatabaseAwayError:
+            raise
+        except Exception:
+            log.exception("attempt failed unexpectedly")
+            await self._retry(attempt, "unexpected", "an unexpected error", job.attempts + 1)
+        else:
+            self._count(attempt, "completed", job.attempts + 1)
+            log.info("job completed", **attempt.timings)
+            await keep_result_only(self._files, job.id, job.lease)
+
+    async def _hand_back(self, job: Job) -> None:
+        """Put the job back as if it had not been taken; whether it is still ours is not known."""
+        try:
+            await self._leases.retry(job, 0, "Waiting in the queue", job.attempts)
+        except LeaseLostError:
+            await self._clear_away(job)
+
+    async def _clear_away(self, job: Job) -> None:
+        """Leave nothing of ours where the job is gone, or another's work."""
+        present = await self._table.get(job.id)
+        if present is None:
+            await self._files.remove(job.id)
+        elif present.lease != job.lease:
+            await self._files.delete(job.id, part_name(job.lease))
+            self._sweep.soon()  # a window of ours may have come after the result of the other
+
+    async def _fail(self, attempt: Attempt, code: str, sentence: str, attempts: int) -> None:
+        try:
+            await self._leases.fail(attempt.job, code, sentence, attempts)
+        except LeaseLostError:
+            await self._clear_away(attempt.job)
+            return
+        self._count(attempt, code, attempts)
+        await self._files.remove(attempt.job.id)
+
+    async def _retry(self, attempt: Attempt, kind: str, reason: str, attempts: int) -> None:
+        """Try again later what may pass; give up after the last attempt."""
+        self._metrics.failed_attempts.labels(kind).inc()
+        if attempts >= MAX_ATTEMPTS:
+            sentence = f"Given up after {attempts} attempts; the last one failed: {reason}"
+            await self._fail(attempt, "too_many_attempts", sentence, attempts)
+            return
+        first, longest = RETRY_S
+        wait = min(longest, first * 2 ** max(0, attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
+        try:
+            message = f"Waiting for another try: {reason}"
+            await self._leases.retry(attempt.job, wait, message, attempts)
+        except LeaseLostError:
+            await self._clear_away(attempt.job)
+
+    def _count(self, attempt: Attempt, outcome: str, attempts: int) -> None:
+        self._metrics.finished.labels(outcome, attempt.model_version or NO_VERSION).inc()
+        self._metrics.attempts.observe(attempts)
+        for stage, seconds in attempt.timings.items():
+            self._metrics.stage_seconds.labels(stage).observe(seconds)

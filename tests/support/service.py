@@ -1,0 +1,159 @@
+"""`musiclab up` as a process, and what tests ask of it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from orchestrator.settings import PROJECT, Settings
+from tests.support.cache import entries
+
+ENDED_WITHIN_S = 30
+DONE_WITHIN_S = 120
+TIDY_WITHIN_S = 5
+TIMEOUT_S = 30
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The environment of a command that is to work with these settings."""
+    own = {f"MUSICLAB_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    return os.environ | own | more
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """A `musiclab` command line of this virtual environment."""
+    return [str(Path(sys.executable).with_name("musiclab")), *map(str, arguments)]
+
+
+def log_of(settings: Settings, name: str) -> Path:
+    """Where `running` lets a command log."""
+    return settings.run_dir / f"{name}.log"
+
+
+@contextmanager
+def running(
+    settings: Settings, *arguments: str | Path, **more: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A serving command as a process, from the repository's root, once it says Ready."""
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    # Not a pipe, which would be full at some time.
+    with log_of(settings, str(arguments[0])).open("w+") as log:
+        process = subprocess.Popen(
+            command(*arguments),
+            cwd=PROJECT,
+            env=environment(settings, **more),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        said: list[str] = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("Ready"):
+                    break
+            else:
+                log.seek(0)
+                output = "".join([*said, log.read()])
+                raise AssertionError(f"{arguments} ended before it was ready:\n{output}")
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=ENDED_WITHIN_S)
+
+
+def torchserve_processes(settings: Settings) -> list[psutil.Process]:
+    """TorchServe's process and its workers, by the working folder that is theirs alone."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(settings.run_dir) in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A MusicLab as a frontend developer sees it."""
+
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.api_port}"
+
+    def call(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        return requests.request(method, self.url + path, timeout=TIMEOUT_S, **arguments)
+
+    def generate(self, files: dict[str, Any], **times: str) -> requests.Response:
+        """POST /api/generate; files are (name, content) by field."""
+        return self.call("POST", "/api/generate", files=files, data=times)
+
+    def finished(self, job_id: str) -> dict[str, Any]:
+        """The status of a job that is completed or failed, waited for."""
+        deadline = time.monotonic() + DONE_WITHIN_S
+        progress = 0
+        while True:
+            document: dict[str, Any] = self.call("GET", f"/api/status/{job_id}").json()
+            assert document["progress"] >= progress, "progress went back"
+            progress = document["progress"]
+            if document["status"] in ("completed", "failed"):
+                return document
+            assert time.monotonic() < deadline, f"not done after {DONE_WITHIN_S} s: {document}"
+            time.sleep(0.2)
+
+    def assert_only_music_left(self, job_id: str) -> None:
+        """All else of a completed job is deleted, a moment after its completion is told."""
+        deadline = time.monotonic() + TIDY_WITHIN_S
+        while (names := self._job_files(job_id)) != ["generated.wav"]:
+            assert time.monotonic() < deadline, f"after {TIDY_WITHIN_S} s there are {names}"
+            time.sleep(0.05)
+
+    def kill_torchserve(self) -> None:
+        """Kill its Java process, upon which `musiclab up` starts another one, with other keys."""
+        self._torchserve("org.pytorch.serve.ModelServer").kill()
+
+    @contextmanager
+    def frozen_model(self) -> Iterator[None]:
+        """The model stands still, so that a job stays at work; TorchServe may be killed then."""
+        worker = self._torchserve("model_service_worker")
+        worker.suspend()
+        try:
+            yield
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
+
+    def _torchserve(self, program: str) -> psutil.Process:
+        """The one process of TorchServe that runs that program."""
+        (found,) = (
+            process
+            for process in torchserve_processes(self.settings)
+            if program in " ".join(process.cmdline())
+        )
+        return found
+
+    def attempts_repeated(self) -> int:
+        """Attempts at jobs that were given up, whether they counted or not."""
+        families = text_string_to_metric_families(self.call("GET", "/metrics").text)
+        return sum(
+            int(sample.value)
+            for family in families
+            for sample in family.samples
+            if sample.name == "musiclab_failed_attempts_total"
+        )
+
+    def _job_files(self, job_id: str) -> list[str]:
+        return sorted(path.name for path in (self.settings.cache / f"music_{job_id}").iterdir())
+
+    def cached_jobs(self) -> list[str]:
+        return entries(self.settings.cache)

@@ -1,0 +1,105 @@
+"""The tables of one process, opened for a test, and jobs in them."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from orchestrator.audio.window import Window
+from orchestrator.database.engine import Database
+from orchestrator.jobs.admission import Admission, Limits
+from orchestrator.jobs.eta import Estimates
+from orchestrator.jobs.event_feed import Feed
+from orchestrator.jobs.leases import Leases
+from orchestrator.jobs.table import Job, JobTable, Upload
+
+KEPT_S = 3600.0
+WORK_S = 3.0
+NO_LIMITS = Limits(per_minute=0, queued=0, stored_bytes=0)
+UPLOAD = Upload(
+    extensions=(".mp3", ".wav"),
+    windows=(Window(0, 16), Window(2.5, 18.5)),
+    content="c" * 64,
+    wanted_version=None,
+    size=1000,
+)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What one process sees of a database."""
+
+    database: Database
+    table: JobTable
+    leases: Leases
+
+    def admission(self, limits: Limits = NO_LIMITS) -> Admission:
+        return Admission(self.database, self.leases.owner, limits)
+
+    @property
+    def feed(self) -> Feed:
+        return Feed(self.database, Estimates(self.database, lambda: True), KEPT_S)
+
+    async def submit(self, job_id: str, upload: Upload = UPLOAD) -> None:
+        """Queue a job, as a request to generate does."""
+        await self.admission().admit(job_id, "192.0.2.1", upload.size, repeated=False)
+
+        def work(connection: sa.Connection) -> None:
+            self.table.submit(job_id, upload, connection)
+
+        await self.database.write(work)
+
+    async def claim(self) -> Job:
+        job = await self.leases.claim()
+        assert job is not None
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        job = await self.table.get(job_id)
+        assert job is not None
+        return job
+
+    async def complete(self, job: Job) -> None:
+        await self.leases.begin_generation(job, "v1", "starter", "Generating music...")
+        await self.leases.complete(job, 768_000, {"generate": 2.0}, WORK_S)
+
+
+Scenario = Callable[[Tables], Coroutine[Any, Any, None]]
+
+
+async def opened(url: str, file: Path) -> Tables:
+    """As a process does at its start."""
+    database = Database(url, file)
+    await database.open()
+    leases = Leases(database)
+    await leases.resume()
+    return Tables(database, JobTable(database), leases)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A database of a test's own; `url` is empty for SQLite."""
+
+    url: str
+    file: Path
+
+    def run(self, *scenarios: Scenario) -> None:
+        """Each scenario with the database opened anew, as after a restart."""
+
+        async def all_of_them() -> None:
+            for scenario in scenarios:
+                tables = await opened(self.url, self.file)
+                try:
+                    await scenario(tables)
+                finally:
+                    await tables.database.close()
+
+        asyncio.run(all_of_them())
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex

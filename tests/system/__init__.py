@@ -1,0 +1,1 @@
+"""Tests that take minutes, each with a make target."""

@@ -1,0 +1,128 @@
+"""`python -m tests.system.compose`: builds, starts and checks the containers.
+
+Needs root, apt and some 6 GB below /var/lib/containers, where podman keeps the base image and all
+layers for the next run; `podman system prune --all` removes them. Grafana takes no part: its image
+is not built here.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.settings import PROJECT
+from tests.support.ports import free_ports
+from tests.system.compose.checks import STEPS
+from tests.system.compose.podman import CommandError, Podman, install_programs, torch_source
+from tests.system.compose.stack import SERVICES, Stack
+
+PROJECT_NAME = "musiclab-compose-test"
+DOWN = ("down", "--volumes", "--timeout", "5")
+SUBNET = "10.251.252.0/24"
+TREE = (
+    *("docker-compose.yml", ".dockerignore", "deploy", "frontend", "handlers", "orchestrator"),
+    *("config.properties", "log4j2.xml", "metrics.yaml", "pyproject.toml"),
+)
+
+out = Console(soft_wrap=True, highlight=False)
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        sys.exit("this test installs packages and runs containers: run it as root")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which takes all down
+    started = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="musiclab-compose-", dir="/var/tmp") as folder:
+            test(Path(folder))
+    except (AssertionError, CommandError) as error:
+        out.print(str(error), markup=False)
+        out.print("[red]failed[/red]")
+        return 1
+    out.print(f"all of it in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def test(folder: Path) -> None:
+    """Build, start, check, and take down again, whatever happened."""
+    step("podman is there", install_programs)
+    tree = copied(folder)
+    api, page = (int(os.environ.get(name, free)) for name, free in chosen_ports())
+    environment = {
+        "MUSICLAB_PORT": str(api),
+        "MUSICLAB_PAGE_PORT": str(page),
+        "MUSICLAB_SUBNET": SUBNET,
+        "MUSICLAB_REUSE_RESULTS": "false",
+        "TORCH_SOURCE": os.environ.get("TORCH_SOURCE") or torch_source(),
+    }
+    podman = Podman(folder, tree, environment, PROJECT_NAME)
+    stack = Stack(podman, f"http://127.0.0.1:{api}", f"http://127.0.0.1:{page}")
+    step("base image", podman.make_base_image)
+    for service in SERVICES:
+        step(f"image of {service}", partial(podman.build, service))
+    with taken_down(podman):
+        try:
+            step("containers are started", partial(podman.compose, "up", "--detach", *SERVICES))
+            step("health checks pass", stack.wait_healthy)
+            for check in STEPS:
+                step(check.__name__.replace("_", " "), partial(check, stack))
+        except (AssertionError, CommandError):
+            out.print(stack.logs(), markup=False)
+            raise
+
+
+def chosen_ports() -> list[tuple[str, int]]:
+    """The variables that name both published ports, and free ports for where they are not set."""
+    return list(zip(("MUSICLAB_PORT", "MUSICLAB_PAGE_PORT"), free_ports(2), strict=True))
+
+
+def copied(folder: Path) -> Path:
+    """What the compose file needs, in a folder that has no checkpoints of anybody's."""
+    tree = folder / "musiclab"
+    (tree / "checkpoints").mkdir(parents=True)
+    ignored = shutil.ignore_patterns("__pycache__", "dist", "node_modules")
+    for name in TREE:
+        source = PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=ignored)
+        else:
+            shutil.copy2(source, tree / name)
+    return tree
+
+
+@contextmanager
+def taken_down(podman: Podman) -> Iterator[None]:
+    """Without what an earlier run may have left, and leaving nothing."""
+    with suppress(CommandError):
+        podman.compose(*DOWN)
+    try:
+        yield
+    finally:
+        step("all is taken down", partial(podman.compose, *DOWN))
+        for kind in ("container", "volume", "network"):
+            lines = (kind, "ls", "--quiet", "--filter", f"name={PROJECT_NAME}")
+            left = podman(*lines, *(("--all",) if kind == "container" else ()))
+            assert not left, f"left over: {kind} {left}"
+
+
+def step(name: str, work: Callable[[], object]) -> None:
+    """Do it, and say how long it took."""
+    started = time.monotonic()
+    try:
+        work()
+    except BaseException:
+        out.print(f"[red]{time.monotonic() - started:6.1f} s  {name}[/red]")
+        raise
+    out.print(f"{time.monotonic() - started:6.1f} s  {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

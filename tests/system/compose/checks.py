@@ -1,0 +1,208 @@
+"""What has to hold of MusicLab in containers, each a step of the run."""
+
+import hashlib
+import html
+import json
+import os
+import re
+import signal
+import time
+from itertools import product
+
+import requests
+
+from orchestrator.api.routes.frontend import FOR_GOOD, HEADERS, POLICY
+from tests.support import model_weights
+from tests.support.signals import RATE, SEGMENT, decoded, encoded, noise
+from tests.system.compose.podman import CommandError
+from tests.system.compose.stack import DONE_WITHIN_S, SERVICES, TIMEOUT_S, Stack, eventually
+
+NEW_VERSION = "swapped"
+NEW_CHECKPOINT = "swapped.pt"
+TOO_LARGE = 102 * 2**20
+SCRAPED_WITHIN_S = 90
+RATE_LIMIT = 10
+
+TRACKS = {f"track{number}": encoded(noise(17 * RATE, number), "FLAC") for number in (1, 2)}
+
+
+def only_two_ports_are_published(stack: Stack) -> None:
+    found = stack.published()
+    assert found == {"nginx": {"3000/tcp", "8001/tcp"}}, f"published are {found}"
+
+
+def nobody_is_root(stack: Stack) -> None:
+    for service in SERVICES:
+        users = stack.users(service)
+        assert users == {"musiclab"}, f"{service} has processes of {users}"
+
+
+def images_hold_what_they_need_and_no_more(stack: Stack) -> None:
+    for service, package in (("orchestrator", "torch"), ("torchserve", "handlers")):
+        try:
+            stack.podman.execute(service, "python", "-Pc", f"import {package}")
+        except CommandError as error:
+            assert "ModuleNotFoundError" in str(error), error
+        else:
+            raise AssertionError(f"{package} can be imported in {service}")
+    try:
+        stack.podman.execute("orchestrator", "java", "-version")
+    except CommandError:
+        pass
+    else:
+        raise AssertionError("the orchestrator's image has Java")
+
+
+def metrics_stay_inside(stack: Stack) -> None:
+    for address in (stack.api, stack.page):
+        answer = requests.get(f"{address}/metrics", timeout=TIMEOUT_S)
+        assert answer.status_code == 404, f"{address}/metrics is answered {answer.status_code}"
+
+
+def page_is_served(stack: Stack) -> None:
+    page = requests.get(stack.page, timeout=TIMEOUT_S)
+    assert page.ok and "<title>MusicLab</title>" in page.text, page.text[:200]
+    (stated,) = POLICY.findall(page.text)
+    policy = f"{html.unescape(stated)}; frame-ancestors 'none'"
+    expected = HEADERS | {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    assert {name: page.headers.get(name) for name in expected} == expected
+    files = re.findall(r'(?:src|href)="\./([^"#]+)"', page.text)
+    assets = [name for name in files if name.startswith("assets/")]
+    assert assets, f"the page names no assets: {files}"
+    for name in files:
+        assert requests.get(f"{stack.page}/{name}", timeout=TIMEOUT_S).ok, f"no {name}"
+    for name, encoding in product(assets, ("br", "gzip", None)):
+        accepted = {"Accept-Encoding": encoding or "identity"}
+        asset = requests.get(f"{stack.page}/{name}", headers=accepted, timeout=TIMEOUT_S)
+        assert asset.headers.get("Content-Encoding") == encoding, f"{name} comes {asset.headers}"
+        assert asset.headers["Cache-Control"] == FOR_GOOD, asset.headers
+        assert "Accept-Encoding" in asset.headers["Vary"], asset.headers
+        assert asset.headers["X-Content-Type-Options"] == "nosniff"
+    health = requests.get(f"{stack.page}/health", timeout=TIMEOUT_S).json()
+    assert health["model_loaded"], f"/health beside the page says {health}"
+
+
+def job_is_done(stack: Stack) -> None:
+    job_id = stack.submit(TRACKS)
+    stack.completed(job_id)
+    assert len(decoded(stack.music(job_id))) == SEGMENT
+    removed = requests.delete(f"{stack.api}/api/cleanup/{job_id}", timeout=TIMEOUT_S)
+    assert removed.ok, removed.text
+
+
+def events_come_when_they_happen(stack: Stack) -> None:
+    """Also beside the page: the first while the job is not done, so nginx collects none."""
+    job_id = stack.submit(TRACKS)
+    address = f"{stack.page}/api/events/{job_id}"
+    with requests.get(address, stream=True, timeout=DONE_WITHIN_S) as events:
+        said = [json.loads(line[5:]) for line in events.iter_lines() if line.startswith(b"data:")]
+    assert said[-1]["status"] == "completed", said
+    assert len(said) > 2, f"nginx handed on no more than {said}"
+
+
+def errors_are_the_services_own(stack: Stack) -> None:
+    body = b"0" * TOO_LARGE
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    address = f"{stack.api}/api/generate"
+    refused = requests.post(address, data=body, headers=headers, timeout=TIMEOUT_S)
+    assert refused.status_code == 413, f"{TOO_LARGE} bytes: {refused.status_code}"
+    assert refused.json()["code"] == "request_too_large"
+
+
+def clients_are_told_apart(stack: Stack) -> None:
+    """By the address that nginx sees, whatever a client says of itself."""
+    address = f"{stack.api}/api/generate"
+    for number in range(RATE_LIMIT + 1):
+        spoofed = {"X-Forwarded-For": f"192.0.2.{number}"}
+        files = {"track1": ("notes.txt", b"no music")}
+        answer = requests.post(address, files=files, headers=spoofed, timeout=TIMEOUT_S)
+    assert answer.status_code == 429, f"the last of many requests: {answer.status_code}"
+    curl = ("curl", "-s", "-F", "track1=@/etc/hostname", "http://127.0.0.1:8001/api/generate")
+    said = json.loads(stack.podman.execute("nginx", *curl))
+    assert said["code"] == "unsupported_format", f"another client got {said}"
+
+
+def prometheus_scrapes_both(stack: Stack) -> None:
+    def look() -> bool:
+        up = {each["metric"]["job"]: each["value"][1] for each in stack.ask_prometheus("up")}
+        return {job for job, value in up.items() if value == "1"} >= {"orchestrator", "torchserve"}
+
+    eventually(look, SCRAPED_WITHIN_S, "Prometheus' targets")
+
+
+def checkpoint_is_swapped(stack: Stack) -> None:
+    """The same tracks give other music, and no request fails meanwhile."""
+    before = _music_of(stack)
+    weights = model_weights.random_weights(model_weights.cascade_shapes(128, 2))
+    arguments = {"encoding_dim": 128, "nhead": 8, "num_layers": 2, "num_transformer_layers": 2}
+    checkpoints = stack.podman.tree / "checkpoints"
+    model_weights.save(checkpoints / NEW_CHECKPOINT, weights, arguments)
+    model = ("musiclab", "model")
+    options = ("--version", NEW_VERSION, "--checkpoint", f"checkpoints/{NEW_CHECKPOINT}", "--force")
+    stack.podman.execute("torchserve", *model, "pack", *options)
+    stack.podman.execute("torchserve", *model, "deploy", NEW_VERSION)
+
+    def look() -> bool:
+        health = requests.get(f"{stack.api}/health", timeout=TIMEOUT_S).json()
+        return bool(health["model_version"] == NEW_VERSION)
+
+    eventually(look, TIMEOUT_S, "the new version as the default one")
+    assert _music_of(stack) != before, "the new checkpoint makes the same music"
+
+
+def _music_of(stack: Stack) -> str:
+    job_id = stack.submit(TRACKS)
+    stack.completed(job_id)
+    return hashlib.sha256(stack.music(job_id)).hexdigest()
+
+
+def torchserve_comes_back(stack: Stack) -> None:
+    """Its container is killed; a job that is sent meanwhile is done when it is back.
+
+    It is back with what was deployed last.
+    """
+    old = stack.podman.inspect("torchserve")["State"]["Pid"]
+    os.kill(old, signal.SIGKILL)
+    done = stack.completed(stack.submit(TRACKS))
+    assert done["model_version"] == NEW_VERSION, f"it came back with {done['model_version']}"
+    assert stack.podman.inspect("torchserve")["State"]["Pid"] != old
+
+
+def new_containers_find_each_other(stack: Stack) -> None:
+    """As after an upgrade: the orchestrator is built anew, nginx and the jobs are the old ones."""
+    job_id = stack.submit(TRACKS)
+    stack.completed(job_id)
+    stack.podman("stop", "--time", "30", stack.podman.name("orchestrator"))
+    away = requests.get(f"{stack.api}/api/status/{job_id}", timeout=TIMEOUT_S)
+    assert away.status_code == 503 and away.json()["code"] == "unavailable", away.text
+    stack.podman.compose("up", "--detach", "--force-recreate", "--no-deps", "orchestrator")
+    stack.wait_healthy("orchestrator")
+    eventually(lambda: stack.status(job_id)["status"] == "completed", TIMEOUT_S, "the old job")
+
+
+def they_stop_when_told(stack: Stack) -> None:
+    """Within their grace time, by SIGTERM: exit status 0, or 143 of those that it ends."""
+    for service in SERVICES:
+        started = time.monotonic()
+        stack.podman("stop", "--time", "40", stack.podman.name(service))
+        seconds = time.monotonic() - started
+        code = stack.podman.inspect(service)["State"]["ExitCode"]
+        assert code in (0, 143), f"{service} ended with {code} after {seconds:.0f} s"
+
+
+STEPS = (
+    only_two_ports_are_published,
+    nobody_is_root,
+    images_hold_what_they_need_and_no_more,
+    page_is_served,
+    metrics_stay_inside,
+    job_is_done,
+    events_come_when_they_happen,
+    errors_are_the_services_own,
+    prometheus_scrapes_both,
+    checkpoint_is_swapped,
+    torchserve_comes_back,
+    new_containers_find_each_other,
+    clients_are_told_apart,
+    they_stop_when_told,
+)

@@ -1,0 +1,448 @@
+"""Holds a running MusicLab to its contract: thousands of requests, right and wrong ones.
+
+    python -m tests.system.contract_fuzz --max-examples 3200 --seed 1
+
+Schemathesis makes the requests from openapi.yaml and checks every answer against it. The forms with
+tracks are made here: a part's file name, by which the API tells a track's format, is nothing that a
+contract can speak of. Jobs that were accepted are asked for, followed, downloaded and removed.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.core.failures import FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from orchestrator.api.routes.root import CONTRACT
+from orchestrator.settings import Settings
+from tests.conftest import settings_in
+from tests.support.service import Service, running
+from tests.support.signals import RATE, encoded, noise
+from tests.support.tracks import make_track
+
+SHAPES = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+KEY = "the key of this run"
+TIMEOUT_S = 60
+STREAM_S = 1.0  # for how long a job is followed
+OF_JOBS = ("status", "events", "download", "cleanup")
+OTHERS = ("/", "/health", "/ready", "/metrics", "/api/models", "/openapi.json", "/docs")
+RIGHT_KEYS = [{"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}]
+WRONG_KEYS = [{}, {"X-API-Key": "another"}, {"Authorization": "Basic dTpw"}]
+ACCEPTED = ["*/*", "application/json", "text/html,*/*;q=0.8"]
+IDEMPOTENCY_KEYS = ["first", "second", "third", "fourth", "", "é", "x" * 255, "x" * 256]
+CONDITIONS = {
+    "Range": ["bytes=0-99", "bytes=-5", "bytes=100-", "bytes=9999999-", "bytes=5-1", "bytes=a-b"],
+    "If-Range": ['"{}"', '"another"'],
+    "If-None-Match": ['"{}"', "*", '"another"', 'W/"{}"'],
+}
+FINAL = ("completed", "failed", "deleted")
+
+# The share of each kind of case; jobs are removed seldom, so that there are many.
+SHARES = {
+    "form": 0.34,
+    "check": 0.06,
+    "generate": 0.06,
+    "status": 0.12,
+    "events": 0.08,
+    "download": 0.12,
+    "cleanup": 0.04,
+    "other": 0.11,
+    "chat": 0.01,
+    "nowhere": 0.06,
+}
+
+Part = tuple[str, tuple[str | None, bytes]]
+
+
+@dataclass
+class Report:
+    """What a run has seen."""
+
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    @property
+    def cases(self) -> int:
+        return self.statuses.total()
+
+    def count(self, operation: str, *statuses: int) -> int:
+        """Answers to one operation, with these statuses if there are any."""
+        return sum(
+            count
+            for (name, status), count in self.statuses.items()
+            if name == operation and status in (statuses or (status,))
+        )
+
+    @property
+    def server_errors(self) -> int:
+        """Without the 501 of chat, which is meant."""
+        return sum(
+            count
+            for (name, status), count in self.statuses.items()
+            if status >= 500 and (name, status) != ("chat", 501)
+        )
+
+    def lines(self) -> Iterator[str]:
+        yield f"cases                {self.cases}"
+        yield f"  to generate        {self.count('generate')}"
+        yield f"    accepted (202)   {self.count('generate', 202)}"
+        yield f"server errors (5xx)  {self.server_errors}"
+        yield f"violations           {len(self.violations)}"
+        yield "states seen          " + _counts(self.states)
+        for name in sorted({name for name, _ in self.statuses}):
+            seen = Counter({str(s): n for (other, s), n in self.statuses.items() if other == name})
+            yield f"{name:<20} {_counts(seen)}"
+
+
+def _counts(seen: Counter[str]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in sorted(seen.items()))
+
+
+class Fuzzer:
+    """Sends requests to one service and takes notes.
+
+    Args:
+        service: without limits, and with KEY as its API key.
+        folder: for tracks.
+    """
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        self.report = Report()
+        self._url = service.url
+        self._session = requests.Session()
+        self._schema = schemathesis.openapi.from_dict(CONTRACT)
+        tracks = make_tracks(folder)
+        # The second starts past the end of its tracks, so that it fails.
+        self._jobs = [accepted(service, tracks[".wav"], start) for start in ("0", "7")]
+        for job_id in self._jobs:
+            service.finished(job_id)
+        self._forms = forms(tracks, service.call("GET", "/health").json()["model_version"])
+        self._random = random.Random()  # noqa: S311
+
+    def run(self, cases: int, seed_number: int) -> Report:
+        """Send about so many requests, in an order that the seed tells."""
+        self._random.seed(seed_number)
+        plan = []
+        for kind, share in SHARES.items():
+            wanted = max(1, round(share * cases))
+            made = drawn(self._cases(kind), wanted, seed_number)
+            # Of some there are not as many different ones.
+            plan += [(kind, each) for each in itertools.islice(itertools.cycle(made), wanted)]
+        self._random.shuffle(plan)
+        with self._session:
+            for kind, case in plan:
+                if kind == "form":
+                    self._generate(case)
+                elif kind == "check" and isinstance(case, tuple):
+                    self._check(*case)
+                elif kind == "nowhere":
+                    self._nowhere(*case)
+                else:
+                    self._ask(kind, case)
+        return self.report
+
+    def _cases(self, kind: str) -> st.SearchStrategy[Any]:
+        if kind == "form":
+            return self._forms
+        if kind == "nowhere":
+            paths = [*CONTRACT["paths"], "/nothing", "/api/x", "/api//x"]
+            methods = ["PUT", "PATCH", "POST", "DELETE", "OPTIONS"]
+            return st.tuples(st.sampled_from(methods), st.sampled_from(paths)).filter(
+                lambda route: route[0].lower() not in CONTRACT["paths"].get(route[1], {})
+            )
+        if kind == "check":
+            one = self._forms.map(lambda parts: parts[:1])
+            sent = st.tuples(st.sampled_from(["track1", "track1", "track2", "track3"]), one)
+            return sent | self._made("GET", "/api/check/{track}")
+        if kind == "other":
+            return st.one_of([self._made("GET", path) for path in OTHERS])
+        if kind in OF_JOBS:
+            return self._made("DELETE" if kind == "cleanup" else "GET", f"/api/{kind}/{{job_id}}")
+        return self._made("POST", f"/api/{kind}")
+
+    def _made(self, method: str, path: str) -> st.SearchStrategy[Any]:
+        """What Schemathesis makes of an operation, right and wrong where it has any parameters."""
+        operation = self._schema[path][method]
+        right = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        if not (list(operation.iter_parameters()) or operation.body):
+            return right
+        return right | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+
+    def _generate(self, parts: list[Part]) -> None:
+        """A form with tracks, sometimes under a key that another one has."""
+        case = self._schema["/api/generate"]["POST"].Case()
+        if self._random.random() < 0.2:
+            case.headers["Idempotency-Key"] = self._random.choice(IDEMPOTENCY_KEYS)
+        response = self._call("generate", case, files=parts)
+        if response is not None and response.status_code == 202:
+            self._jobs.append(response.json()["job_id"])
+
+    def _check(self, track: str, parts: list[Part]) -> None:
+        """One file by its content."""
+        case = self._schema["/api/check/{track}"]["POST"].Case(path_parameters={"track": track})
+        self._call("check content", case, files=parts)
+
+    def _ask(self, kind: str, case: Any) -> None:
+        """For a job that there is, if one is needed: one of the newest, or any."""
+        if kind in OF_JOBS and self._random.random() < 0.9:
+            some = self._jobs[-3:] if self._random.random() < 0.4 else self._jobs
+            case.path_parameters["job_id"] = job_id = self._random.choice(some)
+            for name, values in CONDITIONS.items() if kind == "download" else ():
+                if self._random.random() < 0.3:
+                    case.headers[name] = self._random.choice(values).format(job_id)
+        response = self._call(kind, case, timeout=STREAM_S if kind == "events" else TIMEOUT_S)
+        if response is not None and response.status_code == 200:
+            self._look_into(kind, response)
+
+    def _nowhere(self, method: str, path: str) -> None:
+        """A path or method that there is not: the contract's description tells what is answered."""
+        response = self._session.request(
+            method, self._url + path.format(job_id="x", track="track1"), timeout=TIMEOUT_S
+        )
+        self.report.statuses["nowhere", response.status_code] += 1
+        expected = ("method_not_allowed", 405) if path in CONTRACT["paths"] else ("not_found", 404)
+        named = response.headers.get("Content-Type", "").startswith("application/json")
+        document = response.json() if named else {}
+        if (document.get("code"), response.status_code) != expected or not fits("Error", document):
+            self._note(f"{method} {path}: {response.status_code} {response.text[:200]}")
+        if response.status_code == 405 and not response.headers.get("Allow"):
+            self._note(f"{method} {path}: 405 without Allow")
+
+    def _call(self, kind: str, case: Any, **arguments: Any) -> Any:
+        arguments.setdefault("timeout", TIMEOUT_S)
+        case.headers.update(self._random.choice(RIGHT_KEYS * 10 + WRONG_KEYS))
+        case.headers["Accept"] = self._random.choice(ACCEPTED)
+        try:
+            response = case.call(base_url=self._url, session=self._session, **arguments)
+        except UnicodeEncodeError:
+            return None  # nothing that HTTP can carry
+        self.report.statuses[kind, response.status_code] += 1
+        checks = SHAPES
+        if kind in ("generate", "events", "check"):
+            checks = [*SHAPES, negative_data_rejection]
+        try:
+            case.validate_response(response, checks=checks)
+        except FailureGroup as failures:
+            self._note(str(failures))
+        return response
+
+    def _look_into(self, kind: str, response: Any) -> None:
+        """What the contract's schema of an answer does not tell of."""
+        if kind == "status":
+            self.report.states[response.json()["status"]] += 1
+        elif kind == "events":
+            documents = [
+                json.loads(line) for line in re.findall("^data: (.*)$", response.text, re.MULTILINE)
+            ]
+            for document in documents:
+                self.report.states[f"event {document['status']}"] += 1
+                if not is_event(document):
+                    self._note(f"an event is {document}")
+            if any(document["status"] in FINAL for document in documents[:-1]):
+                self._note(f"events go on after the last one: {documents}")
+
+    def _note(self, violation: str) -> None:
+        self.report.violations.append(violation)
+
+
+def accepted(service: Service, wav: bytes, start: str) -> str:
+    """The id of a new job."""
+    answer = service.call(
+        "POST",
+        "/api/generate",
+        files={"track1": ("x.wav", wav), "track2": ("x.wav", wav)},
+        data={"start_time": start},
+        headers={"X-API-Key": KEY},
+    )
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["job_id"])
+
+
+def is_event(document: dict[str, Any]) -> bool:
+    """Whether it is a status, which of the past has no outlook, or says that the job is gone."""
+    if document["status"] == "deleted":
+        return document.keys() == {"job_id", "status"}
+    outlook: dict[str, Any] = {}
+    if document["status"] in ("queued", "running"):
+        outlook["eta_seconds"] = None
+    if document["status"] == "queued":
+        outlook["queue_position"] = 1
+    return fits("Status", outlook | document)
+
+
+def fits(schema: str, document: Any) -> bool:
+    """Whether a document is what a schema of the contract says."""
+    whole = {"$ref": f"#/components/schemas/{schema}", "components": with_null(COMPONENTS)}
+    return bool(jsonschema_rs.validator_for(whole).is_valid(document))
+
+
+COMPONENTS = {"schemas": CONTRACT["components"]["schemas"]}
+
+
+def with_null(schema: Any) -> Any:
+    """OpenAPI 3.0's `nullable` as JSON Schema has it."""
+    if isinstance(schema, list):
+        return [with_null(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {name: with_null(each) for name, each in schema.items() if name != "nullable"}
+    return {"anyOf": [inner, {"type": "null"}]} if schema.get("nullable") is True else inner
+
+
+def drawn(strategy: st.SearchStrategy[Any], count: int, seed_number: int) -> list[Any]:
+    """So many different values, or all if there are fewer."""
+    values: list[Any] = []
+
+    @seed(seed_number)
+    @hypothesis_settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def keep(value: Any) -> None:
+        values.append(value)
+
+    keep()
+    return values
+
+
+def mostly(usual: Any, other: st.SearchStrategy[Any], parts: int) -> st.SearchStrategy[Any]:
+    """The usual value in that many parts of one more."""
+    return st.integers(0, parts).flatmap(lambda number: other if number == 0 else st.just(usual))
+
+
+def forms(tracks: dict[str, bytes], version: str) -> st.SearchStrategy[list[Part]]:
+    """The parts of a form; most can be accepted.
+
+    Most tracks are the same, so that most jobs get the music of an earlier one.
+    """
+    good = mostly((".wav", tracks[".wav"]), st.sampled_from(list(tracks.items())), 6)
+    broken = st.sampled_from(
+        [
+            b"",
+            b"no music at all\n" * 50,
+            bytes(1000),
+            encoded(noise(RATE, 1)[:0]),
+            *(content[: len(content) // 3] for content in tracks.values()),
+            *(content[len(content) // 3 :] for content in tracks.values()),
+        ]
+    )
+    names = st.sampled_from(
+        [
+            *(f"x{end}" for end in tracks),
+            "x.WAV",
+            "x",
+            ".mp3",
+            "x.mp3.exe",
+            "é.ogg",
+            "a/b.wav",
+            None,
+        ]
+    )
+
+    @st.composite
+    def track(draw: st.DrawFn) -> tuple[str | None, bytes]:
+        extension, content = draw(good)
+        name: str | None = f"x{extension}"
+        if draw(st.integers(0, 9)) == 0:
+            name = draw(names)
+        if draw(st.integers(0, 9)) == 0:
+            content = draw(broken | st.binary(max_size=2000))
+        return name, content
+
+    @st.composite
+    def form(draw: st.DrawFn) -> list[Part]:
+        parts: list[Part] = [("track1", draw(track())), ("track2", draw(track()))]
+        texts: dict[str, str] = draw(mostly({}, times(), 2))
+        if draw(st.integers(0, 9)) == 0:
+            texts = texts | {"model_version": draw(st.sampled_from([version, "1.0"]) | st.text())}
+        parts += [(name, (None, text.encode(errors="replace"))) for name, text in texts.items()]
+        damage = draw(st.integers(0, 40))
+        if damage == 0:
+            parts.pop(0)
+        elif damage == 1:
+            parts.append(draw(st.sampled_from(parts)))
+        elif damage == 2:
+            parts.append((draw(st.text(min_size=1)), (None, b"1")))
+        return parts
+
+    return form()
+
+
+def times() -> st.SearchStrategy[dict[str, str]]:
+    """The window's fields: some that change nothing, starts past the end, and nonsense."""
+    same = st.sampled_from([{"start_time": "0"}, {"start_time_1": "0", "end_time_1": "16.0"}])
+    past = st.sampled_from([{"start_time": "7"}, {"start_time_2": "1e9", "end_time": "3"}])
+    fields = [f"{edge}_time{track}" for edge in ("start", "end") for track in ("", "_1", "_2")]
+    numbers = st.floats().map(str) | st.sampled_from(["", " 1", "1_0", "-0", "1e999", "x" * 300])
+    wild = st.dictionaries(st.sampled_from(fields), numbers | st.text(max_size=9), max_size=3)
+    return same | past | wild
+
+
+def make_tracks(folder: Path) -> dict[str, bytes]:
+    """A third of a second of sound in every format, by extension."""
+    kinds = ("stereo.wav", "48_khz.flac", "vorbis.ogg", "vbr.mp3", "edit_list.m4a")
+    sound = noise(RATE // 3, 1)
+    return {Path(kind).suffix: make_track(folder, kind, sound).read_bytes() for kind in kinds}
+
+
+@contextmanager
+def unlimited_service(settings: Settings) -> Iterator[Service]:
+    """`musiclab up` that takes whatever comes, from those who have the key."""
+    limits = {"rate_limit": 0, "max_queued": 0, "max_stored_gb": 0}
+    chosen = limits | {"api_keys": KEY, "grace_s": 0}
+    unlimited = settings.model_copy(update=chosen)
+    with running(unlimited, "up"):
+        yield Service(unlimited)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Hold a running MusicLab to its contract.")
+    parser.add_argument("--max-examples", type=int, default=3200, help="requests to send")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with unlimited_service(settings_in(folder)) as service:
+            report = Fuzzer(service, folder).run(arguments.max_examples, arguments.seed)
+    for violation in report.violations[:20]:
+        print(violation, end="\n\n")
+    print(*report.lines(), sep="\n")
+    sys.exit(1 if report.violations or report.server_errors else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What a version makes of the canary job is listened to."""
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import DeploymentError
+from orchestrator.releases.canary import check_sound
+from tests.support.signals import RATE, SEGMENT, encoded, noise, tones
+
+
+def test_music_is_as_loud_as_it_is() -> None:
+    sound = tones(SEGMENT, 440.0)
+    assert check_sound(encoded(sound), "v") == pytest.approx(np.sqrt((sound**2).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "explanation"),
+    [
+        pytest.param(b"", "no WAV", id="nothing"),
+        pytest.param(b'{"detail": "no"}', "no WAV", id="JSON"),
+        pytest.param(encoded(noise(SEGMENT, 1) * 1e-4), "silence of two plucked", id="silence"),
+        pytest.param(encoded(np.full(SEGMENT, 0.5)), "silence of two plucked", id="an offset"),
+        pytest.param(encoded(np.sign(noise(SEGMENT, 1))), "nothing but clipped", id="clipped"),
+        pytest.param(encoded(noise(SEGMENT - 1, 1)), "383999 frames", id="too short"),
+        pytest.param(encoded(noise(SEGMENT, 1), subtype="PCM_U8"), "of 8 bits", id="8 bits"),
+        pytest.param(encoded(noise(SEGMENT, 1), rate=2 * RATE), "48000 Hz", id="other rate"),
+    ],
+)
+def test_what_cannot_be_heard_is_refused(answer: bytes, explanation: str) -> None:
+    with pytest.raises(DeploymentError, match=explanation):
+        check_sound(answer, "v")

@@ -1,0 +1,95 @@
+"""Who still uses a version of the model, asked of whatever is at an orchestrator's address."""
+
+import time
+from threading import Event
+
+import pytest
+from prometheus_client import generate_latest
+
+from orchestrator.api.gauges import Gauges, JobCounts
+from orchestrator.observability.metrics import Metrics
+from orchestrator.releases import in_flight as drain
+from orchestrator.releases.in_flight import users_of
+from orchestrator.serving.watcher import ModelStatus
+from orchestrator.settings import Settings
+from tests.support.ports import free_ports
+from tests.support.quick_torchserve import answering
+
+HTML = b"<!DOCTYPE html>\n<html><head><title>Home</title></head><body>a = 1\n</body></html>\n"
+
+
+def asked(status: int, body: bytes) -> list[str]:
+    """Who uses "old" where this is answered, the address left out."""
+    with answering(lambda method, path: (status, body) if path == "/metrics" else None) as url:
+        return [user.replace(url, "URL") for user in users_of(url, "old")]
+
+
+def told(
+    settings: Settings, in_flight: int, pinned: dict[str, int] | None = None, database: bool = True
+) -> bytes:
+    """The metrics of an orchestrator."""
+    metrics = Metrics()
+    metrics.inference_in_flight.labels("old").set(in_flight)
+    metrics.inference_in_flight.labels("new").set(7)
+    counts = JobCounts({}, 0, 0, pinned or {"new": 7}) if database else None
+    gauges = Gauges(settings, ModelStatus(ready=True), counts, None)
+    return generate_latest(metrics.registry) + generate_latest(gauges)
+
+
+def test_nobody_uses_it(settings: Settings) -> None:
+    assert asked(200, told(settings, 0)) == []
+
+
+def test_requests_are_at_work_and_jobs_wait(settings: Settings) -> None:
+    assert asked(200, told(settings, 2, {"old": 3})) == [
+        "2 requests are at work at URL",
+        "3 jobs asked for it by name at URL",
+    ]
+
+
+def test_without_its_database_nobody_knows(settings: Settings) -> None:
+    assert asked(200, told(settings, 0, database=False)) == [
+        "URL does not know who asked for it by name: its database is away"
+    ]
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_an_orchestrator_that_cannot_say_is_a_user(status: int) -> None:
+    assert asked(status, b'{"code": "busy"}') == [f"URL does not say who uses it: {status}"]
+
+
+def test_an_orchestrator_that_hangs_is_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "TIMEOUT_S", 0.05)
+    over = Event()
+    with answering(lambda method, path: (200, b"") if over.wait(10) else None) as url:
+        (user,) = users_of(url, "old")
+        over.set()
+    assert user.startswith(f"{url} does not say who uses it: ")
+    assert "timed out" in user
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(200, HTML, id="HTML"),
+        pytest.param(404, HTML, id="HTML 404"),
+        pytest.param(404, b'{"detail": "Not Found"}', id="JSON"),
+        pytest.param(200, b"", id="nothing"),
+        pytest.param(200, b"\x89PNG\r\n\x1a\n\x00", id="an image"),
+        pytest.param(200, b"# TYPE up gauge\nup 1\n", id="metrics of another program"),
+    ],
+)
+def test_another_program_on_the_port_is_no_user(status: int, body: bytes) -> None:
+    assert asked(status, body) == []
+
+
+def test_nobody_is_there() -> None:
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    assert users_of(f"http://127.0.0.1:{port}", "old") == []
+    assert time.monotonic() - began < drain.TIMEOUT_S
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    (user,) = users_of("orchestrator", "old")
+    assert user.startswith("orchestrator does not say who uses it: Invalid URL")

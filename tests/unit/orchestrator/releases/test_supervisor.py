@@ -1,0 +1,223 @@
+"""What the supervisor writes down of what serves, and what it has served after TorchServe ended."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.archives.packing import archive_of
+from orchestrator.errors import ArchiveError
+from orchestrator.releases import supervisor as supervisor_module
+from orchestrator.releases.desired_state import FILE, Wanted, WantedVersions
+from orchestrator.releases.supervisor import TRIED_AGAIN_S, Supervisor
+from orchestrator.serving.process import ModelServer
+from orchestrator.serving.watcher import LoadedVersion
+from orchestrator.settings import Settings
+from tests.support.quick_torchserve import small_archive
+
+SETTLED_S = 3.0
+
+
+class Clock:
+    """The supervisor's time, which goes on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class EndedServer(ModelServer):
+    """One whose TorchServe has ended, and is not started again in truth."""
+
+    started = 0
+
+    def start(self) -> None:
+        self.started += 1
+
+    @property
+    def served(self) -> list[str]:
+        """The archives that TorchServe is started with, the default one first."""
+        return self._names
+
+
+@pytest.fixture
+def store(settings: Settings) -> Path:
+    settings.model_server_dir.mkdir(parents=True)
+    for version in ("a", "b", "c"):
+        small_archive(settings.model_store, version)
+    return settings.model_store
+
+
+@pytest.fixture
+def server(settings: Settings, store: Path) -> EndedServer:
+    """Serves "a"."""
+    return EndedServer(settings, archive_of(store, "a"))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(supervisor_module, "time", clock)
+    monkeypatch.setattr(supervisor_module, "SETTLED_S", SETTLED_S)
+    return clock
+
+
+@pytest.fixture
+def look(server: EndedServer, clock: Clock) -> Callable[..., Wanted | None]:
+    """Looks at what serves after so many seconds; returns what is written down then."""
+    supervisor = Supervisor(server)
+
+    def at(after_s: float, *versions: LoadedVersion) -> Wanted | None:
+        clock.now += after_s
+        supervisor.note(versions)
+        return WantedVersions(server.settings).read()
+
+    return at
+
+
+Look = Callable[..., Wanted | None]
+
+
+def default(version: str, ready: int = 1) -> LoadedVersion:
+    return LoadedVersion(version, default=True, workers=1, ready=ready)
+
+
+def beside(version: str, ready: int = 1) -> LoadedVersion:
+    return LoadedVersion(version, default=False, workers=1, ready=ready)
+
+
+def write(server: ModelServer, wanted: Wanted) -> None:
+    WantedVersions(server.settings).write(wanted)
+
+
+def test_what_was_packed_need_not_be_noted(look: Look) -> None:
+    assert look(0, default("a")) is None
+    assert look(SETTLED_S, default("a")) is None
+
+
+def test_what_was_changed_is_noted_once_it_stays_so(look: Look) -> None:
+    changed = beside("a"), default("b")
+    assert look(0, *changed) is None
+    assert look(SETTLED_S - 0.1, *changed) is None
+    assert look(0, default("b")) is None, "it changed again, and has to settle anew"
+    assert look(SETTLED_S - 0.1, default("b")) is None
+    assert look(0.1, default("b")) == Wanted("b", previous=("a",))
+    assert look(0, *changed) == Wanted("b", previous=("a",))
+    assert look(SETTLED_S, *changed) == Wanted("b", ("a",), ("a",))
+
+
+def test_nothing_is_noted_while_a_deployment_is_going_on(look: Look, server: EndedServer) -> None:
+    look(0, default("b"))
+    with WantedVersions(server.settings).changing():
+        assert look(SETTLED_S, default("b")) is None
+    assert look(0.1, default("b")) is None, "what is seen may be of before the deployment's end"
+    assert look(SETTLED_S, default("b")) == Wanted("b", previous=("a",))
+
+
+def test_what_was_seen_before_the_end_of_a_deployment_is_not_noted(
+    look: Look, server: EndedServer
+) -> None:
+    draining = beside("a"), default("b")
+    look(0, *draining)
+    with WantedVersions(server.settings).changing():
+        look(SETTLED_S - 0.5, *draining)
+        write(server, Wanted("b", previous=("a",)))
+    assert look(0.5, *draining) == Wanted("b", previous=("a",))
+    for after_s in (0.5, SETTLED_S):
+        assert look(after_s, default("b")) == Wanted("b", previous=("a",))
+
+
+def test_what_is_not_ready_is_not_noted(look: Look) -> None:
+    for after_s in (0, SETTLED_S):
+        assert look(after_s, default("a"), beside("b", ready=0)) is None
+    for after_s in (0, SETTLED_S):
+        assert look(after_s, beside("a"), default("b", ready=0)) is None
+    for after_s in (0, SETTLED_S):
+        assert look(after_s) is None
+
+
+def test_a_version_beside_that_starts_again_is_kept(look: Look, server: EndedServer) -> None:
+    noted = Wanted("a", ("b",))
+    write(server, noted)
+    for after_s in (0, SETTLED_S):
+        assert look(after_s, default("a"), beside("b", ready=0)) == noted
+    look(0, default("a"), beside("c"), beside("b", ready=0))
+    also = look(SETTLED_S, default("a"), beside("c"), beside("b", ready=0))
+    assert also == Wanted("a", ("b", "c"))
+
+
+def test_what_was_unloaded_beside_is_noted(look: Look, server: EndedServer) -> None:
+    write(server, Wanted("a", ("b", "c")))
+    look(0, default("a"), beside("b"), beside("c"))
+    look(SETTLED_S, default("a"), beside("b"), beside("c"))
+    look(0, default("a"), beside("c"))
+    assert look(SETTLED_S, default("a"), beside("c")) == Wanted("a", ("c",))
+
+
+def test_what_cannot_be_written_down_is_tried_again(
+    look: Look, server: EndedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(versions: WantedVersions, content: Wanted) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WantedVersions, "write", full)
+        for after_s in (0, SETTLED_S):
+            assert look(after_s, default("b")) is None
+    assert look(TRIED_AGAIN_S - 0.1, default("b")) is None
+    assert look(0.1, default("b")) == Wanted("b", previous=("a",))
+    (server.settings.model_server_dir / FILE).write_text("no json")
+    for after_s in (0, SETTLED_S):
+        with pytest.raises(ArchiveError):  # by the look here, not by the supervisor
+            look(after_s, default("c"))
+
+
+def test_what_is_wanted_is_served_again(server: EndedServer) -> None:
+    write(server, Wanted("b", ("a", "c")))
+    Supervisor(server).start_again_if_ended()
+    assert server.served == ["musiclab-b.mar", "musiclab-a.mar", "musiclab-c.mar"]
+    assert (server.manifest["version"], server.started) == ("b", 1)
+
+
+def test_a_damaged_version_beside_is_left_out(server: EndedServer, store: Path) -> None:
+    write(server, Wanted("b", ("a", "c")))
+    archive_of(store, "a").write_text("text")
+    Supervisor(server).start_again_if_ended()
+    assert server.served == ["musiclab-b.mar", "musiclab-c.mar"]
+
+
+@pytest.mark.parametrize("fault", ["unreadable", "damaged", "missing"])
+def test_what_served_before_serves_again_where_nothing_else_can(
+    server: EndedServer, store: Path, fault: str
+) -> None:
+    server.serve_next(archive_of(store, "a"), archive_of(store, "c"))
+    write(server, Wanted("b"))
+    if fault == "unreadable":
+        (server.settings.model_server_dir / FILE).write_text("no json")
+    elif fault == "damaged":
+        archive_of(store, "b").write_text("text")
+    else:
+        archive_of(store, "b").unlink()
+    Supervisor(server).start_again_if_ended()
+    assert server.served == ["musiclab-a.mar", "musiclab-c.mar"]
+    assert (server.manifest["version"], server.started) == ("a", 1)
+    assert server.archive == archive_of(store, "a").resolve()
+
+
+def test_what_runs_is_not_started_again(
+    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "is_running", lambda: True)
+    write(server, Wanted("b"))
+    Supervisor(server).start_again_if_ended()
+    assert (server.served, server.started) == (["musiclab-a.mar"], 0)
+
+
+def test_a_first_archive_that_is_none_is_refused(settings: Settings, store: Path) -> None:
+    archive_of(store, "a").write_text("text")
+    with pytest.raises(ArchiveError, match="not a MusicLab archive"):
+        ModelServer(settings, archive_of(store, "a"), archive_of(store, "b"))

@@ -1,0 +1,242 @@
+"""When a call is repeated with another key of TorchServe, and when a new one is asked for.
+
+A server answers as TorchServe does in moments that the real one cannot be brought to reliably: a
+key that another renews just then, an API key that is refused, a file that is being written.
+"""
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import pytest
+import requests
+
+from orchestrator.serving.tokens import MAX_TRIES, Keys
+
+WAIT_S = 10.0
+AT_ONCE = 8
+WORDS = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+REFUSAL = json.dumps({"code": 400, "type": "InvalidKeyException", "message": WORDS}).encode()
+BODY = b"both tracks"
+
+Call = Callable[[Keys], tuple[int, bytes]]
+
+
+class TorchServe(ThreadingHTTPServer):
+    """One path that needs the inference key, and the API that makes new keys.
+
+    Attributes:
+        keys: the valid ones, by kind; a new one makes `key_file` anew.
+        ended: kinds whose keys are refused though they are right.
+        bodies: of the calls to the path, in order.
+        renewals: the kinds that new keys were asked for, in order.
+        on_call: what happens before a call's key is looked at.
+        answer: to a call with the right key.
+    """
+
+    def __init__(self, key_file: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.key_file = key_file
+        self.numbers = itertools.count(1)
+        self.keys = {kind: f"{kind}-0" for kind in ("inference", "management", "API")}
+        self.write()
+        self.ended: set[str] = set()
+        self.bodies: list[bytes] = []
+        self.renewals: list[str] = []
+        self.on_call: Callable[[], None] = lambda: None
+        self.answer = (200, b"music")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def write(self) -> None:
+        """Write the file in one go, so that no test fails for what it is not about."""
+        part = self.key_file.with_suffix(".part")
+        part.write_text(json.dumps({kind: {"key": key} for kind, key in self.keys.items()}))
+        part.rename(self.key_file)
+
+    def renew(self, kind: str) -> None:
+        self.keys[kind] = f"{kind}-{next(self.numbers)}"
+        self.write()
+
+    def takes(self, kind: str, header: str | None) -> bool:
+        return header == f"Bearer {self.keys[kind]}" and kind not in self.ended
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: TorchServe
+
+    def do_GET(self) -> None:
+        (kind,) = parse_qs(urlsplit(self.path).query)["type"]
+        self.server.renewals.append(kind)
+        if not self.server.takes("API", self.headers["Authorization"]):
+            self._answer(400, REFUSAL)
+            return
+        self.server.renew(kind)
+        self._answer(200, b"\n")
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.on_call()
+        taken = self.server.takes("inference", self.headers["Authorization"])
+        self._answer(*(self.server.answer if taken else (400, REFUSAL)))
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def torchserve(tmp_path: Path) -> Iterator[TorchServe]:
+    with TorchServe(tmp_path / "key_file.json") as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield server
+        server.shutdown()
+        serving.join()
+
+
+@pytest.fixture
+def keys(torchserve: TorchServe) -> Keys:
+    return Keys(torchserve.key_file, torchserve.url)
+
+
+def by_requests(keys: Keys) -> tuple[int, bytes]:
+    response = requests.post(
+        keys.management_url, data=BODY, auth=keys.auth("inference"), timeout=WAIT_S
+    )
+    return response.status_code, response.content
+
+
+def by_aiohttp(keys: Keys) -> tuple[int, bytes]:
+    async def called() -> tuple[int, bytes]:
+        middlewares = [keys.middleware("inference")]
+        async with (
+            asyncio.timeout(WAIT_S),
+            aiohttp.ClientSession() as session,
+            session.post(keys.management_url, data=BODY, middlewares=middlewares) as response,
+        ):
+            return response.status, await response.read()
+
+    return asyncio.run(called())
+
+
+@pytest.fixture(params=[by_requests, by_aiohttp])
+def call(request: pytest.FixtureRequest) -> Call:
+    chosen: Call = request.param
+    return chosen
+
+
+def test_a_key_that_is_taken_is_kept(torchserve: TorchServe, keys: Keys, call: Call) -> None:
+    assert call(keys) == (200, b"music")
+    assert (torchserve.bodies, torchserve.renewals) == ([BODY], [])
+
+
+def test_an_ended_key_is_renewed_and_the_call_repeated_whole(
+    torchserve: TorchServe, keys: Keys, call: Call
+) -> None:
+    torchserve.keys["inference"] = "not in the file"
+    assert call(keys) == (200, b"music")
+    assert (torchserve.bodies, torchserve.renewals) == ([BODY] * 2, ["inference"])
+    assert torchserve.keys["management"] == "management-0"
+    assert call(keys) == (200, b"music")
+    assert (len(torchserve.bodies), len(torchserve.renewals)) == (3, 1)
+
+
+def test_a_key_that_another_renewed_meanwhile_is_not_renewed_again(
+    torchserve: TorchServe, keys: Keys, call: Call
+) -> None:
+    others = iter([True, True])  # the first repetition comes too late as well
+
+    def renewed_by_another() -> None:
+        if next(others, False):
+            torchserve.renew("inference")
+
+    torchserve.on_call = renewed_by_another
+    assert call(keys) == (200, b"music")
+    assert (len(torchserve.bodies), torchserve.renewals) == (3, [])
+
+
+def test_those_refused_at_once_make_one_new_key(torchserve: TorchServe) -> None:
+    """Each has `Keys` of its own, as processes have."""
+    torchserve.keys["inference"] = "not in the file"
+    all_sent = threading.Barrier(AT_ONCE, timeout=WAIT_S)
+    firsts = iter(range(AT_ONCE))
+
+    def wait_for_all() -> None:
+        if next(firsts, None) is not None:
+            all_sent.wait()
+
+    torchserve.on_call = wait_for_all
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        everybody = [Keys(torchserve.key_file, torchserve.url) for _ in range(AT_ONCE)]
+        answers = list(threads.map(by_requests, everybody))
+    assert answers == [(200, b"music")] * AT_ONCE
+    assert torchserve.renewals == ["inference"]
+
+
+def test_a_key_that_is_never_taken_ends_after_some_tries(
+    torchserve: TorchServe, keys: Keys, call: Call
+) -> None:
+    torchserve.ended.add("inference")
+    assert call(keys) == (400, REFUSAL)
+    assert len(torchserve.bodies) == MAX_TRIES
+
+
+def test_where_no_key_can_be_had_the_refusal_is_the_answer(
+    torchserve: TorchServe, keys: Keys, call: Call
+) -> None:
+    torchserve.ended |= {"inference", "API"}
+    assert call(keys) == (400, REFUSAL)
+    assert (len(torchserve.bodies), len(torchserve.renewals)) == (1, 1)
+
+
+def test_without_a_file_the_refusal_is_the_answer(
+    torchserve: TorchServe, keys: Keys, call: Call
+) -> None:
+    torchserve.key_file.unlink()
+    assert keys.header("inference") == {}
+    assert call(keys) == (400, REFUSAL)
+    assert len(torchserve.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (400, b'{"code": "not_audio", "detail": "track2 is not audio"}'),
+        (400, b"[]"),
+        (400, b"no JSON"),
+        (503, REFUSAL),
+    ],
+    ids=str,
+)
+def test_other_answers_are_handed_on(
+    torchserve: TorchServe, keys: Keys, call: Call, answer: tuple[int, bytes]
+) -> None:
+    torchserve.answer = answer
+    assert call(keys) == answer
+    assert (len(torchserve.bodies), torchserve.renewals) == (1, [])
+
+
+def test_a_file_that_is_being_written_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key_file.json"
+    states = iter(['{"inference": {"ke', '{"inference": {"key": "new"}}'])
+    file.write_text("")
+    monkeypatch.setattr("time.sleep", lambda seconds: file.write_text(next(states)))
+    header = Keys(file, "http://127.0.0.1:1").header("inference")
+    assert header == {"Authorization": "Bearer new"}
