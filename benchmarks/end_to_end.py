@@ -249,7 +249,7 @@ def measure() -> EndToEnd:
         folder = Path(name)
         chosen = {"rate_limit": 0, "reuse_results": False}
         settings = settings_in(folder).model_copy(update=chosen)
-        model_versions.pack(settings, model_versions.choose_ingredients(settings))
+        model_versions.pack(settings, model_versions.choose_inputs(settings))
         tracks = make_tracks(folder)
         began = time.time()
         with running(settings, "up") as process:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.cli.main import app
 
-KEPT = 20
+CACHE_ENABLED = 20
 
 
 def watch() -> list[tuple[float, float, str]]:
@@ -30,7 +30,7 @@ def watch() -> list[tuple[float, float, str]]:
         began = time.thread_time()
         run(self)
         took = time.thread_time() - began
-        if len(longest) < KEPT:
+        if len(longest) < CACHE_ENABLED:
             heapq.heappush(longest, (took, time.time(), named(self)))
         elif took > longest[0][0]:
             heapq.heapreplace(longest, (took, time.time(), named(self)))

@@ -8,7 +8,7 @@ import torch
 
 from handlers.codec.codec import CodecKind, load_codec
 from handlers.codec.encodec_network import LATENT_DIM
-from handlers.errors import CheckpointError, MusicLabError
+from handlers.errors import CheckpointError, ModelCodeError
 from handlers.hashing import sha256
 from handlers.model.checkpoint import Checkpoint, load_checkpoint
 from handlers.pipeline import Pipeline
@@ -25,12 +25,14 @@ def load_archive(
     """The pipeline that the unpacked archive in `folder` describes, and its manifest.
 
     Raises:
-        MusicLabError: the archive holds other weights than its manifest says, or they do not fit.
+        ModelCodeError: the archive holds other weights than its manifest says, or they do not fit.
     """
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     for name, part in ((CHECKPOINT, "checkpoint"), (CODEC_WEIGHTS, "codec")):
         if sha256(folder / name) != manifest[part]["sha256"]:
-            raise MusicLabError(f"{name} in the archive is not the file of its manifest; pack anew")
+            raise ModelCodeError(
+                f"{name} in the archive is not the file of its manifest; pack anew"
+            )
     checkpoint = load_checkpoint(folder / CHECKPOINT)
     check_latent_dim(checkpoint)
     codec = load_codec(folder / CODEC_WEIGHTS, manifest["codec"]["kind"])

@@ -1,6 +1,6 @@
 """The errors the model code raises on purpose, each with a sentence a person can act on.
 
-MusicLabError
+ModelCodeError
 |-- CheckpointError     a checkpoint cannot be served
 |-- CodecError          codec weights cannot be served
 |-- DeviceError         the asked-for device is not there
@@ -8,7 +8,7 @@ MusicLabError
 """
 
 
-class MusicLabError(RuntimeError):
+class ModelCodeError(RuntimeError):
     """Base of all errors raised on purpose.
 
     A RuntimeError, because that is what TorchServe's worker reports as a failed load instead of
@@ -16,19 +16,19 @@ class MusicLabError(RuntimeError):
     """
 
 
-class CheckpointError(MusicLabError):
+class CheckpointError(ModelCodeError):
     """A SimpleTransformer checkpoint is not what the model needs."""
 
 
-class CodecError(MusicLabError):
+class CodecError(ModelCodeError):
     """EnCodec weights are missing, damaged or not the ones they claim to be."""
 
 
-class DeviceError(MusicLabError):
+class DeviceError(ModelCodeError):
     """The device that the archive was packed for is not available to this worker."""
 
 
-class InvalidRequestError(MusicLabError):
+class InvalidRequestError(ModelCodeError):
     """One request is at fault; its neighbours in the batch are not.
 
     Args:

@@ -63,7 +63,7 @@ class MusicLabHandler:
         second, which the first full batch takes longer.
 
         Raises:
-            MusicLabError: the device or the archive is not what it should be.
+            ModelCodeError: the device or the archive is not what it should be.
         """
         log_json(context.manifest["model"]["modelVersion"])
         keep_activations_in_heap()

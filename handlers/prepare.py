@@ -19,7 +19,7 @@ from handlers.archive import (
     check_pairing,
 )
 from handlers.codec import codec
-from handlers.errors import MusicLabError
+from handlers.errors import ModelCodeError
 from handlers.hashing import sha256
 from handlers.model import starter_checkpoint
 from handlers.model.checkpoint import load_checkpoint
@@ -78,7 +78,7 @@ def main() -> None:
             result = stage(
                 options.checkpoint, options.codec, options.starters, options.force, options.into
             )
-    except (MusicLabError, OSError) as error:
+    except (ModelCodeError, OSError) as error:
         print(json.dumps({"refused": str(error)}))
         sys.exit(REFUSED)
     print(json.dumps(result))

@@ -8,17 +8,17 @@ MusicLabError
 |-- ModelServerError        TorchServe cannot be started, or does not serve the model
 |-- DeploymentError         another version of the model could not be brought to serve
 |-- DatabaseInUseError      another process owns the database's file
-|-- DatabaseAwayError       the database does not answer, and may be back
-|-- FilesUnavailableError   the store of the jobs' files is away or full
+|-- DatabaseUnavailableError       the database does not answer, and may be back
+|-- StorageUnavailableError   the store of the jobs' files is away or full
 |-- ApiError                the API refused, or does not answer
 |   `-- ApiUnavailableError the API is away or busy, and may be back
 |-- JobFailedError          a job of ours failed
 |-- RequestError            a request to the API is at fault
 |-- LeaseLostError          a worker no longer holds its job
-|-- ModelRefusedError       the model finds a track at fault
-|-- VersionGoneError        the version that a job asked for is loaded nowhere
+|-- ModelRejectedInputError       the model finds a track at fault
+|-- VersionNotLoadedError        the version that a job asked for is loaded nowhere
 `-- ModelUnavailableError   the model server is away, busy or broken
-    `-- ModelAwayError      no worker took the request
+    `-- InferenceNotStartedError      no worker took the request
 """
 
 from collections.abc import Mapping
@@ -57,11 +57,11 @@ class DatabaseInUseError(MusicLabError):
     """Another process owns the database's file."""
 
 
-class DatabaseAwayError(MusicLabError):
+class DatabaseUnavailableError(MusicLabError):
     """The database does not answer, and may be back."""
 
 
-class FilesUnavailableError(MusicLabError):
+class StorageUnavailableError(MusicLabError):
     """The store of the jobs' files is away or full, and may be back."""
 
 
@@ -143,7 +143,7 @@ class LeaseLostError(MusicLabError):
     """A worker no longer holds its job: it was deleted, or another worker took it over."""
 
 
-class ModelRefusedError(MusicLabError):
+class ModelRejectedInputError(MusicLabError):
     """The model finds a track at fault, and would again.
 
     Args:
@@ -156,7 +156,7 @@ class ModelRefusedError(MusicLabError):
         self.code = code
 
 
-class VersionGoneError(MusicLabError):
+class VersionNotLoadedError(MusicLabError):
     """The version of the model that a job asked for by name is loaded nowhere."""
 
 
@@ -164,7 +164,7 @@ class ModelUnavailableError(MusicLabError):
     """The model server is away, busy or broken, and may be back."""
 
 
-class ModelAwayError(ModelUnavailableError):
+class InferenceNotStartedError(ModelUnavailableError):
     """No worker took the request, so that it does not count as an attempt."""
 
 
@@ -172,7 +172,7 @@ class FfmpegMissingError(MusicLabError):
     """There is no ffmpeg to read tracks with."""
 
 
-class MediaError(MusicLabError):
+class TrackError(MusicLabError):
     """A track cannot be used.
 
     Attributes:
@@ -182,13 +182,13 @@ class MediaError(MusicLabError):
     code: ClassVar[str]
 
 
-class NotAudioError(MediaError):
+class NotAudioError(TrackError):
     """Nothing in the track can be decoded as audio."""
 
     code = "not_audio"
 
 
-class WindowPastEndError(MediaError):
+class WindowPastEndError(TrackError):
     """The window starts where the audio has ended.
 
     Attributes:
@@ -202,7 +202,7 @@ class WindowPastEndError(MediaError):
         self.length = length
 
 
-class TooSlowError(MediaError):
+class TooSlowError(TrackError):
     """Decoding the track takes longer than is allowed."""
 
     code = "too_slow"

@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from orchestrator.api.app import create_app, create_worker_app
-from orchestrator.api.app_keys import SETTINGS, WATCH, WORKER
+from orchestrator.api.app_keys import SETTINGS, WATCHER, WORKER
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.errors import ModelServerError, SettingsError
 from orchestrator.releases.supervisor import Supervisor
-from orchestrator.serving.process import ModelServer
+from orchestrator.serving.process import TorchServe
 from orchestrator.serving.watcher import ModelStatus
 from orchestrator.settings import Settings
 
@@ -23,7 +23,7 @@ SHUTDOWN_S = 5.0
 
 
 async def serve(
-    settings: Settings, server: ModelServer, on_ready: Callable[[ModelStatus], None]
+    settings: Settings, server: TorchServe, on_ready: Callable[[ModelStatus], None]
 ) -> None:
     """Serve everything until SIGINT or SIGTERM; nothing is left running afterwards.
 
@@ -149,17 +149,17 @@ async def _say_ready(on_ready: Callable[[], None]) -> None:
 
 
 async def _keep_serving(
-    app: web.Application, server: ModelServer, on_ready: Callable[[ModelStatus], None]
+    app: web.Application, server: TorchServe, on_ready: Callable[[ModelStatus], None]
 ) -> None:
     supervisor = Supervisor(server)
     ready = False
     while True:
         await asyncio.sleep(CHECK_S)
-        status = app[WATCH].status
+        status = app[WATCHER].status
         if status.ready and not ready:
             on_ready(status)
             ready = True
-        if not ready and (fault := server.load_fault()):
+        if not ready and (fault := server.load_error()):
             raise ModelServerError(f"the model did not load: {fault}")
         if not ready and not server.is_running():
             raise ModelServerError(f"TorchServe ended; see {server.folder / 'logs'}")

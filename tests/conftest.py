@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.archives import packing as model_versions
-from orchestrator.serving.process import ModelServer
+from orchestrator.serving.process import TorchServe
 from orchestrator.settings import PROJECT, Settings
 from tests.support.model_client import ModelClient
 from tests.support.ports import free_ports
@@ -49,20 +49,20 @@ def starter_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def starter_archive(starter_settings: Settings) -> Path:
     """An archive of the present code with both starter weights."""
-    ingredients = model_versions.choose_ingredients(starter_settings)
-    return model_versions.pack(starter_settings, ingredients, version="starter")
+    inputs = model_versions.choose_inputs(starter_settings)
+    return model_versions.pack(starter_settings, inputs, version="starter")
 
 
 @pytest.fixture(scope="session")
-def model_server(starter_settings: Settings, starter_archive: Path) -> Iterator[ModelServer]:
+def model_server(starter_settings: Settings, starter_archive: Path) -> Iterator[TorchServe]:
     """A real TorchServe that serves `starter_archive`."""
-    with ModelServer(starter_settings, starter_archive) as server:
+    with TorchServe(starter_settings, starter_archive) as server:
         server.wait_ready()
         yield server
 
 
 @pytest.fixture(scope="session")
-def client(model_server: ModelServer) -> ModelClient:
+def client(model_server: TorchServe) -> ModelClient:
     return ModelClient(model_server.settings, model_server.key_file)
 
 

@@ -39,7 +39,7 @@ export interface Part {
 export type Field = "track1" | "track2";
 
 /** The API refused: `message` is its sentence. */
-export class Refusal extends Error {
+export class ApiError extends Error {
   constructor(
     message: string,
     readonly status: number,
@@ -52,7 +52,7 @@ export class Refusal extends Error {
 }
 
 /** Nothing answered. */
-export class Away extends Error {
+export class NetworkError extends Error {
   constructor() {
     super("MusicLab cannot be reached.");
   }
@@ -102,7 +102,7 @@ export async function music(jobId: string): Promise<Blob> {
   try {
     return await answer.blob();
   } catch {
-    throw new Away(); // in the middle of it
+    throw new NetworkError(); // in the middle of it
   }
 }
 
@@ -111,7 +111,7 @@ export async function remove(jobId: string): Promise<void> {
   try {
     await call(`/api/cleanup/${jobId}`, { method: "DELETE" });
   } catch (error) {
-    if (!(error instanceof Refusal && error.status === 404)) throw error;
+    if (!(error instanceof ApiError && error.status === 404)) throw error;
   }
 }
 
@@ -160,12 +160,12 @@ export function generate(
       const { status, responseText } = request;
       try {
         if (status === 202) resolve(JSON.parse(responseText).job_id);
-        else reject(refusal(status, responseText, request.getResponseHeader("Retry-After")));
+        else reject(responseError(status, responseText, request.getResponseHeader("Retry-After")));
       } catch {
-        reject(new Away()); // this is not MusicLab's answer
+        reject(new NetworkError()); // this is not MusicLab's answer
       }
     };
-    request.onerror = () => reject(new Away());
+    request.onerror = () => reject(new NetworkError());
     request.onabort = () => reject(signal.reason);
     signal.addEventListener("abort", () => {
       if (!isSent) request.abort();
@@ -179,22 +179,26 @@ async function call(path: string, options: RequestInit = {}): Promise<Response> 
   try {
     answer = await fetch(BASE + path, { ...options, headers: access() });
   } catch {
-    throw new Away();
+    throw new NetworkError();
   }
   if (answer.ok) return answer;
-  throw refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
+  throw responseError(answer.status, await answer.text(), answer.headers.get("Retry-After"));
 }
 
 function access(): Record<string, string> {
   return usedKey ? { "X-API-Key": usedKey } : ({} as Record<string, string>);
 }
 
-function refusal(status: number, text: string, retryAfter: string | null): Refusal | Away {
+function responseError(
+  status: number,
+  text: string,
+  retryAfter: string | null,
+): ApiError | NetworkError {
   try {
     const { detail, code } = JSON.parse(text);
-    if (typeof detail !== "string" || code === PROXY_ALONE) return new Away();
-    return new Refusal(detail, status, code, retryAfter === null ? null : Number(retryAfter));
+    if (typeof detail !== "string" || code === PROXY_ALONE) return new NetworkError();
+    return new ApiError(detail, status, code, retryAfter === null ? null : Number(retryAfter));
   } catch {
-    return new Away(); // a proxy that does not reach MusicLab says so in words of its own
+    return new NetworkError(); // a proxy that does not reach MusicLab says so in words of its own
   }
 }

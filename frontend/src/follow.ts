@@ -1,6 +1,6 @@
 /** Follows a job to its end: by events, or by asking where they do not come. */
 
-import { type Deleted, eventsUrl, Refusal, type Status, status } from "./api";
+import { ApiError, type Deleted, eventsUrl, type Status, status } from "./api";
 
 const POLL_MS = 2_000;
 const HIDDEN_POLL_MS = 5_000;
@@ -57,7 +57,7 @@ export function follow(
       if (mine === round) tell(told);
     } catch (error) {
       if (mine !== round) return;
-      if (error instanceof Refusal && error.status === 404) {
+      if (error instanceof ApiError && error.status === 404) {
         tell({ job_id: jobId, status: "deleted" });
       } else {
         onReach(false);

@@ -1,6 +1,6 @@
 /** The jobs of this browser: sends them, follows them, and forgets them when they are gone. */
 
-import { Away, type Deleted, generate, health, Refusal, remove, type Status } from "./api";
+import { ApiError, type Deleted, generate, health, NetworkError, remove, type Status } from "./api";
 import type { Files } from "./files";
 import { FINAL, follow } from "./follow";
 import { type Chosen, type Job, newId, type Store, type Trouble } from "./store";
@@ -194,7 +194,7 @@ export class Jobs {
       this.onChange();
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       // Tries count only while MusicLab is there: else it is no fault of the upload.
-      if (await isThere()) tries += 1;
+      if (await isReachable()) tries += 1;
     }
   }
 
@@ -292,11 +292,11 @@ function later(one: Status | null, other: Status | null): Status | null {
 
 /** Null for what may be over by itself. */
 function troubleOf(error: unknown, isLastTry: boolean): Trouble | null {
-  if (error instanceof Refusal) {
+  if (error instanceof ApiError) {
     const notBefore = Date.now() + 1000 * (error.retryAfter ?? 0);
     return { code: error.code, sentence: error.message, notBefore };
   }
-  if (!(error instanceof Away)) return unexpected(error);
+  if (!(error instanceof NetworkError)) return unexpected(error);
   if (!isLastTry) return null;
   const sentence = `The upload broke off ${TRIES} times.`;
   return { code: "broke_off", sentence, notBefore: 0 };
@@ -306,7 +306,7 @@ function unexpected(error: unknown): Trouble {
   return { code: "unexpected", sentence: `The upload failed: ${error}`, notBefore: 0 };
 }
 
-async function isThere(): Promise<boolean> {
+async function isReachable(): Promise<boolean> {
   try {
     await health();
     return true;

@@ -1,6 +1,6 @@
 /** The page: two cards to choose tracks on, the job that is looked at, and the jobs before it. */
 
-import { Refusal, useApiKey } from "./api";
+import { ApiError, useApiKey } from "./api";
 import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import { Files } from "./files";
 import { History } from "./history";
@@ -115,8 +115,8 @@ async function remove(job: Job): Promise<void> {
     tell(isDone(job) ? "Deleted." : "Cancelled.");
     goOn();
   } catch (error) {
-    if (error instanceof Refusal && error.status === 401) askForKey();
-    panel.complain(error, () => remove(job));
+    if (error instanceof ApiError && error.status === 401) askForKey();
+    panel.showError(error, () => remove(job));
   }
 }
 

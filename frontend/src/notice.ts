@@ -10,14 +10,14 @@ const AWAY_LOOK_MS = 2_000; // it is told soon that jobs go on
 /** Keep saying it. */
 export async function keepNoticing(): Promise<void> {
   const notice = find(document, "#notice");
-  for (let isAway = false; ; ) {
+  for (let isOffline = false; ; ) {
     if (!document.hidden) {
       const { said, away } = await look();
       if (said && said !== notice.textContent) tell(said);
       sayOrHide(notice, said);
-      isAway = away;
+      isOffline = away;
     }
-    await new Promise((resolve) => setTimeout(resolve, isAway ? AWAY_LOOK_MS : LOOK_MS));
+    await new Promise((resolve) => setTimeout(resolve, isOffline ? AWAY_LOOK_MS : LOOK_MS));
   }
 }
 

@@ -83,7 +83,7 @@ export class Panel {
   }
 
   /** Show why something could not be done, and offer to do it anew. */
-  complain(error: unknown, repeat: () => void): void {
+  showError(error: unknown, repeat: () => void): void {
     this.fault = { error, repeat };
     this.renderAgain();
   }
@@ -177,7 +177,7 @@ export class Panel {
     result.load(jobId).catch((error) => {
       if (this.result !== result) return;
       this.dropResult();
-      this.complain(error, () => this.renderAgain());
+      this.showError(error, () => this.renderAgain());
     });
   }
 }

@@ -1,6 +1,6 @@
 /** A card on which a track is chosen, looked at and listened to. */
 
-import { Away, checkContent, checkName, type Field, Refusal } from "./api";
+import { ApiError, checkContent, checkName, type Field, NetworkError } from "./api";
 import { cut, LONGEST_DRAWN_S } from "./audio";
 import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
 import type { Files } from "./files";
@@ -71,7 +71,7 @@ export class TrackCard {
   async choose(file: File): Promise<void> {
     const turn = this.begin(`Looking at ${file.name}…`);
     try {
-      await checkName(this.field, file).catch(unlessAway);
+      await checkName(this.field, file).catch(unlessNetworkError);
       const fileId = this.files.add(file);
       if (turn === this.turn) this.lookedAt = fileId;
       const sound = await this.files.sound(fileId);
@@ -177,7 +177,7 @@ export class TrackCard {
   private refuse(error: unknown, file: File): void {
     this.settle();
     const { sentence, advice } = inWords(error);
-    if (error instanceof Refusal && error.status === 401) {
+    if (error instanceof ApiError && error.status === 401) {
       this.keyless = file;
       this.onKeyNeeded();
     }
@@ -247,6 +247,6 @@ export class TrackCard {
 }
 
 /** While MusicLab is away a file can be chosen all the same; it is judged when it is sent. */
-function unlessAway(error: unknown): void {
-  if (!(error instanceof Away)) throw error;
+function unlessNetworkError(error: unknown): void {
+  if (!(error instanceof NetworkError)) throw error;
 }

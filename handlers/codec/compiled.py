@@ -6,7 +6,7 @@ from pathlib import Path
 from numba.core.caching import UserProvidedCacheLocator
 
 
-class ByContent(UserProvidedCacheLocator):
+class ContentHashCacheLocator(UserProvidedCacheLocator):
     """In a folder of NUMBA_CACHE_DIR that is named after the content of the source.
 
     Numba would name it after its path, but TorchServe unpacks the code of each start elsewhere.

@@ -31,8 +31,8 @@ C2, C3, C4, C5, C6, C7 = (np.float32(1 / f) for f in (2, 6, 24, 120, 720, 5040))
 EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
 ZERO, ONE = np.float32(0), np.float32(1)
 
-KEPT = bool(config.CACHE_DIR)  # type: ignore[attr-defined]
-config.CACHE_LOCATOR_CLASSES = "handlers.codec.compiled.ByContent"  # type: ignore[attr-defined]
+CACHE_ENABLED = bool(config.CACHE_DIR)  # type: ignore[attr-defined]
+config.CACHE_LOCATOR_CLASSES = "handlers.codec.compiled.ContentHashCacheLocator"  # type: ignore[attr-defined]
 
 
 def elu(x: Tensor, plus: Tensor | None, left: int, padding: Padding) -> Tensor:
@@ -104,7 +104,7 @@ def _to_bfloat16(x: np.float32) -> np.uint16:
 def _kernel(bfloat16: bool) -> Any:
     """The kernel for the bits of bfloat16, or for float32."""
 
-    @njit(cache=KEPT, parallel=True, fastmath={"contract", "nsz"}, error_model="numpy")
+    @njit(cache=CACHE_ENABLED, parallel=True, fastmath={"contract", "nsz"}, error_model="numpy")
     def elu_rows(x: NDArray[Any], plus: NDArray[Any] | None, out: NDArray[Any]) -> None:
         rows, columns = x.shape
         chunks = (columns + CHUNK - 1) // CHUNK

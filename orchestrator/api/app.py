@@ -15,14 +15,14 @@ from aiohttp.typedefs import Handler, Middleware
 from orchestrator.api.app_keys import (
     ADMISSION,
     DATABASE,
-    FEED,
-    FILES,
+    EVENT_FEED,
+    JOB_TABLE,
     LEASES,
     METRICS,
     SCRATCH,
     SETTINGS,
-    TABLE,
-    WATCH,
+    STORAGE,
+    WATCHER,
     WORKER,
 )
 from orchestrator.api.middleware.access_log import log_requests
@@ -30,21 +30,21 @@ from orchestrator.api.middleware.content_encoding import refuse_content_encoding
 from orchestrator.api.middleware.http_metrics import count_requests
 from orchestrator.api.routes import check, frontend, generate, health, jobs, models, root
 from orchestrator.database.engine import Database
-from orchestrator.errors import DatabaseAwayError, FilesUnavailableError, RequestError
+from orchestrator.errors import DatabaseUnavailableError, RequestError, StorageUnavailableError
 from orchestrator.jobs.admission import Admission, Limits
-from orchestrator.jobs.cleanup import Sweep
-from orchestrator.jobs.eta import Estimates
-from orchestrator.jobs.event_feed import Feed
+from orchestrator.jobs.cleanup import Cleanup
+from orchestrator.jobs.eta import EtaEstimator
+from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import Metrics
-from orchestrator.serving.tokens import Keys
-from orchestrator.serving.watcher import InferenceClient, ModelWatch
+from orchestrator.serving.tokens import Tokens
+from orchestrator.serving.watcher import InferenceClient, ModelWatcher
 from orchestrator.settings import Settings
-from orchestrator.storage.base import open_files
-from orchestrator.storage.scratch import own_folder
+from orchestrator.storage.base import open_storage
+from orchestrator.storage.scratch import exclusive_folder
 from orchestrator.worker.attempt import Dependencies
-from orchestrator.worker.fleet import Fleet, FleetWatch, Report
+from orchestrator.worker.fleet import Fleet, FleetWatcher, Heartbeat
 from orchestrator.worker.worker import Worker
 
 CORS_METHODS = "GET, POST, DELETE"
@@ -88,28 +88,28 @@ def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> 
 async def _with_files(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     # Two processes of one host must not meet in it: one may have taken a job over from the other.
-    with own_folder(settings.scratch_dir) as scratch:
+    with exclusive_folder(settings.scratch_dir) as scratch:
         app[SCRATCH] = scratch
-        app[FILES] = open_files(settings.files_url, settings.cache.resolve(), scratch)
+        app[STORAGE] = open_storage(settings.files_url, settings.cache.resolve(), scratch)
         yield
 
 
 async def _with_tables(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     app[DATABASE] = database = Database(settings.database_url, settings.database_file)
-    app[TABLE] = JobTable(database)
+    app[JOB_TABLE] = JobTable(database)
     app[LEASES] = Leases(database)
     limits = Limits(settings.rate_limit, settings.max_queued, settings.max_stored_bytes)
     app[ADMISSION] = Admission(database, app[LEASES].owner, limits)
     await database.open()
     try:
         try:
-            await app[FILES].claim(database.id)
-        except FilesUnavailableError as error:
+            await app[STORAGE].claim(database.id)
+        except StorageUnavailableError as error:
             # They may be back. Until then the sweep, which claims them first, deletes nothing.
             log.error("the store of the files is away", reason=str(error))
         await app[LEASES].resume()
-        async with _running(app[LEASES].keep_renewing()):
+        async with _running(app[LEASES].run_renewals()):
             yield
     finally:
         await database.close()
@@ -118,23 +118,23 @@ async def _with_tables(app: web.Application) -> AsyncIterator[None]:
 async def _with_worker(app: web.Application) -> AsyncIterator[None]:
     settings, database = app[SETTINGS], app[DATABASE]
     async with aiohttp.ClientSession() as session:
-        keys = Keys(settings.key_file, settings.management_url)
-        watch = ModelWatch(session, settings, keys)
-        app[WATCH] = watch
-        sweep = Sweep(database, app[FILES], settings.keep_hours * 3600)
+        tokens = Tokens(settings.key_file, settings.management_url)
+        watch = ModelWatcher(session, settings, tokens)
+        app[WATCHER] = watch
+        sweep = Cleanup(database, app[STORAGE], settings.keep_hours * 3600)
         needs = Dependencies(
             leases=app[LEASES],
-            files=app[FILES],
-            inference=InferenceClient(session, settings.inference_url, keys, watch),
+            files=app[STORAGE],
+            inference=InferenceClient(session, settings.inference_url, tokens, watch),
             watch=watch,
             fleet=Fleet(database),
             metrics=app[METRICS],
         )
-        worker = Worker(app[TABLE], sweep, needs)
+        worker = Worker(app[JOB_TABLE], sweep, needs)
         app[WORKER] = worker
         parts = [watch.run(), sweep.run()]
         if database.is_shared:
-            parts.append(Report(database, app[LEASES].owner, watch).run())
+            parts.append(Heartbeat(database, app[LEASES].owner, watch).run())
         async with _running(*parts):
             working = asyncio.create_task(worker.run())
             yield
@@ -143,23 +143,23 @@ async def _with_worker(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _with_fleet(app: web.Application) -> AsyncIterator[None]:
-    watch = FleetWatch(app[DATABASE])
-    app[WATCH] = watch
+    watch = FleetWatcher(app[DATABASE])
+    app[WATCHER] = watch
     async with _running(watch.run()):
         yield
 
 
 async def _with_feed(app: web.Application) -> AsyncIterator[None]:
     kept_s = app[SETTINGS].keep_hours * 3600
-    estimates = Estimates(app[DATABASE], lambda: app[WATCH].status.ready)
-    app[FEED] = Feed(app[DATABASE], estimates, kept_s)
-    async with _running(app[FEED].run()):
+    estimates = EtaEstimator(app[DATABASE], lambda: app[WATCHER].status.ready)
+    app[EVENT_FEED] = EventFeed(app[DATABASE], estimates, kept_s)
+    async with _running(app[EVENT_FEED].run()):
         yield
 
 
 async def _close_feed(app: web.Application) -> None:
     """End all event streams, which would keep the process from ending."""
-    app[FEED].close()
+    app[EVENT_FEED].close()
 
 
 @asynccontextmanager
@@ -181,12 +181,12 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         return await handler(request)
     except RequestError as error:
         return _error(request, error.status, error.code, str(error), error.headers)
-    except DatabaseAwayError as error:
+    except DatabaseUnavailableError as error:
         # The reason names hosts and ports, which are nobody's business out there.
         log.error("the database is away", reason=str(error))
         sentence = "The database of the jobs does not answer; try again"
         return _error(request, 503, "database_unavailable", sentence, AGAIN)
-    except FilesUnavailableError as error:
+    except StorageUnavailableError as error:
         log.error("the store of the files is away", reason=str(error))
         sentence = "The store of the jobs' files does not answer; try again"
         return _error(request, 503, "files_unavailable", sentence, AGAIN)

@@ -7,13 +7,13 @@ from aiohttp import web
 
 from orchestrator.database.engine import Database
 from orchestrator.jobs.admission import Admission
-from orchestrator.jobs.event_feed import Feed
+from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import Metrics
 from orchestrator.serving.watcher import ModelStatus
 from orchestrator.settings import Settings
-from orchestrator.storage.base import Files
+from orchestrator.storage.base import JobStorage
 from orchestrator.worker.worker import Worker
 
 
@@ -26,13 +26,13 @@ class Watch(Protocol):
 SETTINGS = web.AppKey("settings", Settings)
 METRICS = web.AppKey("metrics", Metrics)
 DATABASE = web.AppKey("database", Database)
-TABLE = web.AppKey("table", JobTable)
+JOB_TABLE = web.AppKey("table", JobTable)
 LEASES = web.AppKey("leases", Leases)
 ADMISSION = web.AppKey("admission", Admission)
-FEED = web.AppKey("feed", Feed)
-FILES = web.AppKey("files", Files)
+EVENT_FEED = web.AppKey("feed", EventFeed)
+STORAGE = web.AppKey("files", JobStorage)
 # A folder of this process alone, which is emptied before the next one has it.
 SCRATCH = web.AppKey("scratch", Path)
-WATCH = web.AppKey("watch", Watch)
+WATCHER = web.AppKey("watch", Watch)
 # Only where the same process runs jobs.
 WORKER = web.AppKey("worker", Worker)

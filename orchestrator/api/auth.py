@@ -36,7 +36,7 @@ def _is_in(address: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Ne
     return any(parsed in network for network in networks)
 
 
-def needs_key(handler: Handler) -> Handler:
+def require_api_key(handler: Handler) -> Handler:
     """Let a request in only with one of the API keys, when there are any."""
 
     async def checked(request: web.Request) -> web.StreamResponse:

@@ -12,11 +12,11 @@ from prometheus_client.registry import Collector
 
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs
-from orchestrator.errors import DatabaseAwayError, FilesUnavailableError
+from orchestrator.errors import DatabaseUnavailableError, StorageUnavailableError
 from orchestrator.jobs.table import READ_PATIENCE_S
 from orchestrator.serving.watcher import ModelStatus
 from orchestrator.settings import Settings
-from orchestrator.storage.base import Disk, Files
+from orchestrator.storage.base import DiskUsage, JobStorage
 
 STATES = ("receiving", "queued", "running", "completed", "failed")
 
@@ -46,7 +46,7 @@ class Gauges(Collector):
     settings: Settings
     model: ModelStatus
     counts: JobCounts | None
-    disk: Disk | None
+    disk: DiskUsage | None
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge(
@@ -113,13 +113,15 @@ class Gauges(Collector):
         yield info
 
 
-async def look(database: Database, files: Files, model: ModelStatus, settings: Settings) -> Gauges:
+async def collect_gauges(
+    database: Database, files: JobStorage, model: ModelStatus, settings: Settings
+) -> Gauges:
     """The gauges, as they are now."""
     counts: JobCounts | None = None
-    disk: Disk | None = None
-    with suppress(DatabaseAwayError):
+    disk: DiskUsage | None = None
+    with suppress(DatabaseUnavailableError):
         counts = await database.read(_count, READ_PATIENCE_S)
-    with suppress(FilesUnavailableError):
+    with suppress(StorageUnavailableError):
         disk = await files.disk()
     return Gauges(settings, model, counts, disk)
 

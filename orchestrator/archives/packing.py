@@ -56,7 +56,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class ArchiveInputs:
     """What goes into an archive beside the code.
 
     Attributes:
@@ -92,13 +92,13 @@ class Ingredients:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def choose_ingredients(
+def choose_inputs(
     settings: Settings,
     checkpoint: Path | None = None,
     codec: CodecKind | None = None,
     device: Device | None = None,
     precision: Precision = "auto",
-) -> Ingredients:
+) -> ArchiveInputs:
     """Fill in what was not given: one's own weights from checkpoints/, else the starter ones.
 
     Raises:
@@ -116,7 +116,7 @@ def choose_ingredients(
             "`musiclab codec fetch`, or pack with --codec starter"
         )
     use_official = codec == "official" or (codec is None and official.exists())
-    return Ingredients(checkpoint, official if use_official else None, device, precision)
+    return ArchiveInputs(checkpoint, official if use_official else None, device, precision)
 
 
 def fetch_codec(settings: Settings) -> Path:
@@ -131,7 +131,7 @@ def fetch_codec(settings: Settings) -> Path:
 
 def pack(
     settings: Settings,
-    ingredients: Ingredients,
+    inputs: ArchiveInputs,
     version: str | None = None,
     force: bool = False,
 ) -> Path:
@@ -139,7 +139,7 @@ def pack(
 
     Args:
         settings: where the model store is.
-        ingredients: what to pack beside the code.
+        inputs: what to pack beside the code.
         version: a name not yet in the store; by default the time and a random part.
         force: allow a trained checkpoint with the starter codec.
 
@@ -154,21 +154,21 @@ def pack(
             f"--version is {version!r}; it has to be 1 to 64 letters, digits, '.', '_' or '-', "
             "the first a letter or digit"
         )
-    archive = archive_of(settings.model_store.resolve(), version)
+    archive = archive_path(settings.model_store.resolve(), version)
     if archive.exists():
         raise PackError(f"version {version} is already at {archive}; choose another --version")
     archive.parent.mkdir(parents=True, exist_ok=True)
-    fingerprint = ingredients.fingerprint()
+    fingerprint = inputs.fingerprint()
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=archive.parent) as scratch:
         content = Path(scratch, "content")
         starters = _starter_folder(settings.checkpoints.resolve(), Path(scratch))
-        facts = _stage(content, ingredients, starters, force)
+        facts = _stage(content, inputs, starters, force)
         manifest = {
             "model": MODEL_NAME,
             "version": version,
             "created_at": created.isoformat(),
-            "device": ingredients.device or "gpu if there is one, else cpu",
-            "precision": ingredients.precision,
+            "device": inputs.device or "gpu if there is one, else cpu",
+            "precision": inputs.precision,
             "fingerprint": fingerprint,
             **facts,
         }
@@ -181,12 +181,12 @@ def pack(
     return archive
 
 
-def archive_of(store: Path, version: str) -> Path:
+def archive_path(store: Path, version: str) -> Path:
     """Where a version's archive is, or would be."""
     return store / f"{MODEL_NAME}-{version}.mar"
 
 
-def stored_archives(store: Path) -> list[Path]:
+def list_archives(store: Path) -> list[Path]:
     """All archives of a model store, the newest first."""
     archives = store.glob(f"{MODEL_NAME}-*.mar")
     return sorted(archives, key=lambda file: file.stat().st_mtime, reverse=True)
@@ -215,7 +215,7 @@ def read_manifest(archive: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_archive(archive: Path) -> dict[str, Any]:
+def verify_archive(archive: Path) -> dict[str, Any]:
     """The manifest of an archive that TorchServe can read to its last byte.
 
     Raises:
@@ -248,8 +248,8 @@ def store(settings: Settings, archive: Path) -> Path:
     Raises:
         ArchiveError: TorchServe could not read it, or its version is another one in the store.
     """
-    manifest = check_archive(archive)
-    stored = archive_of(settings.model_store.resolve(), manifest["version"])
+    manifest = verify_archive(archive)
+    stored = archive_path(settings.model_store.resolve(), manifest["version"])
     if not stored.exists():
         stored.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".copying-", dir=stored.parent) as scratch:
@@ -262,10 +262,10 @@ def store(settings: Settings, archive: Path) -> Path:
     return stored
 
 
-def find_packed(settings: Settings, ingredients: Ingredients) -> Path | None:
+def find_packed(settings: Settings, inputs: ArchiveInputs) -> Path | None:
     """The newest archive in the store that was built of just these ingredients and this code."""
-    wanted = ingredients.fingerprint()
-    for archive in stored_archives(settings.model_store.resolve()):
+    wanted = inputs.fingerprint()
+    for archive in list_archives(settings.model_store.resolve()):
         try:
             if read_manifest(archive).get("fingerprint") == wanted:
                 return archive
@@ -289,19 +289,19 @@ def _starter_folder(checkpoints: Path, scratch: Path) -> Path:
     return beside if os.access(beside, os.W_OK) else scratch / STARTER_FOLDER
 
 
-def _stage(content: Path, ingredients: Ingredients, starters: Path, force: bool) -> dict[str, Any]:
+def _stage(content: Path, inputs: ArchiveInputs, starters: Path, force: bool) -> dict[str, Any]:
     """Lay out the archive's content, and let its own code check and describe the weights."""
     code = content / HANDLERS.name
     for file in _code_files():
         if file.name != HANDLER_FILE:  # which goes to the archive's root
             (code / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(HANDLERS / file, code / file)
-    (content / MODEL_CONFIG).write_text(ingredients.config)
+    (content / MODEL_CONFIG).write_text(inputs.config)
     options = [f"--starters={starters}", f"--into={content}"]
-    if ingredients.checkpoint is not None:
-        options.append(f"--checkpoint={ingredients.checkpoint.resolve()}")
-    if ingredients.codec is not None:
-        options.append(f"--codec={ingredients.codec.resolve()}")
+    if inputs.checkpoint is not None:
+        options.append(f"--checkpoint={inputs.checkpoint.resolve()}")
+    if inputs.codec is not None:
+        options.append(f"--codec={inputs.codec.resolve()}")
     if force:
         options.append("--force")
     return _run_model_code(content, PackError, "stage", *options)

@@ -28,9 +28,9 @@ from orchestrator.audio.window import Window
 from orchestrator.errors import (
     ConversionError,
     FfmpegMissingError,
-    MediaError,
     NotAudioError,
     TooSlowError,
+    TrackError,
     WindowPastEndError,
 )
 
@@ -172,7 +172,7 @@ async def length(source: Path) -> float | None:
     try:
         async with asyncio.timeout(COUNTED_WITHIN_S):
             return (await _decode(PROBING, source, [], [], wanted=0)).samples / RATE
-    except (TimeoutError, MediaError, ConversionError):
+    except (TimeoutError, TrackError, ConversionError):
         return None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator.audio import ffmpeg
-from orchestrator.errors import ConversionError, MediaError, RequestError
+from orchestrator.errors import ConversionError, RequestError, TrackError
 
 TRACK_FIELDS = {"track1": 1, "track2": 2}
 EXTENSIONS = (".mp3", ".m4a", ".wav", ".flac", ".ogg")
@@ -50,7 +50,7 @@ async def check_audio(tracks: Mapping[str, Path]) -> None:
     """
     try:
         sound = await asyncio.gather(*map(ffmpeg.has_audio, tracks.values()))
-    except MediaError as error:
+    except TrackError as error:
         raise RequestError(error.code, str(error)) from error
     except ConversionError as error:
         log.error("tracks cannot be looked at", reason=str(error))

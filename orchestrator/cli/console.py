@@ -19,7 +19,7 @@ def print_error(sentence: str) -> None:
 
 
 @contextmanager
-def sentences(tell: Callable[[str], object] = print_error) -> Iterator[None]:
+def exit_on_error(tell: Callable[[str], object] = print_error) -> Iterator[None]:
     """Errors raised on purpose end the command with their sentence and exit status 1."""
     try:
         yield

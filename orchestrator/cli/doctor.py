@@ -20,7 +20,7 @@ from orchestrator.database.engine import Database
 from orchestrator.errors import MusicLabError
 from orchestrator.serving.java import find_java
 from orchestrator.settings import PROJECT, Settings
-from orchestrator.storage.base import open_files
+from orchestrator.storage.base import open_storage
 
 FREE_GB = 2
 ASKED_FOR_S = 3.0
@@ -42,7 +42,7 @@ class Finding:
     text: str
 
 
-def examine(settings: Settings) -> list[Finding]:
+def diagnose(settings: Settings) -> list[Finding]:
     """Look at everything that MusicLab needs."""
     return [
         Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}"),
@@ -128,7 +128,7 @@ def _nothing(connection: sa.Connection) -> None:
 def _files(settings: Settings) -> Finding:
     where = settings.files_url or str(settings.cache.resolve())
     try:
-        files = open_files(settings.files_url, settings.cache.resolve(), settings.scratch_dir)
+        files = open_storage(settings.files_url, settings.cache.resolve(), settings.scratch_dir)
         asyncio.run(files.job_ids())
     except MusicLabError as error:
         return Finding("missing", "files", str(error))

@@ -19,15 +19,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from orchestrator.archives import packing as model_versions
 from orchestrator.archives.packing import MODEL_NAME
 from orchestrator.cli import model as cli_model
-from orchestrator.cli.console import err, out, print_error, print_rows, sentences
-from orchestrator.cli.doctor import examine
+from orchestrator.cli.console import err, exit_on_error, out, print_error, print_rows
+from orchestrator.cli.doctor import diagnose
 from orchestrator.client.client import MusicLabClient, Status
 from orchestrator.errors import ApiError, ModelServerError, MusicLabError
 from orchestrator.observability.logs import configure_logging, logs_json
-from orchestrator.releases.desired_state import WantedVersions
+from orchestrator.releases.desired_state import DesiredStateFile
 from orchestrator.releases.supervisor import Supervisor
 from orchestrator.serve import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
-from orchestrator.serving.process import ModelServer
+from orchestrator.serving.process import TorchServe
 from orchestrator.serving.watcher import ModelStatus
 from orchestrator.settings import Settings, load_settings
 
@@ -44,17 +44,17 @@ log = structlog.get_logger()
 @contextmanager
 def serving() -> Iterator[Settings]:
     """The settings of a command that serves, and its log, in which its last sentence is too."""
-    with sentences():
+    with exit_on_error():
         settings = load_settings()
         configure_logging(settings)
-    with sentences(log.critical if logs_json(settings) else print_error):
+    with exit_on_error(log.critical if logs_json(settings) else print_error):
         yield settings
 
 
 @codec.command("fetch")
 def codec_fetch() -> None:
     """Download EnCodec's official weights into checkpoints/, and verify them."""
-    with sentences():
+    with exit_on_error():
         typer.echo(model_versions.fetch_codec(load_settings()))
 
 
@@ -62,7 +62,7 @@ def codec_fetch() -> None:
 def up() -> None:
     """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
     with serving() as settings:
-        server = ModelServer(settings, *_archives_to_serve(settings))
+        server = TorchServe(settings, *_archives_to_serve(settings))
         address = f"http://localhost:{settings.api_port}"
 
         def announce(status: ModelStatus) -> None:
@@ -142,7 +142,7 @@ def generate(
     ] = None,
 ) -> None:
     """Make music of two files with a running MusicLab. Ctrl-C cancels it."""
-    with sentences():
+    with exit_on_error():
         if not output.parent.is_dir():
             raise MusicLabError(f"--output is {output}, but there is no folder {output.parent}")
         address = url or f"http://localhost:{load_settings().api_port}"
@@ -183,8 +183,8 @@ def _wait(client: MusicLabClient, job_id: str) -> None:
 @app.command("doctor")
 def doctor() -> None:
     """Show what MusicLab finds on this machine, what is missing, and what to do about it."""
-    with sentences():
-        findings = examine(load_settings())
+    with exit_on_error():
+        findings = diagnose(load_settings())
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         mark = {"ok": "[green]ok[/green]     ", "note": "[yellow]note[/yellow]   "}.get(
@@ -216,11 +216,11 @@ def serve_model(
             else [model_versions.store(settings, archive)]
         )
         try:
-            with ModelServer(settings, *archives) as server:
+            with TorchServe(settings, *archives) as server:
                 out.print("starting TorchServe and loading the model ...")
                 server.wait_ready()
                 if archive is not None:
-                    WantedVersions(settings).choose(server.manifest["version"])
+                    DesiredStateFile(settings).choose(server.manifest["version"])
                 _print_addresses(server)
                 supervisor = Supervisor(server)
                 for check in itertools.count():
@@ -235,13 +235,13 @@ def serve_model(
 
 def _archives_to_serve(settings: Settings) -> list[Path]:
     """Those of the versions that were deployed, the default's first; else the current one."""
-    versions = WantedVersions(settings)
-    ingredients = model_versions.choose_ingredients(settings)
+    versions = DesiredStateFile(settings)
+    inputs = model_versions.choose_inputs(settings)
     wanted = versions.read()
     archives = versions.archives(wanted)
     if archives:
         packed_of = model_versions.read_manifest(archives[0]).get("fingerprint")
-        if packed_of != ingredients.fingerprint():
+        if packed_of != inputs.fingerprint():
             out.print(
                 f"[yellow]{archives[0].name} was deployed and serves. The code or checkpoints/ "
                 "are others by now; `musiclab model deploy` lets them serve.[/yellow]"
@@ -252,10 +252,10 @@ def _archives_to_serve(settings: Settings) -> list[Path]:
             f"[yellow]Version {wanted.default} was deployed, but its archive is no longer in "
             f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
         )
-    return [cli_model.current_archive(settings, ingredients)]
+    return [cli_model.current_archive(settings, inputs)]
 
 
-def _print_addresses(server: ModelServer) -> None:
+def _print_addresses(server: TorchServe) -> None:
     settings, manifest = server.settings, server.manifest
     rows = {
         "version": manifest["version"],
@@ -270,7 +270,7 @@ def _print_addresses(server: ModelServer) -> None:
     out.print("Ready. Ctrl-C stops it.")
 
 
-def _warn_of_placeholders(server: ModelServer) -> None:
+def _warn_of_placeholders(server: TorchServe) -> None:
     """Say it when starter weights serve."""
     starters = [
         name

@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.archives import packing as model_versions
-from orchestrator.archives.packing import CodecKind, Device, Ingredients, Precision
-from orchestrator.cli.console import out, print_rows, sentences
+from orchestrator.archives.packing import ArchiveInputs, CodecKind, Device, Precision
+from orchestrator.cli.console import exit_on_error, out, print_rows
 from orchestrator.errors import MusicLabError
 from orchestrator.releases import listing as model_list
-from orchestrator.releases.deployer import Deployment
+from orchestrator.releases.deployer import Deployer
 from orchestrator.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Build model archives, and change which one serves.")
@@ -46,12 +46,10 @@ def pack(
     ] = False,
 ) -> None:
     """Build model_store/musiclab-<version>.mar, and print where it is."""
-    with sentences():
+    with exit_on_error():
         settings = load_settings()
-        ingredients = model_versions.choose_ingredients(
-            settings, checkpoint, codec_kind, device, precision
-        )
-        typer.echo(model_versions.pack(settings, ingredients, version, force))
+        inputs = model_versions.choose_inputs(settings, checkpoint, codec_kind, device, precision)
+        typer.echo(model_versions.pack(settings, inputs, version, force))
 
 
 @app.command("inspect")
@@ -61,10 +59,10 @@ def inspect(
     ],
 ) -> None:
     """Show what is in an archive."""
-    with sentences():
+    with exit_on_error():
         path = Path(archive)
         if path.suffix != ".mar":
-            path = model_versions.archive_of(load_settings().model_store, archive)
+            path = model_versions.archive_path(load_settings().model_store, archive)
         manifest = model_versions.read_manifest(path)
     print_rows(_rows(manifest))
 
@@ -72,7 +70,7 @@ def inspect(
 @app.command("list")
 def list_versions() -> None:
     """Show the versions in the model store, and which of them serve."""
-    with sentences():
+    with exit_on_error():
         settings = load_settings()
         listing = model_list.list_versions(settings)
     table = Table(box=None, pad_edge=False)
@@ -105,11 +103,11 @@ def deploy(
 
     If anything goes wrong, what served before serves on.
     """
-    with sentences():
+    with exit_on_error():
         settings = load_settings()
         if version is None:
-            ingredients = model_versions.choose_ingredients(settings, checkpoint)
-            archive = current_archive(settings, ingredients)
+            inputs = model_versions.choose_inputs(settings, checkpoint)
+            archive = current_archive(settings, inputs)
             version = model_versions.read_manifest(archive)["version"]
         elif checkpoint is not None:
             raise MusicLabError("name either a version or a --checkpoint to pack, not both")
@@ -119,7 +117,7 @@ def deploy(
 @app.command("rollback")
 def rollback() -> None:
     """Let the version serve again that served before the present one."""
-    with sentences():
+    with exit_on_error():
         _deployment().rollback()
 
 
@@ -129,11 +127,11 @@ def remove(
     keep_archive: Annotated[bool, typer.Option("--keep-archive", help="Unload it only.")] = False,
 ) -> None:
     """Unload a version that nobody waits for any more, and delete its archive."""
-    with sentences():
+    with exit_on_error():
         _deployment().remove(version, keep_archive)
 
 
-def _deployment() -> Deployment:
+def _deployment() -> Deployer:
     """One that takes back what it has begun when it is interrupted, by whatever signal."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -144,7 +142,7 @@ def _deployment() -> Deployment:
 
     for each in signals:
         signal.signal(each, interrupt)
-    return Deployment(load_settings(), _telling_time())
+    return Deployer(load_settings(), _telling_time())
 
 
 def _telling_time() -> Callable[[str], None]:
@@ -153,12 +151,12 @@ def _telling_time() -> Callable[[str], None]:
     return lambda text: typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
 
-def current_archive(settings: Settings, ingredients: Ingredients) -> Path:
+def current_archive(settings: Settings, inputs: ArchiveInputs) -> Path:
     """The archive of the present code and these ingredients, packed if the store has none."""
-    archive = model_versions.find_packed(settings, ingredients)
+    archive = model_versions.find_packed(settings, inputs)
     if archive is None:
         out.print("packing an archive of checkpoints/ and the present code ...")
-        archive = model_versions.pack(settings, ingredients)
+        archive = model_versions.pack(settings, inputs)
     return archive
 
 

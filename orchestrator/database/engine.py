@@ -18,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator.database.schema import LAYOUT, identity, layout, metadata
-from orchestrator.errors import DatabaseAwayError, DatabaseInUseError, SettingsError
+from orchestrator.errors import DatabaseInUseError, DatabaseUnavailableError, SettingsError
 
 # Long enough to ride out a restart of PostgreSQL for those who have nobody waiting for them.
 PATIENCE_S = 60.0
@@ -83,7 +83,7 @@ class Database:
         """What `work` returns, given a connection.
 
         Raises:
-            DatabaseAwayError: the database was away, and not back within `patience_s` seconds.
+            DatabaseUnavailableError: it did not answer within `patience_s` seconds.
         """
         return await _with_patience(lambda: self._engine.read(work), patience_s)
 
@@ -238,6 +238,6 @@ async def _with_patience(once: Callable[[], Coroutine[Any, Any, T]], patience_s:
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
             if time.monotonic() + wait > deadline:
                 reason = str(getattr(error, "orig", error)).partition("\n")[0]
-                raise DatabaseAwayError(f"the database does not answer: {reason}") from error
+                raise DatabaseUnavailableError(f"the database does not answer: {reason}") from error
         await asyncio.sleep(wait)
         wait = min(longest, 2 * wait)

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import RequestError
-from orchestrator.jobs.table import LEASE_S, READ_PATIENCE_S, REMEMBERED_S, remove_rows
-from orchestrator.storage.base import Files
+from orchestrator.jobs.table import LEASE_S, READ_PATIENCE_S, REMEMBERED_S, delete_jobs
+from orchestrator.storage.base import JobStorage
 
 RATE_WINDOW_S = 60.0
 QUEUE_RETRY_S = 10
@@ -43,7 +43,7 @@ class Submission:
 
 
 class Admission:
-    """Counts and remembers submissions. Every method may raise DatabaseAwayError."""
+    """Counts and remembers submissions. Every method may raise DatabaseUnavailableError."""
 
     def __init__(self, database: Database, owner: str, limits: Limits) -> None:
         self._database = database
@@ -144,7 +144,7 @@ class Admission:
 
         def work(connection: sa.Connection) -> bool:
             found = connection.execute(refused.with_for_update()).scalars().all()
-            return bool(remove_rows(connection, list(found)))
+            return bool(delete_jobs(connection, list(found)))
 
         return await self._database.write(work, READ_PATIENCE_S)
 
@@ -192,12 +192,12 @@ class Admission:
             )
 
 
-async def check_disk(files: Files, needed_percent: float) -> None:
+async def check_free_space(files: JobStorage, needed_percent: float) -> None:
     """Keep uploads from filling the disk.
 
     Raises:
         RequestError: `storage_full`.
-        FilesUnavailableError: it cannot be asked.
+        StorageUnavailableError: it cannot be asked.
     """
     disk = await files.disk()
     free = 100 * disk.free / disk.size

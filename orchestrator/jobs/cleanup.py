@@ -16,8 +16,8 @@ import structlog
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import MusicLabError
-from orchestrator.jobs.table import FINAL, LEASE_S, remove_rows
-from orchestrator.storage.base import GENERATED, Files, part_name
+from orchestrator.jobs.table import FINAL, LEASE_S, delete_jobs
+from orchestrator.storage.base import GENERATED, JobStorage, part_name
 
 EVERY_S = 3600.0
 QUARANTINE_S = 24 * 3600.0
@@ -26,14 +26,14 @@ AT_ONCE = 500  # jobs in one query, so that none takes long
 log = structlog.get_logger()
 
 
-class Sweep:
+class Cleanup:
     """Sweeps at its start, every hour, and when somebody died.
 
     Args:
         kept_s: seconds for which a finished job stays.
     """
 
-    def __init__(self, database: Database, files: Files, kept_s: float) -> None:
+    def __init__(self, database: Database, files: JobStorage, kept_s: float) -> None:
         self._database = database
         self._files = files
         self._kept_s = kept_s
@@ -76,7 +76,7 @@ class Sweep:
         await self._without_row(found - states.keys())
         for job_id, (state, lease) in states.items():
             if state == "completed":
-                await keep_result_only(self._files, job_id, lease)
+                await finalize_result(self._files, job_id, lease)
                 await self._files.release(job_id)
             elif state == "failed":
                 await self._files.remove(job_id)
@@ -122,7 +122,7 @@ class Sweep:
         def work(connection: sa.Connection) -> list[str]:
             rows = connection.execute(which.with_for_update())
             chosen = [row.id for row in rows]
-            return remove_rows(connection, chosen)
+            return delete_jobs(connection, chosen)
 
         removed = await self._database.write(work)
         for job_id in removed:
@@ -154,7 +154,7 @@ def _states_of(
     return {row.id: (row.state, row.lease) for row in rows}
 
 
-async def keep_result_only(files: Files, job_id: str, lease: int) -> None:
+async def finalize_result(files: JobStorage, job_id: str, lease: int) -> None:
     """Give the result that was accepted its name, and delete all else of a completed job.
 
     May be repeated, and done by several at once: the row says which result it is.

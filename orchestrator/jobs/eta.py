@@ -23,7 +23,7 @@ class _Learned:
     running: int
 
 
-class Estimates:
+class EtaEstimator:
     """Estimates when jobs will be completed; asks the database once a second at most.
 
     Args:

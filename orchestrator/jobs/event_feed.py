@@ -18,16 +18,16 @@ import structlog
 
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import events, jobs
-from orchestrator.errors import DatabaseAwayError
-from orchestrator.jobs.eta import Estimates
+from orchestrator.errors import DatabaseUnavailableError
+from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.table import (
     ACCEPTED,
     FINAL,
-    JOB,
+    JOB_COLUMNS,
     READ_PATIENCE_S,
     Job,
     iso_time,
-    job_of,
+    job_from_row,
     status_document,
 )
 
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Sight:
+class JobSnapshot:
     """A job as it is now; `position` is its place in the queue while it waits."""
 
     job: Job
@@ -84,43 +84,49 @@ class Subscription:
         return await asyncio.wait_for(self._told.get(), timeout_s)
 
 
-class Feed:
+class EventFeed:
     """All that this process tells of jobs.
 
     Args:
         kept_s: seconds for which a finished job stays.
     """
 
-    def __init__(self, database: Database, estimates: Estimates, kept_s: float) -> None:
+    def __init__(self, database: Database, estimates: EtaEstimator, kept_s: float) -> None:
         self._database = database
         self._estimates = estimates
         self._kept_s = kept_s
-        self._asked: dict[str, asyncio.Future[Sight | None]] = {}
+        self._asked: dict[str, asyncio.Future[JobSnapshot | None]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
         self._told: dict[str, tuple[int, int | None]] = {}
         self._followed = asyncio.Event()
 
-    async def see(self, job_id: str) -> Sight | None:
-        """The job, read after this was called; None if there is none. Raises DatabaseAwayError."""
+    async def get(self, job_id: str) -> JobSnapshot | None:
+        """The job, read after this was called; None if there is none.
+
+        Raises:
+            DatabaseUnavailableError: it does not answer.
+        """
         if job_id not in self._asked:
             self._asked[job_id] = asyncio.get_running_loop().create_future()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_asked())
         return await asyncio.shield(self._asked[job_id])
 
-    async def document(self, sight: Sight) -> dict[str, Any]:
+    async def document(self, snapshot: JobSnapshot) -> dict[str, Any]:
         """The job's status with what changes by itself: its place, and the time left.
 
         Of a finished job, until when it stays: no event of the past has that, as it is the last.
         """
-        document = status_document(sight.job)
-        if sight.job.finished_at is not None:
-            document["expires_at"] = iso_time(sight.job.finished_at + self._kept_s)
+        document = status_document(snapshot.job)
+        if snapshot.job.finished_at is not None:
+            document["expires_at"] = iso_time(snapshot.job.finished_at + self._kept_s)
             return document
-        document["eta_seconds"] = await self._estimates.seconds_left(sight.job, sight.position)
-        if sight.position is not None:
-            document["queue_position"] = sight.position
+        document["eta_seconds"] = await self._estimates.seconds_left(
+            snapshot.job, snapshot.position
+        )
+        if snapshot.position is not None:
+            document["queue_position"] = snapshot.position
         return document
 
     async def missed(self, job_id: str, after: int) -> list[Event]:
@@ -164,7 +170,7 @@ class Feed:
                 await self._followed.wait()
             try:
                 await self._look()
-            except DatabaseAwayError as error:
+            except DatabaseUnavailableError as error:
                 log.warning("events are late", reason=str(error))
             except Exception:
                 log.exception("events are late")
@@ -174,50 +180,52 @@ class Feed:
         while self._asked:
             asked, self._asked = self._asked, {}
             try:
-                sights = await self._sights(list(asked))
+                snapshots = await self._snapshots(list(asked))
             except Exception as error:
                 for future in asked.values():
                     future.set_exception(error)
                     future.exception()  # whoever asked may have gone
                 continue
             for job_id, future in asked.items():
-                future.set_result(sights.get(job_id))
+                future.set_result(snapshots.get(job_id))
 
-    async def _sights(self, job_ids: Sequence[str]) -> dict[str, Sight]:
-        query = sa.select(*JOB).where(jobs.c.id.in_(job_ids), ACCEPTED)
+    async def _snapshots(self, job_ids: Sequence[str]) -> dict[str, JobSnapshot]:
+        query = sa.select(*JOB_COLUMNS).where(jobs.c.id.in_(job_ids), ACCEPTED)
 
-        def work(connection: sa.Connection) -> dict[str, Sight]:
-            found = [job_of(row) for row in connection.execute(query).mappings()]
+        def work(connection: sa.Connection) -> dict[str, JobSnapshot]:
+            found = [job_from_row(row) for row in connection.execute(query).mappings()]
             places = {}
             if any(job.state == "queued" for job in found):
                 waiting = connection.execute(_QUEUE).scalars()
                 places = {job_id: place for place, job_id in enumerate(waiting, 1)}
-            return {job.id: Sight(job, places.get(job.id)) for job in found}
+            return {job.id: JobSnapshot(job, places.get(job.id)) for job in found}
 
         return await self._database.read(work, READ_PATIENCE_S)
 
     async def _look(self) -> None:
         followed = list(self._subscriptions)
-        sights = await self._sights(followed)
+        snapshots = await self._snapshots(followed)
         for job_id in followed:
-            sight = sights.get(job_id)
-            if sight is None:
+            snapshot = snapshots.get(job_id)
+            if snapshot is None:
                 gone = {"job_id": job_id, "status": "deleted"}
                 self._tell(job_id, Event(None, None, json.dumps(gone), final=True))
                 continue
-            now, before = (sight.job.revision, sight.position), self._told.get(job_id)
+            now, before = (snapshot.job.revision, snapshot.position), self._told.get(job_id)
             if now != before:
-                await self._tell_changes(sight, before)
+                await self._tell_changes(snapshot, before)
                 self._told[job_id] = now
 
-    async def _tell_changes(self, sight: Sight, before: tuple[int, int | None] | None) -> None:
+    async def _tell_changes(
+        self, snapshot: JobSnapshot, before: tuple[int, int | None] | None
+    ) -> None:
         """What was between two looks as it was, and then the present status."""
-        job = sight.job
+        job = snapshot.job
         if before is not None and job.revision > before[0] + 1:
             for event in await self.missed(job.id, before[0]):
                 if event.revision is not None and event.revision < job.revision:
                     self._tell(job.id, event)
-        self._tell(job.id, event_of(job.revision, await self.document(sight)))
+        self._tell(job.id, event_of(job.revision, await self.document(snapshot)))
 
     def _tell(self, job_id: str, event: Event | None) -> None:
         for subscription in self._subscriptions.get(job_id, ()):

@@ -15,8 +15,8 @@ import structlog
 
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
-from orchestrator.errors import DatabaseAwayError, LeaseLostError
-from orchestrator.jobs.table import COMPLETED, JOB, LEASE_S, Job, job_of, record
+from orchestrator.errors import DatabaseUnavailableError, LeaseLostError
+from orchestrator.jobs.table import COMPLETED, JOB_COLUMNS, LEASE_S, Job, job_from_row, record
 
 # A job that asked for a version of the model by name waits so long for somebody who has it; then
 # anybody takes it, and finds out whether there is one.
@@ -52,16 +52,16 @@ class Leases:
         """Renew this job's lease from now on."""
         self._held.add(job_id)
 
-    def let_go(self, job_id: str) -> None:
+    def release_lease(self, job_id: str) -> None:
         self._held.discard(job_id)
 
-    async def keep_renewing(self) -> None:
+    async def run_renewals(self) -> None:
         """Renew until cancelled."""
         while True:
             await asyncio.sleep(LEASE_S / 3)
             try:
                 await self.renew()
-            except DatabaseAwayError as error:
+            except DatabaseUnavailableError as error:
                 log.warning("leases were not renewed", reason=str(error))
             except Exception:
                 log.exception("leases were not renewed")
@@ -122,14 +122,14 @@ class Leases:
                 lease_until=NOW + LEASE_S,
                 started_at=sa.func.coalesce(jobs.c.started_at, NOW),
             )
-            .returning(*JOB)
+            .returning(*JOB_COLUMNS)
         )
 
         def work(connection: sa.Connection) -> Job | None:
             row = connection.execute(take).mappings().first()
             if row is None:
                 return None
-            job = job_of(row)
+            job = job_from_row(row)
             record(connection, job)
             return job
 
@@ -199,7 +199,7 @@ class Leases:
             sa.update(jobs)
             .where(ours, jobs.c.state == "running")
             .values(values | {"lease_until": NOW + LEASE_S, "revision": jobs.c.revision + 1})
-            .returning(*JOB)
+            .returning(*JOB_COLUMNS)
         )
 
         def work(connection: sa.Connection) -> bool:
@@ -208,7 +208,7 @@ class Leases:
                 # When a commit's answer was lost and this is repeated, our own write is there.
                 written = sa.select(jobs.c.id).where(ours, jobs.c.state == values.get("state"))
                 return connection.execute(written).first() is not None
-            record(connection, job_of(row))
+            record(connection, job_from_row(row))
             if work_seconds is not None:
                 submission = sa.update(submissions).where(submissions.c.job_id == job.id)
                 connection.execute(submission.values(work_seconds=work_seconds))

@@ -81,22 +81,22 @@ class Upload:
 
 
 # Every column of a job, and when it was read.
-JOB = (*jobs.c, NOW.label("read_at"))
+JOB_COLUMNS = (*jobs.c, NOW.label("read_at"))
 ACCEPTED = jobs.c.state != "receiving"
 
 
 class JobTable:
-    """The jobs that were accepted. Every method may raise DatabaseAwayError."""
+    """The jobs that were accepted. Every method may raise DatabaseUnavailableError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, job_id: str) -> Job | None:
-        query = sa.select(*JOB).where(jobs.c.id == job_id, ACCEPTED)
+        query = sa.select(*JOB_COLUMNS).where(jobs.c.id == job_id, ACCEPTED)
 
         def work(connection: sa.Connection) -> Job | None:
             row = connection.execute(query).mappings().first()
-            return None if row is None else job_of(row)
+            return None if row is None else job_from_row(row)
 
         return await self._database.read(work, READ_PATIENCE_S)
 
@@ -134,7 +134,7 @@ class JobTable:
     async def find_completed(self, content: str, version: str) -> Job | None:
         """The newest job that made music of the same content with that version of the model."""
         query = (
-            sa.select(*JOB)
+            sa.select(*JOB_COLUMNS)
             .where(
                 jobs.c.content == content,
                 jobs.c.model_version == version,
@@ -146,7 +146,7 @@ class JobTable:
 
         def work(connection: sa.Connection) -> Job | None:
             row = connection.execute(query).mappings().first()
-            return None if row is None else job_of(row)
+            return None if row is None else job_from_row(row)
 
         return await self._database.read(work, READ_PATIENCE_S)
 
@@ -154,7 +154,7 @@ class JobTable:
         """Remove the job in whatever state; False if there is none."""
 
         def work(connection: sa.Connection) -> bool:
-            return bool(remove_rows(connection, [job_id]))
+            return bool(delete_jobs(connection, [job_id]))
 
         return await self._database.write(work, READ_PATIENCE_S)
 
@@ -169,7 +169,7 @@ def record(connection: sa.Connection, job: Job) -> None:
     connection.execute(sa.insert(events).values(event))
 
 
-def remove_rows(connection: sa.Connection, job_ids: Sequence[str]) -> list[str]:
+def delete_jobs(connection: sa.Connection, job_ids: Sequence[str]) -> list[str]:
     """Remove jobs; returns those that were there. Their submissions are remembered for a day."""
     removed = connection.execute(sa.delete(jobs).where(jobs.c.id.in_(job_ids)).returning(jobs.c.id))
     found = list(removed.scalars())
@@ -187,11 +187,11 @@ def _accept(connection: sa.Connection, job_id: str, values: dict[str, Any]) -> N
         sa.update(jobs)
         .where(jobs.c.id == job_id, jobs.c.state == "receiving")
         .values(values | {"revision": 1, "owner": None, "lease_until": None})
-        .returning(*JOB)
+        .returning(*JOB_COLUMNS)
     )
     row = accepted.mappings().first()
     if row is not None:
-        record(connection, job_of(row))
+        record(connection, job_from_row(row))
         return
     # Already accepted, when a commit's answer was lost and all this is repeated.
     again = connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id))
@@ -209,7 +209,7 @@ def _uploaded(upload: Upload) -> dict[str, Any]:
     }
 
 
-def job_of(row: sa.RowMapping) -> Job:
+def job_from_row(row: sa.RowMapping) -> Job:
     """A row of the columns JOB as a job."""
     first, second = (Window(start, end) for start, end in row["windows"])
     extension1, extension2 = row["extensions"]

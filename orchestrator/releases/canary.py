@@ -11,7 +11,7 @@ from orchestrator.archives.packing import MODEL_NAME
 from orchestrator.audio.ffmpeg import RATE
 from orchestrator.audio.window import SECONDS
 from orchestrator.errors import DeploymentError
-from orchestrator.serving.tokens import Keys
+from orchestrator.serving.tokens import Tokens
 
 TIMEOUT_S = 300.0  # model-config.yaml's responseTimeout
 SAMPLES = round(RATE * SECONDS)
@@ -22,12 +22,12 @@ SILENT = 1e-3  # -60 dB of full scale
 CLIPPED = 0.9  # a sine of full scale has 0.7
 
 
-def try_version(url: str, keys: Keys, version: str) -> float:
+def run_canary(url: str, tokens: Tokens, version: str) -> float:
     """Have a version make music of two plucked chords.
 
     Args:
         url: TorchServe's inference API.
-        keys: TorchServe's.
+        tokens: TorchServe's.
         version: registered and ready.
 
     Returns:
@@ -44,7 +44,7 @@ def try_version(url: str, keys: Keys, version: str) -> float:
         answer = requests.post(
             f"{url}/predictions/{MODEL_NAME}/{version}",
             files=files,
-            auth=keys.auth("inference"),
+            auth=tokens.auth("inference"),
             timeout=TIMEOUT_S,
         )
     except requests.RequestException as error:
@@ -55,10 +55,10 @@ def try_version(url: str, keys: Keys, version: str) -> float:
         raise DeploymentError(
             f"version {version} answered the canary job with {answer.status_code}: {_said(answer)}"
         )
-    return check_sound(answer.content, version)
+    return check_output(answer.content, version)
 
 
-def check_sound(wav: bytes, version: str) -> float:
+def check_output(wav: bytes, version: str) -> float:
     """The root mean square of a WAV of the right form, around its mean.
 
     Raises:

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.archives.packing import archive_of, check_archive
+from orchestrator.archives.packing import archive_path, verify_archive
 from orchestrator.errors import ArchiveError, DeploymentError, ModelServerError
-from orchestrator.releases.canary import try_version
-from orchestrator.releases.desired_state import Wanted, WantedVersions
+from orchestrator.releases.canary import run_canary
+from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.releases.in_flight import users_of
 from orchestrator.serving.management import ManagementClient, RegisteredVersion
-from orchestrator.serving.tokens import Keys
-from orchestrator.serving.worker_log import ModelLog
+from orchestrator.serving.tokens import Tokens
+from orchestrator.serving.worker_log import WorkerLog
 from orchestrator.settings import Settings
 
 LOADED_WITHIN_S = 300.0  # startupTimeout of model-config.yaml
@@ -34,20 +34,20 @@ Say = Callable[[str], None]
 Undo = list[tuple[str, Callable[[], None]]]
 
 
-class Deployment:
+class Deployer:
     """Changes what one TorchServe serves.
 
     Every method raises DeploymentError, or ArchiveError, when it cannot do what it says.
     """
 
     def __init__(self, settings: Settings, say: Say) -> None:
-        keys = Keys(settings.key_file, settings.management_url)
+        tokens = Tokens(settings.key_file, settings.management_url)
         self._settings = settings
         self._say = say
-        self._keys = keys
-        self._management = ManagementClient(keys)
-        self._wanted = WantedVersions(settings)
-        self._log = ModelLog(settings.model_server_dir / "logs")
+        self._tokens = tokens
+        self._management = ManagementClient(tokens)
+        self._wanted = DesiredStateFile(settings)
+        self._log = WorkerLog(settings.model_server_dir / "logs")
 
     def deploy(self, version: str, keep_old: bool = False) -> None:
         """Let a version of the store serve, once it has proved that it can.
@@ -69,7 +69,7 @@ class Deployment:
             # Somebody may have chosen the default without us, a moment ago.
             default = self._default().version
             previous = () if wanted is None else wanted.with_default(default).previous
-            there = [each for each in previous if archive_of(self._wanted.store, each).exists()]
+            there = [each for each in previous if archive_path(self._wanted.store, each).exists()]
             if not there:
                 raise DeploymentError(
                     "there is no version to go back to: none served before, or their archives are "
@@ -79,7 +79,7 @@ class Deployment:
 
     def remove(self, version: str, keep_archive: bool = False) -> None:
         """End a version that serves beside the default one, and delete its archive."""
-        archive = archive_of(self._wanted.store, version)
+        archive = archive_path(self._wanted.store, version)
         with self._alone():
             loaded = {each.version: each for each in self._management.versions()}
             wanted = self._wanted.read()
@@ -100,8 +100,8 @@ class Deployment:
                 self._say(f"{archive.name} is deleted")
 
     def _deploy(self, version: str, keep_old: bool, going_back: bool = False) -> None:
-        archive = archive_of(self._wanted.store, version)
-        named = check_archive(archive)["version"]
+        archive = archive_path(self._wanted.store, version)
+        named = verify_archive(archive)["version"]
         if named != version:
             raise DeploymentError(f"{archive} says that it is version {named}; pack it anew")
         old = self._default().version
@@ -123,15 +123,15 @@ class Deployment:
         elif self._end(old):
             self._wanted.write(wanted.without(old))
 
-    def _wanted_while_draining(self, old: str, new: str, going_back: bool) -> Wanted:
+    def _wanted_while_draining(self, old: str, new: str, going_back: bool) -> DesiredState:
         """What is wanted once the new version serves and the old one is still loaded."""
         try:
-            before = self._wanted.read() or Wanted(old)
+            before = self._wanted.read() or DesiredState(old)
         except ArchiveError as error:
             self._say(f"{error}; it is written anew")
-            before = Wanted(old)
+            before = DesiredState(old)
         # Somebody may have chosen the default without us.
-        wanted = before.with_default(old).with_default(new).with_beside(old)
+        wanted = before.with_default(old).with_default(new).with_additional(old)
         if going_back:  # what is left so need not be gone back to: the next time goes further back
             previous = tuple(each for each in wanted.previous if each != old)
             wanted = replace(wanted, previous=previous)
@@ -148,7 +148,7 @@ class Deployment:
             if registered is not None and registered.ready:
                 self._say("a worker is ready")
                 return
-            if fault := self._log.load_fault(version, since):
+            if fault := self._log.load_error(version, since):
                 raise DeploymentError(f"version {version} did not load: {fault}")
             if registered is None:
                 raise DeploymentError(
@@ -164,7 +164,7 @@ class Deployment:
     def _try(self, version: str) -> None:
         since = self._log.position()
         try:
-            loudness = try_version(self._settings.inference_url, self._keys, version)
+            loudness = run_canary(self._settings.inference_url, self._tokens, version)
         except DeploymentError as error:
             raised = self._log.raised(version, since)
             said = f"{error}; its worker: {raised}" if raised else str(error)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Self
 
-from orchestrator.archives.packing import archive_of
+from orchestrator.archives.packing import archive_path
 from orchestrator.errors import ArchiveError, DeploymentError
 from orchestrator.settings import Settings
 
@@ -21,7 +21,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredState:
     """The versions that are to serve.
 
     Attributes:
@@ -43,7 +43,7 @@ class Wanted:
             self.without(version), default=version, previous=(*before, self.default)[-REMEMBERED:]
         )
 
-    def with_beside(self, version: str) -> Self:
+    def with_additional(self, version: str) -> Self:
         """A further version beside the default one."""
         return replace(self.without(version), beside=(*self.without(version).beside, version))
 
@@ -52,7 +52,7 @@ class Wanted:
         return replace(self, beside=tuple(each for each in self.beside if each != version))
 
 
-class WantedVersions:
+class DesiredStateFile:
     """The file beside a server's keys; it is there once something else serves than what was packed.
 
     Attributes:
@@ -64,7 +64,7 @@ class WantedVersions:
         self._folder = settings.model_server_dir
         self._file = self._folder / FILE
 
-    def read(self) -> Wanted | None:
+    def read(self) -> DesiredState | None:
         """What was written last; None when nothing was.
 
         Raises:
@@ -72,7 +72,9 @@ class WantedVersions:
         """
         try:
             content = json.loads(self._file.read_text())
-            return Wanted(content["default"], tuple(content["beside"]), tuple(content["previous"]))
+            return DesiredState(
+                content["default"], tuple(content["beside"]), tuple(content["previous"])
+            )
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -81,7 +83,7 @@ class WantedVersions:
                 "serve what is in checkpoints/"
             ) from error
 
-    def write(self, wanted: Wanted) -> None:
+    def write(self, wanted: DesiredState) -> None:
         """Replace what was written; who reads at this moment finds the old or the new."""
         part = self._file.with_suffix(".part")
         with part.open("w") as file:
@@ -98,17 +100,17 @@ class WantedVersions:
         """
         with self.changing():
             before = self.read()
-            chosen = Wanted(version) if before is None else before.with_default(version)
+            chosen = DesiredState(version) if before is None else before.with_default(version)
             self.write(replace(chosen, beside=()))
 
-    def archives(self, wanted: Wanted | None) -> list[Path]:
+    def archives(self, wanted: DesiredState | None) -> list[Path]:
         """The archives of what is wanted, the default's first; those that are missing are left out.
 
         Empty when nothing is, or the default's archive is missing.
         """
-        if wanted is None or not archive_of(self.store, wanted.default).exists():
+        if wanted is None or not archive_path(self.store, wanted.default).exists():
             return []
-        found = (archive_of(self.store, each) for each in (wanted.default, *wanted.beside))
+        found = (archive_path(self.store, each) for each in (wanted.default, *wanted.beside))
         return [archive for archive in found if archive.exists()]
 
     @contextmanager

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.archives.packing import read_manifest, stored_archives
+from orchestrator.archives.packing import list_archives, read_manifest
 from orchestrator.errors import ArchiveError, ModelServerError
-from orchestrator.releases.desired_state import Wanted, WantedVersions
+from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.serving.management import ManagementClient, RegisteredVersion
-from orchestrator.serving.tokens import Keys
+from orchestrator.serving.tokens import Tokens
 from orchestrator.settings import Settings
 
 COLUMNS = ("version", "serves", "codec", "checkpoint", "epoch", "packed", "MB")
@@ -24,17 +24,17 @@ class Listing:
 
 def list_versions(settings: Settings) -> Listing:
     """Look at the store and, if it answers, at TorchServe."""
-    store = WantedVersions(settings)
+    store = DesiredStateFile(settings)
     loaded: dict[str, RegisteredVersion] = {}
     remarks = []
     try:
-        management = ManagementClient(Keys(settings.key_file, settings.management_url))
+        management = ManagementClient(Tokens(settings.key_file, settings.management_url))
         loaded = {each.version: each for each in management.versions()}
     except ModelServerError as error:
         remarks.append(f"{error}.")
     wanted = store.read()
     rows = []
-    for archive in stored_archives(store.store):
+    for archive in list_archives(store.store):
         try:
             manifest = read_manifest(archive)
         except ArchiveError as error:
@@ -49,7 +49,7 @@ def list_versions(settings: Settings) -> Listing:
     return Listing(rows, remarks)
 
 
-def _role(registered: RegisteredVersion | None, version: str, wanted: Wanted | None) -> str:
+def _role(registered: RegisteredVersion | None, version: str, wanted: DesiredState | None) -> str:
     if registered is None:
         return "next time" if wanted is not None and version == wanted.default else "-"
     role = "default" if registered.default else "beside"

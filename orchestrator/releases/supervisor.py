@@ -7,9 +7,9 @@ from dataclasses import replace
 import structlog
 
 from orchestrator.errors import ArchiveError, DeploymentError
-from orchestrator.releases.desired_state import Wanted, WantedVersions
+from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.serving.management import RegisteredVersion
-from orchestrator.serving.process import ModelServer
+from orchestrator.serving.process import TorchServe
 from orchestrator.serving.watcher import LoadedVersion
 
 SETTLED_S = 3.0
@@ -21,9 +21,9 @@ log = structlog.get_logger()
 class Supervisor:
     """Looks after one TorchServe."""
 
-    def __init__(self, server: ModelServer) -> None:
+    def __init__(self, server: TorchServe) -> None:
         self._server = server
-        self._wanted = WantedVersions(server.settings)
+        self._wanted = DesiredStateFile(server.settings)
         self._noted = self._seen = {server.manifest["version"]: True}
         self._settled_at = 0.0
         self._tried_again_at = 0.0
@@ -75,7 +75,7 @@ class Supervisor:
     def _write(self, default: str, ready: set[str], loaded: set[str]) -> None:
         """Note the default and the others; one noted earlier may be starting again just now."""
         written = self._wanted.read()
-        before = written or Wanted(self._server.manifest["version"])
+        before = written or DesiredState(self._server.manifest["version"])
         wanted = before.with_default(default)
         beside = (each for each in wanted.beside if each in loaded)
         wanted = replace(wanted, beside=tuple(dict.fromkeys((*beside, *sorted(ready)))))

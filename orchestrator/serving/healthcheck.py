@@ -4,13 +4,13 @@ import sys
 
 from orchestrator.errors import ModelServerError
 from orchestrator.serving.management import ManagementClient
-from orchestrator.serving.tokens import Keys
+from orchestrator.serving.tokens import Tokens
 from orchestrator.settings import Settings, load_settings
 
 
 def find_fault(settings: Settings) -> str | None:
     """Why the default version has no READY worker; None where it has one."""
-    management = ManagementClient(Keys(settings.key_file, settings.management_url))
+    management = ManagementClient(Tokens(settings.key_file, settings.management_url))
     try:
         versions = management.versions()
     except ModelServerError as error:

@@ -8,7 +8,7 @@ import requests
 
 from orchestrator.archives.packing import MODEL_NAME
 from orchestrator.errors import ModelServerError
-from orchestrator.serving.tokens import Keys
+from orchestrator.serving.tokens import Tokens
 
 TIMEOUT_S = 5.0
 CHANGE_TIMEOUT_S = 130.0  # a little longer than config.properties lets an unregistration take
@@ -76,7 +76,7 @@ class ManagementClient:
     Every method raises ModelServerError when the server refuses or does not answer.
     """
 
-    keys: Keys
+    tokens: Tokens
 
     def versions(self) -> list[RegisteredVersion]:
         """All versions; none while TorchServe has no model."""
@@ -119,13 +119,13 @@ class ManagementClient:
     def _send(
         self, method: str, path: str, timeout_s: float, **parameters: str
     ) -> requests.Response:
-        url = self.keys.management_url
+        url = self.tokens.management_url
         try:
             return requests.request(
                 method,
                 url + path,
                 params=parameters,
-                auth=self.keys.auth("management"),
+                auth=self.tokens.auth("management"),
                 timeout=timeout_s,
             )
         except requests.RequestException as error:

@@ -19,15 +19,15 @@ import structlog
 
 from orchestrator.archives.packing import (
     MODEL_NAME,
-    check_archive,
     environment_without_pythonpath,
+    verify_archive,
 )
 from orchestrator.errors import ArchiveError, ModelServerError
 from orchestrator.observability.logs import logs_json
 from orchestrator.serving.java import find_java
 from orchestrator.serving.management import ManagementClient
-from orchestrator.serving.tokens import Keys
-from orchestrator.serving.worker_log import ModelLog
+from orchestrator.serving.tokens import Tokens
+from orchestrator.serving.worker_log import WorkerLog
 from orchestrator.settings import PROJECT, Settings
 
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
@@ -46,7 +46,7 @@ NICENESS = 10  # where the model takes all CPUs, the API still answers at once
 log = structlog.get_logger()
 
 
-class ModelServer:
+class TorchServe:
     """TorchServe with its archives, in a working and temporary directory of its own.
 
     TorchServe's Python launcher is not used: it does not hand on signals, and its process file in
@@ -56,7 +56,7 @@ class ModelServer:
         archive: that of the default version.
         manifest: what is in it.
         folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
-        keys: those in that file.
+        tokens: those in that file.
     """
 
     def __init__(self, settings: Settings, archive: Path, *beside: Path) -> None:
@@ -64,9 +64,9 @@ class ModelServer:
         self.serve_next(archive, *beside)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
-        self.keys = Keys(self.key_file, settings.management_url)
-        self.management = ManagementClient(self.keys)
-        self.log = ModelLog(self.folder / "logs")
+        self.tokens = Tokens(self.key_file, settings.management_url)
+        self.management = ManagementClient(self.tokens)
+        self.log = WorkerLog(self.folder / "logs")
         self._log_start = 0
         self._passes_log_on = logs_json(settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,11 +80,11 @@ class ModelServer:
         Raises:
             ArchiveError: TorchServe could not read the first.
         """
-        manifest = check_archive(archive)
+        manifest = verify_archive(archive)
         names = [archive.name]
         for other in beside:
             try:
-                check_archive(other)
+                verify_archive(other)
             except ArchiveError as error:
                 log.error("a version is left out", reason=str(error))
             else:
@@ -135,7 +135,7 @@ class ModelServer:
                 raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
             if self.is_ready():
                 return
-            if fault := self.load_fault():
+            if fault := self.load_error():
                 raise ModelServerError(f"the model did not load: {fault}")
             time.sleep(POLL_S)
         raise ModelServerError(
@@ -154,9 +154,9 @@ class ModelServer:
             return False
         return model is not None and model.ready > 0
 
-    def load_fault(self) -> str | None:
+    def load_error(self) -> str | None:
         """What a worker that could not load the archive died of; None while none has."""
-        return self.log.load_fault(self.manifest["version"], self._log_start)
+        return self.log.load_error(self.manifest["version"], self._log_start)
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in.

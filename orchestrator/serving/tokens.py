@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Keys:
+class Tokens:
     """The keys in TorchServe's key_file.json; read at each use, as others renew them too.
 
     A call goes out with `auth` by requests and with `middleware` by aiohttp. Both repeat it with
@@ -143,9 +143,9 @@ class _Access:
         header: what to send next.
     """
 
-    def __init__(self, keys: Keys, kind: str) -> None:
-        self.header = keys.header(kind)
-        self._keys = keys
+    def __init__(self, tokens: Tokens, kind: str) -> None:
+        self.header = tokens.header(kind)
+        self._tokens = tokens
         self._kind = kind
         self._tries = 0
 
@@ -155,17 +155,17 @@ class _Access:
         if self._tries == MAX_TRIES or not is_refusal(status, body):
             return False
         refused = self.header
-        self.header = self._keys.header_after(self._kind, refused)
+        self.header = self._tokens.header_after(self._kind, refused)
         return self.header != refused
 
 
 class _Auth(AuthBase):
-    def __init__(self, keys: Keys, kind: str) -> None:
-        self._keys = keys
+    def __init__(self, tokens: Tokens, kind: str) -> None:
+        self._tokens = tokens
         self._kind = kind
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        access = _Access(self._keys, self._kind)
+        access = _Access(self._tokens, self._kind)
         request.headers.update(access.header)
         request.hooks["response"].append(partial(self._repeat, access))
         return request

@@ -13,9 +13,13 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.archives.packing import MODEL_NAME
-from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
+from orchestrator.errors import (
+    InferenceNotStartedError,
+    ModelRejectedInputError,
+    ModelUnavailableError,
+)
 from orchestrator.serving.management import ALL_PATH, DEFAULT_PATH, Described, RegisteredVersion
-from orchestrator.serving.tokens import Keys, is_refusal
+from orchestrator.serving.tokens import Tokens, is_refusal
 from orchestrator.settings import Settings
 
 TIMEOUT_S = 5.0
@@ -106,13 +110,13 @@ class ModelStatus:
         return cls(**document | {"versions": versions})
 
 
-class ModelWatch:
+class ModelWatcher:
     """Looks every second at what serves, so that nobody who asks has to wait for TorchServe."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Settings, keys: Keys) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: Settings, tokens: Tokens) -> None:
         self.status = ModelStatus(ready=False, reason="the model server was not asked yet")
         self._session = session
-        self._keys = keys
+        self._tokens = tokens
         self._management = settings.management_url
         self._metrics = settings.model_metrics_url
         self._labels: dict[str, dict[str, str]] = {}
@@ -144,7 +148,7 @@ class ModelWatch:
             labels = await self._labels_of({each.version for each in registered if each.ready})
         except (aiohttp.ClientError, TimeoutError):
             return ModelStatus(ready=False, reason="the model server does not answer")
-        except ModelAwayError as error:
+        except InferenceNotStartedError as error:
             return ModelStatus(ready=False, reason=str(error))
         versions = tuple(
             LoadedVersion(
@@ -174,15 +178,15 @@ class ModelWatch:
         """TorchServe's description of some versions; empty while it knows none.
 
         Raises:
-            ModelAwayError: it takes none of the keys that are to be had.
+            InferenceNotStartedError: it takes none of the keys that are to be had.
         """
         async with self._session.get(
             self._management + path,
-            middlewares=[self._keys.middleware("management")],
+            middlewares=[self._tokens.middleware("management")],
             timeout=LOOK_TIMEOUT,
         ) as response:
             if is_refusal(response.status, await response.read()):
-                raise ModelAwayError("the model server refuses the key that is here")
+                raise InferenceNotStartedError("the model server refuses the key that is here")
             if response.status != 200:
                 return []
             described: Described = await response.json()
@@ -210,8 +214,8 @@ class InferenceClient:
 
     session: aiohttp.ClientSession
     url: str
-    keys: Keys
-    watch: ModelWatch
+    tokens: Tokens
+    watch: ModelWatcher
 
     async def generate(self, version: str, track1: bytes, track2: bytes, job_id: str) -> bytes:
         """A WAV file of the new music from the WAV files of both windows.
@@ -219,8 +223,8 @@ class InferenceClient:
         The job's id is for the log of the model's worker.
 
         Raises:
-            ModelRefusedError: the model finds a track at fault, and would again.
-            ModelAwayError: no worker took the request.
+            ModelRejectedInputError: the model finds a track at fault, and would again.
+            InferenceNotStartedError: no worker took the request.
             ModelUnavailableError: a worker had it, or may have, and nothing came of it.
         """
         form = aiohttp.FormData()
@@ -233,7 +237,7 @@ class InferenceClient:
                     f"{self.url}/predictions/{MODEL_NAME}/{version}",
                     data=form,
                     headers={"X-Job-Id": job_id},
-                    middlewares=[self.keys.middleware("inference")],
+                    middlewares=[self.tokens.middleware("inference")],
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
                 ) as response,
             ):
@@ -241,7 +245,7 @@ class InferenceClient:
         # Why, as in hosts and ports, is for the log: the job's status tells the rest to everybody.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             log.warning("the model server cannot be reached", reason=str(error))
-            raise ModelAwayError("the model server cannot be reached") from error
+            raise InferenceNotStartedError("the model server cannot be reached") from error
         except aiohttp.ClientError as error:
             log.warning("the model server broke off", reason=str(error))
             raise ModelUnavailableError("the model server broke off") from error
@@ -254,11 +258,11 @@ class InferenceClient:
         # The handler's own refusals name a code in words; TorchServe's have a number there.
         refusal = _json(body)
         if 400 <= response.status < 500 and isinstance(refusal.get("code"), str):
-            raise ModelRefusedError(refusal["code"], str(refusal.get("detail")))
+            raise ModelRejectedInputError(refusal["code"], str(refusal.get("detail")))
         said = refusal.get("message") or refusal.get("detail") or "nothing else"
         sentence = f"the model server answered {response.status}: {said}"
         if refusal.get("type") in NOT_TAKEN:
-            raise ModelAwayError(sentence)
+            raise InferenceNotStartedError(sentence)
         raise ModelUnavailableError(sentence)
 
     @asynccontextmanager

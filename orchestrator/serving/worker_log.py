@@ -16,7 +16,7 @@ TRACEBACK = (" ", "Traceback", WORKER_DIED)
 Line = dict[str, Any]
 
 
-class ModelLog:
+class WorkerLog:
     """The log of the workers of all versions.
 
     Args:
@@ -27,10 +27,10 @@ class ModelLog:
         self._file = folder / "model_log.log"
 
     def position(self) -> int:
-        """Where the log ends now, in bytes; a later `load_fault` may begin there."""
+        """Where the log ends now, in bytes; a later `load_error` may begin there."""
         return self._file.stat().st_size if self._file.exists() else 0
 
-    def load_fault(self, version: str | None = None, since: int = 0) -> str | None:
+    def load_error(self, version: str | None = None, since: int = 0) -> str | None:
         """What a worker that could not load its archive died of; None while none has.
 
         Args:

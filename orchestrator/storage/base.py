@@ -35,7 +35,7 @@ from typing import ParamSpec, TypeVar
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import ObjectStore, S3Store
 
-from orchestrator.errors import FilesUnavailableError, SettingsError
+from orchestrator.errors import SettingsError, StorageUnavailableError
 
 GENERATED = "generated.wav"
 JOB_PREFIX = "music_"
@@ -77,18 +77,18 @@ def part_name(lease: int) -> str:
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskUsage:
     """Bytes that a disk has, and those of them that are free."""
 
     size: int
     free: int
 
 
-class Files(ABC):
+class JobStorage(ABC):
     """Keeps the files of jobs.
 
     Names are plain file names; others are a ValueError. All methods that wait raise
-    FilesUnavailableError where a file cannot be reached or written for now.
+    StorageUnavailableError where a file cannot be reached or written for now.
     """
 
     def __init__(self, root: Path) -> None:
@@ -171,7 +171,7 @@ class Files(ABC):
     async def quarantined(self) -> dict[str, float]:
         """The jobs whose files are in quarantine; since when, in seconds since 1970."""
 
-    async def disk(self) -> Disk:
+    async def disk(self) -> DiskUsage:
         """The disk that uploads are written to."""
         with _faults("asking for the free space on the disk"):
             return await _in_thread(_disk, self._root)
@@ -180,7 +180,7 @@ class Files(ABC):
         return self.workspace(job_id) / _plain(name)
 
 
-class LocalFiles(Files):
+class LocalStorage(JobStorage):
     """Keeps them in a folder: `music_{job_id}/` for each job. Its names() are also of files that
     lie there and are not kept yet.
     """
@@ -254,7 +254,7 @@ class LocalFiles(Files):
         return self._root / QUARANTINE / _folder_name(job_id)
 
 
-class BucketFiles(Files):
+class S3Storage(JobStorage):
     """Keeps them in a bucket: objects `music_{job_id}/<name>`, below the prefix of the store.
 
     Args:
@@ -388,7 +388,7 @@ class BucketFiles(Files):
             part.unlink(missing_ok=True)
 
 
-def open_files(url: str | None, cache: Path, scratch: Path) -> Files:
+def open_storage(url: str | None, cache: Path, scratch: Path) -> JobStorage:
     """The files at an URL: `s3://bucket/prefix`, or none for the folder `cache`.
 
     Keys, endpoint and region come from the environment (`AWS_*`). Nothing is contacted yet.
@@ -397,7 +397,7 @@ def open_files(url: str | None, cache: Path, scratch: Path) -> Files:
         SettingsError: the URL, or what the environment says of the bucket, cannot be used.
     """
     if not url:
-        return LocalFiles(cache)
+        return LocalStorage(cache)
     fitting = re.fullmatch(r"s3://([\w.-]+)(?:/([^?#]*))?", url)
     if fitting is None:
         raise SettingsError(
@@ -425,7 +425,7 @@ def open_files(url: str | None, cache: Path, scratch: Path) -> Files:
             f"MUSICLAB_FILES_URL is {url!r}, and its bucket cannot be used as the AWS_* variables "
             f"say: {_reason(error)}"
         ) from None
-    return BucketFiles(store, scratch, url)
+    return S3Storage(store, scratch, url)
 
 
 def _check_owner(
@@ -446,10 +446,10 @@ def _faults(attempt: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         if "<Code>NoSuchBucket<" in str(error):
-            raise FilesUnavailableError(f"{attempt} failed: there is no such bucket") from error
+            raise StorageUnavailableError(f"{attempt} failed: there is no such bucket") from error
         raise FileNotFoundError(f"{attempt} failed: there is no such file") from error
     except (OSError, BaseError) as error:
-        raise FilesUnavailableError(f"{attempt} failed: {_reason(error)}") from error
+        raise StorageUnavailableError(f"{attempt} failed: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -610,7 +610,7 @@ def _job_ids(root: Path) -> set[str]:
     return _ids(_names(root))
 
 
-def _disk(root: Path) -> Disk:
+def _disk(root: Path) -> DiskUsage:
     _make_folder(root)
     usage = shutil.disk_usage(root)
-    return Disk(usage.total, usage.free)
+    return DiskUsage(usage.total, usage.free)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def own_folder(root: Path) -> Iterator[Path]:
+def exclusive_folder(root: Path) -> Iterator[Path]:
     """The first of the folders `root/1`, `root/2` ... that no living process has, emptied.
 
     Raises:

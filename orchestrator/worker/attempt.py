@@ -11,18 +11,18 @@ from structlog.contextvars import bind_contextvars
 
 from orchestrator.audio import ffmpeg
 from orchestrator.errors import (
-    MediaError,
-    ModelAwayError,
+    InferenceNotStartedError,
     ModelUnavailableError,
-    VersionGoneError,
+    TrackError,
+    VersionNotLoadedError,
 )
 from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.table import Job
 from orchestrator.observability.metrics import Metrics
-from orchestrator.serving.watcher import InferenceClient, ModelWatch
-from orchestrator.storage.base import Files, part_name, upload_name, window_name
+from orchestrator.serving.watcher import InferenceClient, ModelWatcher
+from orchestrator.storage.base import JobStorage, part_name, upload_name, window_name
 from orchestrator.worker.fleet import Fleet
-from orchestrator.worker.resizable_semaphore import Slots
+from orchestrator.worker.resizable_semaphore import ResizableSemaphore
 
 TRACKS = (1, 2)
 
@@ -37,9 +37,9 @@ class Dependencies:
     """What work on any job needs."""
 
     leases: Leases
-    files: Files
+    files: JobStorage
     inference: InferenceClient
-    watch: ModelWatch
+    watch: ModelWatcher
     fleet: Fleet
     metrics: Metrics
 
@@ -53,7 +53,7 @@ class Attempt:
         model_version: that was asked for the music, once it is chosen.
     """
 
-    def __init__(self, job: Job, needs: Dependencies, slots: Slots) -> None:
+    def __init__(self, job: Job, needs: Dependencies, slots: ResizableSemaphore) -> None:
         self.job = job
         self.timings = dict(job.timings)
         self.model_version = job.model_version or job.wanted_version
@@ -89,17 +89,17 @@ class Attempt:
         """Leave a job that asked for a version by name to those who have it.
 
         Raises:
-            ModelAwayError: there is somebody, or there may be.
-            VersionGoneError: there is nobody.
+            InferenceNotStartedError: there is somebody, or there may be.
+            VersionNotLoadedError: there is nobody.
         """
         version, status = self.job.wanted_version, self._watch.status
         if version is None or status.find(version):
             return
         if not status.ready:
-            raise ModelAwayError(status.reason)
+            raise InferenceNotStartedError(status.reason)
         if await self._fleet.has(version):
-            raise ModelAwayError(f"version {version} of the model is loaded elsewhere")
-        raise VersionGoneError(
+            raise InferenceNotStartedError(f"version {version} of the model is loaded elsewhere")
+        raise VersionNotLoadedError(
             f"Version {version} of the model is no longer loaded; name another one, or none"
         )
 
@@ -109,7 +109,7 @@ class Attempt:
         source = await self._files.fetch(job.id, _upload(job, track))
         try:
             return await ffmpeg.convert(source, job.windows[track - 1], folder / window_name(track))
-        except MediaError as error:
+        except TrackError as error:
             error.args = (f"track{track}: {error}",)
             raise
 
@@ -139,7 +139,7 @@ class Attempt:
         loaded = None if version is None else status.find(version)
         if version is None or loaded is None:
             await self._check_wanted()
-            raise ModelAwayError(status.reason or f"version {version} is not loaded")
+            raise InferenceNotStartedError(status.reason or f"version {version} is not loaded")
         bind_contextvars(model_version=version)
         log.info("the model is asked")
         # The model need not wait for the database; should the lease be lost, it has worked in vain.
@@ -151,7 +151,9 @@ class Attempt:
         except ModelUnavailableError as error:
             if job.wanted_version is None and await self._is_gone(version):
                 # Which is no fault of the job's, and must not count as one of its attempts.
-                raise ModelAwayError(f"version {version} was unloaded meanwhile") from error
+                raise InferenceNotStartedError(
+                    f"version {version} was unloaded meanwhile"
+                ) from error
             raise
         return music
 

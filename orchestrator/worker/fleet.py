@@ -12,9 +12,9 @@ import structlog
 
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, workers
-from orchestrator.errors import DatabaseAwayError
+from orchestrator.errors import DatabaseUnavailableError
 from orchestrator.jobs.table import READ_PATIENCE_S
-from orchestrator.serving.watcher import LoadedVersion, ModelStatus, ModelWatch
+from orchestrator.serving.watcher import LoadedVersion, ModelStatus, ModelWatcher
 
 INTERVAL_S = 1.0
 SILENT_S = 10.0  # a worker not heard of for so long is gone
@@ -22,10 +22,10 @@ SILENT_S = 10.0  # a worker not heard of for so long is gone
 log = structlog.get_logger()
 
 
-class Report:
+class Heartbeat:
     """Tells the fleet every second what this worker's watch sees."""
 
-    def __init__(self, database: Database, owner: str, watch: ModelWatch) -> None:
+    def __init__(self, database: Database, owner: str, watch: ModelWatcher) -> None:
         self._database = database
         self._owner = owner
         self._watch = watch
@@ -36,7 +36,7 @@ class Report:
             while True:
                 try:
                     await self._database.write(self._tell, READ_PATIENCE_S)
-                except DatabaseAwayError as error:
+                except DatabaseUnavailableError as error:
                     log.warning("the fleet was not told", reason=str(error))
                 except Exception:
                     log.exception("the fleet was not told")
@@ -72,7 +72,7 @@ class Fleet:
         return any(report.find(version) for report in reports)
 
 
-class FleetWatch:
+class FleetWatcher:
     """Looks every second at what the workers report.
 
     Attributes:
@@ -88,7 +88,7 @@ class FleetWatch:
         while True:
             try:
                 self.status = merged(await self._database.read(_reports, READ_PATIENCE_S))
-            except DatabaseAwayError as error:
+            except DatabaseUnavailableError as error:
                 self.status = ModelStatus(ready=False, reason=str(error))
             except Exception:
                 log.exception("the workers' reports were not understood")

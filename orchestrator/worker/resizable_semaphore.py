@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Slots:
+class ResizableSemaphore:
     """So many may be held at once; who waits longest gets the next one."""
 
     def __init__(self, number: int) -> None:

@@ -9,21 +9,21 @@ from structlog.contextvars import bind_contextvars
 
 from orchestrator.errors import (
     ConversionError,
-    DatabaseAwayError,
-    FilesUnavailableError,
+    DatabaseUnavailableError,
+    InferenceNotStartedError,
     LeaseLostError,
-    MediaError,
-    ModelAwayError,
-    ModelRefusedError,
+    ModelRejectedInputError,
     ModelUnavailableError,
-    VersionGoneError,
+    StorageUnavailableError,
+    TrackError,
+    VersionNotLoadedError,
 )
-from orchestrator.jobs.cleanup import Sweep, keep_result_only
+from orchestrator.jobs.cleanup import Cleanup, finalize_result
 from orchestrator.jobs.table import Job, JobTable
 from orchestrator.observability.metrics import NO_VERSION
 from orchestrator.storage.base import part_name
 from orchestrator.worker.attempt import Attempt, Dependencies
-from orchestrator.worker.resizable_semaphore import Slots
+from orchestrator.worker.resizable_semaphore import ResizableSemaphore
 
 MAX_ATTEMPTS = 5
 # Processes are killed and machines fail through no fault of a job; but one may be that fault.
@@ -44,7 +44,7 @@ class Worker:
     where a job that is deleted can still be taken away.
     """
 
-    def __init__(self, table: JobTable, sweep: Sweep, needs: Dependencies) -> None:
+    def __init__(self, table: JobTable, sweep: Cleanup, needs: Dependencies) -> None:
         self._table = table
         self._sweep = sweep
         self._needs = needs
@@ -52,7 +52,7 @@ class Worker:
         self._files = needs.files
         self._watch = needs.watch
         self._metrics = needs.metrics
-        self._slots = Slots(needs.watch.status.capacity)
+        self._slots = ResizableSemaphore(needs.watch.status.capacity)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._finishing = False
@@ -68,7 +68,7 @@ class Worker:
             self._wake.clear()
             try:
                 await self._take_jobs()
-            except DatabaseAwayError as error:
+            except DatabaseUnavailableError as error:
                 log.warning("no jobs could be taken", reason=str(error))
             except Exception:
                 log.exception("no jobs could be taken")
@@ -106,7 +106,7 @@ class Worker:
             if job is None:
                 return
             if self._finishing:  # since the claim was on its way
-                self._leases.let_go(job.id)
+                self._leases.release_lease(job.id)
                 await self._hand_back(job)
                 return
             if job.deaths:  # and may have left something
@@ -123,7 +123,7 @@ class Worker:
                 continue
             try:
                 held = await self._leases.held(before)
-            except DatabaseAwayError:
+            except DatabaseUnavailableError:
                 continue
             for job_id in set(before) - held:
                 task = self._running.get(job_id)
@@ -146,12 +146,12 @@ class Worker:
             finally:
                 # Whoever goes on with the job, maybe another host, has what is kept.
                 await self._files.release(job.id)
-        except (DatabaseAwayError, FilesUnavailableError) as error:
+        except (DatabaseUnavailableError, StorageUnavailableError) as error:
             # The lease ends by itself, and whoever finds the database takes the job over; files
             # that are left are swept.
             log.warning("job left alone", reason=str(error))
         finally:
-            self._leases.let_go(job.id)
+            self._leases.release_lease(job.id)
             self._running.pop(job.id, None)
             self._metrics.at_work.set(len(self._running))
             self.wake()
@@ -170,27 +170,27 @@ class Worker:
         except LeaseLostError:
             log.info("job was deleted or taken over")
             await self._clear_away(job)
-        except (MediaError, ModelRefusedError) as error:
+        except (TrackError, ModelRejectedInputError) as error:
             log.info("job failed", code=error.code, reason=str(error))
             await self._fail(attempt, error.code, str(error), job.attempts + 1)
-        except VersionGoneError as error:
+        except VersionNotLoadedError as error:
             log.info("job failed", code="model_not_loaded", reason=str(error))
             await self._fail(attempt, "model_not_loaded", str(error), job.attempts)
         except asyncio.CancelledError:
             await self._hand_back(job)
             raise
-        except ModelAwayError as error:
+        except InferenceNotStartedError as error:
             log.info("nobody took the request", reason=str(error))
             await self._retry(attempt, "model_away", str(error), job.attempts)
         except (ModelUnavailableError, ConversionError) as error:
             log.warning("attempt failed", reason=str(error))
             kind = "conversion" if isinstance(error, ConversionError) else "model_failed"
             await self._retry(attempt, kind, str(error), job.attempts + 1)
-        except (FilesUnavailableError, OSError) as error:
+        except (StorageUnavailableError, OSError) as error:
             log.warning("attempt failed", reason=str(error))
             sentence = "its files could not be read or written"
             await self._retry(attempt, "files", sentence, job.attempts + 1)
-        except DatabaseAwayError:
+        except DatabaseUnavailableError:
             raise
         except Exception:
             log.exception("attempt failed unexpectedly")
@@ -198,7 +198,7 @@ class Worker:
         else:
             self._count(attempt, "completed", job.attempts + 1)
             log.info("job completed", **attempt.timings)
-            await keep_result_only(self._files, job.id, job.lease)
+            await finalize_result(self._files, job.id, job.lease)
 
     async def _hand_back(self, job: Job) -> None:
         """Put the job back as if it had not been taken; whether it is still ours is not known."""

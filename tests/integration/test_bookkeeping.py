@@ -16,7 +16,7 @@ from aiohttp import ClientResponse, FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.api.app import create_app, create_worker_app
-from orchestrator.api.app_keys import DATABASE, FILES, LEASES, TABLE, WORKER
+from orchestrator.api.app_keys import DATABASE, JOB_TABLE, LEASES, STORAGE, WORKER
 from orchestrator.audio import ffmpeg
 from orchestrator.audio.window import Window
 from orchestrator.database.schema import jobs
@@ -123,10 +123,10 @@ def test_from_upload_to_cleanup(anywhere: Settings) -> None:
         assert set(done["timings"]) == {"queued", "convert", "wait", "generate", "save"}
         assert await (await client.get(f"/api/download/{job_id}")).read() == MUSIC
         async with asyncio.timeout(5):
-            while await app[FILES].names(job_id) != {"generated.wav"}:
+            while await app[STORAGE].names(job_id) != {"generated.wav"}:
                 await asyncio.sleep(0.02)
         assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
-        assert await app[FILES].job_ids() == set()
+        assert await app[STORAGE].job_ids() == set()
         for path in ("status", "download", "events"):
             assert (await client.get(f"/api/{path}/{job_id}")).status == 404
 
@@ -210,13 +210,13 @@ def test_a_result_that_has_no_name_yet_is_reused(anywhere: Settings) -> None:
         first = await submit(client)
         await finished(client, first)
         async with asyncio.timeout(10):
-            while await app[FILES].names(first) != {GENERATED}:
+            while await app[STORAGE].names(first) != {GENERATED}:
                 await asyncio.sleep(0.01)
-        await app[FILES].rename(first, GENERATED, part_name(1))  # as a moment before
+        await app[STORAGE].rename(first, GENERATED, part_name(1))  # as a moment before
         second = await submit(client)
         assert (await status(client, second))["status"] == "completed"
         for job_id in (first, second):
-            assert await app[FILES].names(job_id) == {GENERATED}
+            assert await app[STORAGE].names(job_id) == {GENERATED}
             assert await (await client.get(f"/api/download/{job_id}")).read() == MUSIC
 
     run(anywhere, scenario)
@@ -241,7 +241,7 @@ def test_a_repeated_request_is_answered_with_what_was_made(anywhere: Settings) -
         third = await submit(client)
         await client.delete(f"/api/cleanup/{first}")
         assert await (await client.get(f"/api/download/{third}")).read() == MUSIC
-        assert await app[FILES].names(third) == {"generated.wav"}
+        assert await app[STORAGE].names(third) == {"generated.wav"}
         other = await submit(client, form(start_time="0.1"))
         assert (await status(client, other))["status"] != "completed"
         named = await submit(client, form(model_version=VERSION))
@@ -287,7 +287,7 @@ def test_a_later_attempt_need_not_convert_again(
             assert app is not None
             job_id = await submit(client)
             windows = {window_name(track) for track in (1, 2)}
-            while await app[FILES].names(job_id) != windows:  # the uploads are gone
+            while await app[STORAGE].names(job_id) != windows:  # the uploads are gone
                 await asyncio.sleep(0.02)
             tried.set()
             done = await finished(client, job_id)
@@ -363,7 +363,7 @@ def test_deleting_a_job_ends_its_ffmpeg_on_another_host_too(
                 while ffmpegs():
                     await asyncio.sleep(0.01)
             async with asyncio.timeout(5):
-                while await api[FILES].job_ids() or list(shared.scratch_dir.glob("*/*")):
+                while await api[STORAGE].job_ids() or list(shared.scratch_dir.glob("*/*")):
                     await asyncio.sleep(0.05)
 
     asyncio.run(scenario())
@@ -414,7 +414,7 @@ def test_deletion_races_completion(settings: Settings, monkeypatch: pytest.Monke
 
         await asyncio.gather(*(races() for _ in range(8)))
         await asyncio.sleep(0.5)
-        assert await app[FILES].job_ids() == set()
+        assert await app[STORAGE].job_ids() == set()
 
     run(settings, scenario)
     assert deleted == RACES
@@ -428,12 +428,12 @@ async def converted_job(client: Client) -> str:
     await Admission(app[DATABASE], app[LEASES].owner, NO_LIMITS).admit(
         job_id, "192.0.2.1", 1, repeated=False
     )
-    await app[FILES].create(job_id)
+    await app[STORAGE].create(job_id)
     for track in (1, 2):
-        (app[FILES].workspace(job_id) / window_name(track)).write_bytes(TRACK1)
+        (app[STORAGE].workspace(job_id) / window_name(track)).write_bytes(TRACK1)
 
     def work(connection: sa.Connection) -> None:
-        app[TABLE].submit(job_id, UPLOAD, connection)
+        app[JOB_TABLE].submit(job_id, UPLOAD, connection)
         connection.execute(jobs.update().where(jobs.c.id == job_id).values(converted=True))
 
     await app[DATABASE].write(work)

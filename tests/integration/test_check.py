@@ -16,7 +16,7 @@ from orchestrator.api.app_keys import SCRATCH
 from orchestrator.audio import ffmpeg
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.settings import Settings
-from orchestrator.storage.scratch import own_folder
+from orchestrator.storage.scratch import exclusive_folder
 from tests.integration.test_submission import code_of, generate, with_api
 from tests.support.cache import entries
 from tests.support.quick_model import Client
@@ -319,7 +319,7 @@ def test_what_a_killed_process_was_receiving_goes_with_the_next_one(settings: Se
     with_api(settings, scenario)
     left.mkdir()
     (left / "track1.wav").write_bytes(ZEROS)
-    with own_folder(settings.scratch_dir) as folder:
+    with exclusive_folder(settings.scratch_dir) as folder:
         assert folder == left.parent
         assert list(folder.iterdir()) == []
 

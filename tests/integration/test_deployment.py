@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from orchestrator.archives.packing import MANIFEST, archive_of
-from orchestrator.releases.desired_state import Wanted, WantedVersions
+from orchestrator.archives.packing import MANIFEST, archive_path
+from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.settings import PROJECT
 from tests.conftest import settings_in
 from tests.support.model_client import ModelClient
@@ -53,7 +53,7 @@ def serving_first(service: Service) -> Service:
         deploy(service, FIRST)
     for version in versions(service) - {FIRST}:
         musiclab(service, "model", "remove", version, "--keep-archive")
-    WantedVersions(service.settings).write(Wanted(FIRST))
+    DesiredStateFile(service.settings).write(DesiredState(FIRST))
     return service
 
 
@@ -92,8 +92,8 @@ def versions(service: Service) -> set[str]:
     return {model["modelVersion"] for model in described}
 
 
-def wanted(service: Service) -> Wanted | None:
-    return WantedVersions(service.settings).read()
+def wanted(service: Service) -> DesiredState | None:
+    return DesiredStateFile(service.settings).read()
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -110,8 +110,8 @@ def test_a_deployed_version_outlives_torchserve_and_one_command_goes_back(
     for step in ("is registered", "a worker is ready", "canary job", "serves now", "is unloaded"):
         assert step in said
     assert (default(serving_first), versions(serving_first)) == (SECOND, {SECOND})
-    assert wanted(serving_first) == Wanted(SECOND, previous=(FIRST,))
-    assert archive_of(serving_first.settings.model_store, FIRST).exists()
+    assert wanted(serving_first) == DesiredState(SECOND, previous=(FIRST,))
+    assert archive_path(serving_first.settings.model_store, FIRST).exists()
     assert "serves already" in deploy(serving_first, SECOND)
 
     kill_torchserve(serving_first)
@@ -119,7 +119,7 @@ def test_a_deployed_version_outlives_torchserve_and_one_command_goes_back(
 
     musiclab(serving_first, "model", "rollback")
     assert (default(serving_first), versions(serving_first)) == (FIRST, {FIRST})
-    assert wanted(serving_first) == Wanted(FIRST)
+    assert wanted(serving_first) == DesiredState(FIRST)
     nowhere = run(serving_first, "model", "rollback")
     assert nowhere.returncode == 1
     assert "no version to go back to" in nowhere.stderr
@@ -129,7 +129,7 @@ def test_two_versions_side_by_side_until_one_is_removed(serving_first: Service) 
     copy = altered(serving_first.settings, SECOND, "spare", unchanged)
     deploy(serving_first, copy, "--keep-old")
     assert (default(serving_first), versions(serving_first)) == (copy, {FIRST, copy})
-    assert wanted(serving_first) == Wanted(copy, (FIRST,), (FIRST,))
+    assert wanted(serving_first) == DesiredState(copy, (FIRST,), (FIRST,))
     table = musiclab(serving_first, "model", "list").splitlines()
     listed = {line.split()[0]: line for line in table}
     assert "default" in listed[copy]
@@ -141,14 +141,14 @@ def test_two_versions_side_by_side_until_one_is_removed(serving_first: Service) 
     deploy(serving_first, FIRST)
     assert versions(serving_first) == {FIRST}
     musiclab(serving_first, "model", "remove", copy)
-    assert not archive_of(serving_first.settings.model_store, copy).exists()
+    assert not archive_path(serving_first.settings.model_store, copy).exists()
 
 
 def test_what_was_changed_by_hand_is_noted(serving_first: Service) -> None:
     client = client_of(serving_first)
     register(client, SECOND)
     manage(client, "PUT", f"/models/musiclab/{SECOND}/set-default")
-    noted = Wanted(SECOND, beside=(FIRST,), previous=(FIRST,))
+    noted = DesiredState(SECOND, beside=(FIRST,), previous=(FIRST,))
     until(lambda: wanted(serving_first) == noted, f"{noted} is noted")
 
 
@@ -198,7 +198,7 @@ def test_a_broken_archive_changes_nothing_and_is_explained(
     try:
         failed = run(serving_first, "model", "deploy", version)
     finally:
-        archive_of(serving_first.settings.model_store, version).unlink()
+        archive_path(serving_first.settings.model_store, version).unlink()
     assert failed.returncode == 1, failed.stdout
     assert re.search(explanation, failed.stderr), failed.stderr
     assert "Traceback" not in failed.stderr

@@ -13,15 +13,15 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.errors import FilesUnavailableError, SettingsError
+from orchestrator.errors import SettingsError, StorageUnavailableError
 from orchestrator.storage import base as files_module
 from orchestrator.storage.base import (
     GENERATED,
     MARKER,
-    BucketFiles,
-    Files,
-    LocalFiles,
-    open_files,
+    JobStorage,
+    LocalStorage,
+    S3Storage,
+    open_storage,
     part_name,
     upload_name,
     window_name,
@@ -33,14 +33,14 @@ HASTE = 4  # by which all times of a bucket that is away are divided, the one ab
 TIMES = ("CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRY_FOR", "FIRST_BACKOFF", "LONGEST_BACKOFF")
 UPLOAD = upload_name(1, ".mp3")
 
-OpenHost = Callable[[str], Files]
+OpenHost = Callable[[str], JobStorage]
 
 
 @pytest.fixture(params=["folder", "bucket"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHost:
     """Opens the same files as a host of that name does."""
     if request.param == "folder":
-        return lambda _: LocalFiles(tmp_path / "cache")
+        return lambda _: LocalStorage(tmp_path / "cache")
     opens: OpenHost = request.getfixturevalue("bucket_host")
     return opens
 
@@ -51,10 +51,10 @@ def bucket_host(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     url = s3.create_bucket(f"bucket-{uuid.uuid4().hex}") + "/some/prefix"
-    return lambda name: open_files(url, tmp_path / "no-cache", tmp_path / name)
+    return lambda name: open_storage(url, tmp_path / "no-cache", tmp_path / name)
 
 
-async def kept(files: Files, job_id: str, **contents: bytes) -> None:
+async def kept(files: JobStorage, job_id: str, **contents: bytes) -> None:
     """A job with these files; underscores in the names stand for dots."""
     await files.create(job_id)
     names = [name.replace("_", ".") for name in contents]
@@ -146,7 +146,7 @@ def test_a_copy_is_made_where_links_are_not(
         raise PermissionError(1, "Operation not permitted")
 
     async def scenario() -> None:
-        files = LocalFiles(tmp_path)
+        files = LocalStorage(tmp_path)
         await kept(files, "a", track1_mp3=b"one")
         monkeypatch.setattr(os, "link", no_links)
         await files.copy("a", UPLOAD, "b")
@@ -193,7 +193,7 @@ def test_removing_catches_what_is_written_meanwhile(tmp_path: Path) -> None:
                 await asyncio.to_thread((folder / f"track{count}.mp3").write_bytes, b"late")
 
     async def scenario() -> None:
-        files = LocalFiles(tmp_path)
+        files = LocalStorage(tmp_path)
         await files.create("a")
         for count in range(2000):
             (files.workspace("a") / f"old{count}").touch()
@@ -221,7 +221,7 @@ def test_the_scratch_of_a_host_is_released_alone(bucket_host: OpenHost) -> None:
 
 def test_releasing_the_folder_of_a_job_keeps_its_files(tmp_path: Path) -> None:
     async def scenario() -> None:
-        files = LocalFiles(tmp_path)
+        files = LocalStorage(tmp_path)
         await kept(files, "a", track1_mp3=b"one")
         await files.release("a")
         assert await files.read("a", UPLOAD) == b"one"
@@ -283,7 +283,7 @@ def test_a_marker_needs_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    files = LocalFiles(tmp_path / "cache")
+    files = LocalStorage(tmp_path / "cache")
     asyncio.run(files.claim("a" * 32))
     with pytest.raises(SettingsError, match=REFUSED):
         asyncio.run(files.claim("b" * 32))
@@ -368,17 +368,17 @@ def test_the_disk_is_that_of_the_workspaces(host: OpenHost) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    files = LocalFiles(tmp_path / "cache")
-    with pytest.raises(FilesUnavailableError, match=r"a folder for job a failed: .*[Dd]irectory"):
+    files = LocalStorage(tmp_path / "cache")
+    with pytest.raises(StorageUnavailableError, match=r"a folder for job a failed: .*[Dd]irectory"):
         asyncio.run(files.create("a"))
 
 
-def away_after(files: Files) -> list[float]:
+def away_after(files: JobStorage) -> list[float]:
     """How many seconds each operation takes to find out that the bucket is away."""
 
     async def one(attempt: Coroutine[Any, Any, object]) -> float:
         started = time.monotonic()
-        with pytest.raises(FilesUnavailableError, match=r"of job|that have files"):
+        with pytest.raises(StorageUnavailableError, match=r"of job|that have files"):
             await attempt
         return time.monotonic() - started
 
@@ -431,30 +431,30 @@ def test_a_missing_bucket_is_not_taken_for_missing_files(
 ) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    files = open_files("s3://nobody-made-this", tmp_path, tmp_path)
-    with pytest.raises(FilesUnavailableError, match=r"x\.wav of job a failed: .* no such bucket"):
+    files = open_storage("s3://nobody-made-this", tmp_path, tmp_path)
+    with pytest.raises(StorageUnavailableError, match=r"x\.wav of job a failed: .* no such bucket"):
         asyncio.run(files.read("a", "x.wav"))
-    with pytest.raises(FilesUnavailableError, match="The specified bucket does not exist"):
+    with pytest.raises(StorageUnavailableError, match="The specified bucket does not exist"):
         asyncio.run(files.names("a"))
 
 
 def test_a_wrong_key_is_told_of(bucket_host: OpenHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    with pytest.raises(FilesUnavailableError, match=r"of job a failed: .*signature"):
+    with pytest.raises(StorageUnavailableError, match=r"of job a failed: .*signature"):
         asyncio.run(bucket_host("here").read("a", GENERATED))
 
 
 def test_without_a_url_the_files_are_in_the_cache(tmp_path: Path) -> None:
     for url in (None, ""):
-        files = open_files(url, tmp_path / "cache", tmp_path / "scratch")
-        assert isinstance(files, LocalFiles)
+        files = open_storage(url, tmp_path / "cache", tmp_path / "scratch")
+        assert isinstance(files, LocalStorage)
         assert files.workspace("a") == tmp_path / "cache" / "music_a"
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket/a/prefix/"])
 def test_a_bucket_is_named_by_a_url(tmp_path: Path, url: str) -> None:
-    files = open_files(url, tmp_path / "cache", tmp_path / "scratch")
-    assert isinstance(files, BucketFiles)
+    files = open_storage(url, tmp_path / "cache", tmp_path / "scratch")
+    assert isinstance(files, S3Storage)
     assert files.workspace("a") == tmp_path / "scratch" / "music_a"
 
 
@@ -463,4 +463,4 @@ def test_a_bucket_is_named_by_a_url(tmp_path: Path, url: str) -> None:
 )
 def test_a_url_that_names_no_bucket_is_told_of(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError, match=r"MUSICLAB_FILES_URL .* s3://bucket/prefix"):
-        open_files(url, tmp_path, tmp_path)
+        open_storage(url, tmp_path, tmp_path)

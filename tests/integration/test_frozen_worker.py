@@ -65,7 +65,7 @@ def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> None:
         job = await tables.claim()
         await tables.leases.resume()  # its lease has ended
         assert await tables.leases.claim() is None
-        tables.leases.let_go(job.id)
+        tables.leases.release_lease(job.id)
         again = await tables.claim()
         assert (again.id, again.lease) == (job.id, 2)
 

@@ -15,7 +15,7 @@ from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.api.app import create_app
-from orchestrator.api.app_keys import TABLE
+from orchestrator.api.app_keys import JOB_TABLE
 from orchestrator.audio.window import Window
 from orchestrator.settings import PROJECT, Settings
 from tests.integration.test_submission import SOUND, code_of, form, with_api
@@ -216,7 +216,7 @@ def test_fields_are_read_whole_wherever_the_network_cuts_them(settings: Settings
                 async with places:
                     answer = await exchange(server.port, body[:cut], body[cut:], length=len(body))
                 document = json.loads(answer.rpartition(b"\r\n\r\n")[2])
-                job = await app[TABLE].get(document["job_id"])
+                job = await app[JOB_TABLE].get(document["job_id"])
                 assert job is not None
                 return tuple(job.windows)
 

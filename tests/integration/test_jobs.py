@@ -13,15 +13,15 @@ import sqlalchemy as sa
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import jobs, layout
 from orchestrator.errors import (
-    DatabaseAwayError,
     DatabaseInUseError,
+    DatabaseUnavailableError,
     LeaseLostError,
     RequestError,
     SettingsError,
 )
 from orchestrator.jobs import leases as leases_module
-from orchestrator.jobs.eta import Estimates
-from orchestrator.jobs.event_feed import Feed
+from orchestrator.jobs.eta import EtaEstimator
+from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import STRANDED_S
 from orchestrator.jobs.table import LEASE_S, status_document
 from tests.support.postgres import PostgresServer
@@ -60,8 +60,8 @@ def test_jobs_are_claimed_in_order_and_once(backend: Backend) -> None:
     async def scenario(tables: Tables) -> None:
         for job_id in ("first", "second", "third"):
             await tables.submit(job_id)
-        seen = await asyncio.gather(*(tables.feed.see(name) for name in ("third", "first", "none")))
-        assert [sight and sight.position for sight in seen] == [3, 1, None]
+        seen = await asyncio.gather(*(tables.feed.get(name) for name in ("third", "first", "none")))
+        assert [snapshot and snapshot.position for snapshot in seen] == [3, 1, None]
         taken = await asyncio.gather(*(tables.leases.claim() for _ in range(5)))
         assert sorted(job.id for job in taken if job) == ["first", "second", "third"]
         assert {job.lease for job in taken if job} == {1}
@@ -122,11 +122,11 @@ def test_a_job_that_names_a_version_and_whose_worker_died_is_left_to_others_too(
     async def scenario(tables: Tables) -> None:
         await tables.submit("a", NAMED)
         assert await claimed(tables, "named") == ["a"]
-        tables.leases.let_go("a")
+        tables.leases.release_lease("a")
         await waited(tables, LEASE_S)
         assert await claimed(tables, "other") == []
         assert await claimed(tables, "named") == ["a"]
-        tables.leases.let_go("a")
+        tables.leases.release_lease("a")
         await waited(tables, LEASE_S + STRANDED_S)
         assert await claimed(tables, "other") == ["a"]
 
@@ -176,10 +176,10 @@ def test_every_change_is_an_event(backend: Backend) -> None:
 
 def test_a_finished_job_tells_until_when_it_is_kept(backend: Backend) -> None:
     async def scenario(tables: Tables) -> None:
-        async def document(feed: Feed) -> dict[str, Any]:
-            sight = await feed.see("a")
-            assert sight is not None
-            return await feed.document(sight)
+        async def document(feed: EventFeed) -> dict[str, Any]:
+            snapshot = await feed.get("a")
+            assert snapshot is not None
+            return await feed.document(snapshot)
 
         await tables.submit("a")
         assert "expires_at" not in await document(tables.feed)
@@ -192,7 +192,9 @@ def test_a_finished_job_tells_until_when_it_is_kept(backend: Backend) -> None:
         )
         assert expires - finished == timedelta(seconds=KEPT_S)
 
-        endless = Feed(tables.database, Estimates(tables.database, lambda: True), kept_s=1e15)
+        endless = EventFeed(
+            tables.database, EtaEstimator(tables.database, lambda: True), kept_s=1e15
+        )
         assert (await document(endless))["expires_at"].startswith("9999-12-31T00:00:00")
 
     backend.run(scenario)
@@ -201,7 +203,7 @@ def test_a_finished_job_tells_until_when_it_is_kept(backend: Backend) -> None:
 def test_no_time_is_told_that_nobody_can_know(backend: Backend) -> None:
     async def scenario(tables: Tables) -> None:
         async def left(*, model_ready: bool = True) -> float | None:
-            estimates = Estimates(tables.database, lambda: model_ready)
+            estimates = EtaEstimator(tables.database, lambda: model_ready)
             return await estimates.seconds_left(await tables.get("b"), 1)
 
         await tables.submit("a")
@@ -224,7 +226,7 @@ def test_a_lost_lease_writes_nothing(backend: Backend, monkeypatch: pytest.Monke
         monkeypatch.setattr(leases_module, "LEASE_S", -1.0)
         stale = await tables.claim()
         assert await tables.leases.claim() is None, "nobody takes its own work a second time"
-        tables.leases.let_go("a")
+        tables.leases.release_lease("a")
         fresh = await tables.claim()
         assert (stale.lease, fresh.lease) == (1, 2)
         leases = tables.leases
@@ -263,7 +265,7 @@ def test_only_what_is_held_is_renewed(backend: Backend, monkeypatch: pytest.Monk
         with monkeypatch.context() as short:
             short.setattr(leases_module, "LEASE_S", -1.0)
             await tables.claim()
-        tables.leases.let_go("a")
+        tables.leases.release_lease("a")
         await tables.leases.renew()
         again = await tables.claim()
         assert again.lease == 2
@@ -299,7 +301,7 @@ def test_a_job_that_is_to_be_repeated_waits(backend: Backend) -> None:
         job = await tables.claim()
         await tables.leases.begin_generation(job, "v1", None, "Generating music...")
         await tables.leases.retry(job, 0, "Waiting in the queue", job.attempts)
-        tables.leases.let_go("b")
+        tables.leases.release_lease("b")
         again = await tables.claim()
         assert (again.id, again.lease, again.attempts, again.progress) == ("b", 2, 0, 50)
 
@@ -401,7 +403,7 @@ def test_a_restart_of_postgresql_is_waited_for(postgres: PostgresServer) -> None
 def test_a_database_that_stays_away_is_said_to_be(tmp_path: Path) -> None:
     async def scenario() -> None:
         database = Database("postgresql://nobody@127.0.0.1:1/none", tmp_path / "unused")
-        with pytest.raises(DatabaseAwayError, match="does not answer"):
+        with pytest.raises(DatabaseUnavailableError, match="does not answer"):
             await database.read(_nothing, patience_s=0.5)
         await database.close()
 

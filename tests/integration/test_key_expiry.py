@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.serving.management import ManagementClient
-from orchestrator.serving.process import ModelServer
-from orchestrator.serving.tokens import Keys
-from orchestrator.serving.watcher import InferenceClient, ModelWatch
+from orchestrator.serving.process import TorchServe
+from orchestrator.serving.tokens import Tokens
+from orchestrator.serving.watcher import InferenceClient, ModelWatcher
 from tests.conftest import settings_in
 from tests.integration.test_torchserve_client import TRACKS, watching
 from tests.support.model_client import ModelClient
@@ -25,15 +25,15 @@ SECONDS = 4 * LIFETIME_S
 @pytest.fixture(scope="module")
 def short_lived(
     tmp_path_factory: pytest.TempPathFactory, starter_archive: Path
-) -> Iterator[ModelServer]:
+) -> Iterator[TorchServe]:
     """A TorchServe whose keys end after three seconds."""
     settings = settings_in(tmp_path_factory.mktemp("keys"))
-    with ModelServer(with_key_lifetime(settings, LIFETIME_S / 60), starter_archive) as server:
+    with TorchServe(with_key_lifetime(settings, LIFETIME_S / 60), starter_archive) as server:
         server.wait_ready()
         yield server
 
 
-def test_several_processes_go_on_while_keys_end(short_lived: ModelServer) -> None:
+def test_several_processes_go_on_while_keys_end(short_lived: TorchServe) -> None:
     """Each has `Keys` of its own, as processes have: none waits for another to renew."""
     settings = short_lived.settings
     ends = time.monotonic() + SECONDS
@@ -45,13 +45,13 @@ def test_several_processes_go_on_while_keys_end(short_lived: ModelServer) -> Non
             answers += 1
         return answers
 
-    async def looking(watch: ModelWatch) -> None:
+    async def looking(watch: ModelWatcher) -> None:
         while time.monotonic() < ends:
             await watch.changed()
             assert watch.status.ready, watch.status.reason
 
     def describing() -> None:
-        client = ManagementClient(Keys(settings.key_file, settings.management_url))
+        client = ManagementClient(Tokens(settings.key_file, settings.management_url))
         while time.monotonic() < ends:
             assert client.find("starter")
 
@@ -67,7 +67,7 @@ def test_several_processes_go_on_while_keys_end(short_lived: ModelServer) -> Non
     asyncio.run(all_at_once())
 
 
-def test_a_key_that_has_ended_is_what_torchserve_refuses(short_lived: ModelServer) -> None:
+def test_a_key_that_has_ended_is_what_torchserve_refuses(short_lived: TorchServe) -> None:
     """Else the test above shows nothing."""
     ends = time.monotonic() + SECONDS
     client = ModelClient(short_lived.settings, short_lived.key_file)

@@ -8,11 +8,11 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.api.gauges import look
+from orchestrator.api.gauges import collect_gauges
 from orchestrator.serving import watcher as torchserve
 from orchestrator.serving.watcher import ModelStatus
 from orchestrator.settings import Settings
-from orchestrator.storage.base import LocalFiles
+from orchestrator.storage.base import LocalStorage
 from orchestrator.worker import worker
 from tests.integration.test_bookkeeping import finished, form, run, submit
 from tests.support.quick_model import MUSIC, VERSION, Client, with_quick_model
@@ -85,9 +85,9 @@ def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
 
 def test_the_queue_is_told_from_any_database(backend: Backend, settings: Settings) -> None:
     async def gauges(tables: Tables) -> dict[tuple[str, ...], float]:
-        files = LocalFiles(settings.cache)
+        files = LocalStorage(settings.cache)
         nothing = ModelStatus(ready=False)
-        seen = await look(tables.database, files, nothing, settings)
+        seen = await collect_gauges(tables.database, files, nothing, settings)
         return {
             (each.name, *each.labels.values()): each.value
             for family in seen.collect()

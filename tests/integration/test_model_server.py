@@ -16,7 +16,7 @@ from orchestrator.archives import packing as model_versions
 from orchestrator.archives.packing import Device
 from orchestrator.errors import ModelServerError
 from orchestrator.serving import process as model_server_module
-from orchestrator.serving.process import ModelServer
+from orchestrator.serving.process import TorchServe
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
 from tests.support.model_client import ModelClient
@@ -31,8 +31,8 @@ from tests.support.signals import SEGMENT, decoded, encoded, noise
 
 
 def pack(settings: Settings, version: str, device: Device | None = None) -> Path:
-    ingredients = model_versions.choose_ingredients(settings, device=device)
-    return model_versions.pack(settings, ingredients, version)
+    inputs = model_versions.choose_inputs(settings, device=device)
+    return model_versions.pack(settings, inputs, version)
 
 
 def client_of(settings: Settings) -> ModelClient:
@@ -66,7 +66,9 @@ def test_two_versions_each_run_their_own_code(
     assert np.abs(sounds["plain"] + sounds["inverted"]).max() <= 2 / 32768
 
 
-def test_torchserve_and_its_worker_leave_the_cpu_to_the_api(model_server: ModelServer) -> None:
+def test_torchserve_and_its_worker_leave_the_cpu_to_the_api(
+    model_server: TorchServe,
+) -> None:
     processes = torchserve_processes(model_server.settings)
     assert [process.nice() for process in processes] == 2 * [min(19, os.nice(0) + 10)]
 
@@ -94,7 +96,7 @@ def test_serves_on_the_java_of_the_wheel_and_keeps_what_it_compiled(
 ) -> None:
     monkeypatch.setattr("orchestrator.serving.java.shutil.which", lambda name: None)
     monkeypatch.delenv("NUMBA_CACHE_DIR")
-    with ModelServer(settings, starter_archive) as server:
+    with TorchServe(settings, starter_archive) as server:
         server.wait_ready()
         assert list((server.folder / "compiled").rglob("*.nbc")), "the next worker compiles again"
         (java,) = [
@@ -107,10 +109,10 @@ def test_a_packed_archive_is_served_again_until_something_changes(
     settings: Settings, changed_code: Callable[[str, str, str], None]
 ) -> None:
     first = pack(settings, "first")
-    ingredients = model_versions.choose_ingredients(settings)
-    assert model_versions.find_packed(settings, ingredients) == first
+    inputs = model_versions.choose_inputs(settings)
+    assert model_versions.find_packed(settings, inputs) == first
     changed_code("codec/codec.py", "Finds nothing", "Finds something")
-    assert model_versions.find_packed(settings, ingredients) is None
+    assert model_versions.find_packed(settings, inputs) is None
 
 
 def test_asked_for_a_gpu_that_is_not_there_it_fails_at_start(settings: Settings) -> None:
@@ -135,13 +137,13 @@ def test_an_archive_whose_code_raises_is_named_at_start(
         "raise ValueError('broken on purpose')\n    mallopt = getattr(",
     )
     with (
-        ModelServer(settings, pack(settings, "broken")) as server,
+        TorchServe(settings, pack(settings, "broken")) as server,
         pytest.raises(ModelServerError, match="broken on purpose"),
     ):
         server.wait_ready()
 
 
-def test_its_health_is_told_by_a_command(model_server: ModelServer, settings: Settings) -> None:
+def test_its_health_is_told_by_a_command(model_server: TorchServe, settings: Settings) -> None:
     check = [sys.executable, "-m", "orchestrator.serving.healthcheck"]
     well = subprocess.run(check, cwd=PROJECT, env=environment(model_server.settings))
     assert well.returncode == 0
@@ -153,23 +155,23 @@ def test_its_health_is_told_by_a_command(model_server: ModelServer, settings: Se
 
 
 def test_a_taken_port_is_named(
-    model_server: ModelServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    model_server: TorchServe, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_server_module, "FREED_WITHIN_S", 0.2)
     taken = model_server.settings.management_port
     beside = settings.model_copy(update={"management_port": taken})
-    server = ModelServer(beside, model_server.archive)
+    server = TorchServe(beside, model_server.archive)
     with pytest.raises(ModelServerError, match=f"{taken} is taken.*MUSICLAB_MANAGEMENT_PORT"):
         server.start()
 
 
 def test_a_second_server_in_the_same_folder_is_refused(
-    model_server: ModelServer, tmp_path: Path
+    model_server: TorchServe, tmp_path: Path
 ) -> None:
     other_ports = settings_in(tmp_path)
     same_folder = other_ports.model_copy(update={"run_dir": model_server.settings.run_dir})
     with pytest.raises(ModelServerError, match="MUSICLAB_RUN_DIR"):
-        ModelServer(same_folder, model_server.archive).start()
+        TorchServe(same_folder, model_server.archive).start()
     assert model_server.is_ready()
 
 
@@ -182,15 +184,15 @@ def test_what_a_server_leaves_is_swept_now_or_at_the_next_start(
     log.parent.mkdir()
     died = {"model_version": "starter", "event": "Failed to load model musiclab, exception gone"}
     log.write_text(json.dumps(died) + "\n")
-    with ModelServer(settings, starter_archive) as server:
+    with TorchServe(settings, starter_archive) as server:
         assert not left.exists()
-        assert server.load_fault() is None, "what an earlier server died of is no fault of this one"
+        assert server.load_error() is None, "what an earlier server died of is no fault of this one"
     assert json.loads(log.read_text().splitlines()[0]) == died
     assert not left.parent.parent.exists()
     assert not server.key_file.exists()
 
 
-def test_no_key_no_management(model_server: ModelServer) -> None:
+def test_no_key_no_management(model_server: TorchServe) -> None:
     keys = json.loads(model_server.key_file.read_text())
     assert keys["management"]["key"] != keys["inference"]["key"]
     assert model_server.key_file.stat().st_mode & 0o077 == 0

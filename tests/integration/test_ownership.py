@@ -15,13 +15,13 @@ from orchestrator.database.engine import Database
 from orchestrator.database.schema import identity
 from orchestrator.errors import SettingsError
 from orchestrator.jobs import cleanup as sweep_module
-from orchestrator.jobs.cleanup import Sweep
+from orchestrator.jobs.cleanup import Cleanup
 from orchestrator.settings import PROJECT, Settings
 from orchestrator.storage import base as files_module
-from orchestrator.storage.base import GENERATED, MARKER, LocalFiles, open_files
+from orchestrator.storage.base import GENERATED, MARKER, LocalStorage, open_storage
 from tests.conftest import settings_in
 from tests.integration.test_files import HASTE, TIMES, kept
-from tests.integration.test_submission import generate, job_of, with_api
+from tests.integration.test_submission import generate, job_from_row, with_api
 from tests.support.cache import entries
 from tests.support.postgres import PostgresServer
 from tests.support.quick_model import Client
@@ -59,7 +59,7 @@ def left_by_a_dead_process(settings: Settings) -> str:
     jobs: list[str] = []
 
     async def scenario(client: Client) -> None:
-        jobs.append(await job_of(await generate(client)))
+        jobs.append(await job_from_row(await generate(client)))
 
     with_api(settings, scenario)
     return jobs[0]
@@ -117,7 +117,7 @@ def test_a_bucket_that_is_away_does_not_keep_the_service_from_starting(
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     url = s3.create_bucket(f"bucket-{new_id()}")
-    files = open_files(url, settings.cache, settings.scratch_dir)
+    files = open_storage(url, settings.cache, settings.scratch_dir)
     asyncio.run(files.claim("f" * 32))
     asyncio.run(kept(files, "a", generated_wav=b"music"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{settings.metrics_port}")
@@ -125,7 +125,7 @@ def test_a_bucket_that_is_away_does_not_keep_the_service_from_starting(
     async def scenario(client: Client) -> None:
         assert (await client.get("/health")).status == 200
         assert isinstance(client.server, TestServer)
-        sweep = Sweep(client.server.app[DATABASE], files, kept_s=60)
+        sweep = Cleanup(client.server.app[DATABASE], files, kept_s=60)
         with pytest.raises(SettingsError, match="another database"):
             await sweep.everything()
 
@@ -157,7 +157,7 @@ def test_files_of_a_database_that_is_gone_are_kept_for_a_day(
 ) -> None:
     """Its owner has deleted the marker, as the sentence says."""
     monkeypatch.setattr(sweep_module, "LEASE_S", 0.1)
-    files = LocalFiles(settings.cache)
+    files = LocalStorage(settings.cache)
     asyncio.run(files.create("a"))
     (files.workspace("a") / GENERATED).write_bytes(b"music")
     asyncio.run(files.claim("f" * 32))

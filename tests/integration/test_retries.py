@@ -15,7 +15,7 @@ from orchestrator.database.schema import jobs
 from orchestrator.errors import ConversionError
 from orchestrator.jobs import leases
 from orchestrator.serving import watcher as torchserve
-from orchestrator.serving.watcher import ModelStatus, ModelWatch
+from orchestrator.serving.watcher import ModelStatus, ModelWatcher
 from orchestrator.settings import Settings
 from orchestrator.worker import worker as worker_module
 from tests.integration.test_bookkeeping import finished, form, status, submit
@@ -149,14 +149,14 @@ def test_a_job_outlives_many_processes_but_not_any_number(
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is loaded is looked at all the time, and each look tells what was so a moment ago."""
-    look = ModelWatch._look
+    look = ModelWatcher._look
 
-    async def slow(watch: ModelWatch) -> ModelStatus:
+    async def slow(watch: ModelWatcher) -> ModelStatus:
         status = await look(watch)
         await asyncio.sleep(0.05)
         return status
 
-    monkeypatch.setattr(ModelWatch, "_look", slow)
+    monkeypatch.setattr(ModelWatcher, "_look", slow)
     monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", 0)
     monkeypatch.setattr(leases, "STRANDED_S", 0.05)
 

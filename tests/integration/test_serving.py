@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from orchestrator.serving.process import ModelServer
+from orchestrator.serving.process import TorchServe
 from tests.support.model_client import Fields, ModelClient
 from tests.support.signals import (
     RATE,
@@ -169,7 +169,7 @@ def test_metrics_tell_seconds_batches_device_and_version(client: ModelClient) ->
 
 
 def test_the_log_says_on_which_device_it_serves(
-    client: ModelClient, model_server: ModelServer
+    client: ModelClient, model_server: TorchServe
 ) -> None:
     log = (model_server.folder / "logs" / "model_log.log").read_text()
     assert "musiclab starter is ready on cpu (" in log

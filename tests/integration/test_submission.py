@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.api import multipart as form_module
 from orchestrator.api.app import create_app
-from orchestrator.api.app_keys import FILES, TABLE
+from orchestrator.api.app_keys import JOB_TABLE, STORAGE
 from orchestrator.settings import Settings
 from tests.support.cache import entries
 from tests.support.postgres import PostgresServer
@@ -38,7 +38,7 @@ async def generate(client: Client, data: FormData | None = None, **headers: str)
     return await client.post("/api/generate", data=data or form(), headers=names)
 
 
-async def job_of(answer: ClientResponse) -> str:
+async def job_from_row(answer: ClientResponse) -> str:
     assert answer.status == 202, await answer.text()
     return str((await answer.json())["job_id"])
 
@@ -68,12 +68,12 @@ def test_the_same_key_gives_the_same_job(stored: Settings) -> None:
     async def scenario(client: Client) -> None:
         first = await generate(client, Idempotency_Key="one")
         again = await generate(client, Idempotency_Key="one")
-        assert await job_of(first) == await job_of(again)
+        assert await job_from_row(first) == await job_from_row(again)
         assert again.headers["Location"] == first.headers["Location"]
         assert again.headers["Idempotent-Replayed"] == "true"
         assert "Idempotent-Replayed" not in first.headers
-        other = await job_of(await generate(client, Idempotency_Key="two"))
-        assert other != await job_of(first)
+        other = await job_from_row(await generate(client, Idempotency_Key="two"))
+        assert other != await job_from_row(first)
         assert len(entries(stored.cache)) == 2
 
     with_api(stored, scenario)
@@ -82,7 +82,7 @@ def test_the_same_key_gives_the_same_job(stored: Settings) -> None:
 def test_the_same_key_at_the_same_time_gives_the_same_job(stored: Settings) -> None:
     async def scenario(client: Client) -> None:
         answers = await asyncio.gather(*(generate(client, Idempotency_Key="one") for _ in range(8)))
-        assert len({await job_of(answer) for answer in answers}) == 1
+        assert len({await job_from_row(answer) for answer in answers}) == 1
         assert len(entries(stored.cache)) == 1
 
     with_api(stored, scenario, rate_limit=0)
@@ -93,7 +93,7 @@ def test_the_same_key_at_the_same_time_gives_the_same_job(stored: Settings) -> N
 )
 def test_the_same_key_with_another_body_is_refused(settings: Settings, other: FormData) -> None:
     async def scenario(client: Client) -> None:
-        job_id = await job_of(await generate(client, Idempotency_Key="one"))
+        job_id = await job_from_row(await generate(client, Idempotency_Key="one"))
         refused = await generate(client, other, Idempotency_Key="one")
         assert await code_of(refused) == (409, "idempotency_key_reused")
         assert entries(settings.cache) == [f"music_{job_id}"]
@@ -103,10 +103,10 @@ def test_the_same_key_with_another_body_is_refused(settings: Settings, other: Fo
 
 def test_a_repeated_request_passes_limits_and_outlives_its_job(settings: Settings) -> None:
     async def scenario(client: Client) -> None:
-        job_id = await job_of(await generate(client, Idempotency_Key="one"))
+        job_id = await job_from_row(await generate(client, Idempotency_Key="one"))
         assert (await generate(client)).status == 429
         assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
-        assert await job_of(await generate(client, Idempotency_Key="one")) == job_id
+        assert await job_from_row(await generate(client, Idempotency_Key="one")) == job_id
         assert entries(settings.cache) == []
 
     with_api(settings, scenario, rate_limit=1, max_queued=1)
@@ -128,7 +128,7 @@ def test_the_rate_limit_holds_across_hosts_and_deletions(
         app = create_app(shared, runs_jobs=False)
         async with TestClient(TestServer(app)) as other_host:
             for host in (client, other_host, client):
-                job_id = await job_of(await generate(host))
+                job_id = await job_from_row(await generate(host))
                 await host.delete(f"/api/cleanup/{job_id}")
             for host in (client, other_host):
                 refused = await generate(host)
@@ -144,7 +144,7 @@ def test_the_rate_limit_counts_refused_uploads_but_not_refusals(settings: Settin
     async def scenario(client: Client) -> None:
         broken = FormData({"track3": "x"}, default_to_multipart=True)
         assert await code_of(await generate(client, broken)) == (400, "unknown_field")
-        await job_of(await generate(client))
+        await job_from_row(await generate(client))
         for _ in range(2):
             refused = await generate(client)
             assert await code_of(refused) == (429, "too_many_requests")
@@ -156,7 +156,7 @@ def test_the_rate_limit_counts_refused_uploads_but_not_refusals(settings: Settin
 def test_clients_behind_a_trusted_proxy_are_told_apart(settings: Settings) -> None:
     async def scenario(client: Client) -> None:
         for forwarded in ("192.0.2.1", "192.0.2.2", "evil, 192.0.2.3", "2001:db8::1"):
-            await job_of(await generate(client, X_Forwarded_For=forwarded))
+            await job_from_row(await generate(client, X_Forwarded_For=forwarded))
         for forwarded in ("192.0.2.1", "evil, 192.0.2.1", "192.0.2.1, 127.0.0.9", "2001:db8::2"):
             refused = await generate(client, X_Forwarded_For=forwarded)
             assert refused.status == 429, forwarded
@@ -166,7 +166,7 @@ def test_clients_behind_a_trusted_proxy_are_told_apart(settings: Settings) -> No
 
 def test_nobody_else_is_believed_about_addresses(settings: Settings) -> None:
     async def scenario(client: Client) -> None:
-        await job_of(await generate(client, X_Forwarded_For="192.0.2.1"))
+        await job_from_row(await generate(client, X_Forwarded_For="192.0.2.1"))
         refused = await generate(client, X_Forwarded_For="192.0.2.2")
         assert refused.status == 429
 
@@ -175,19 +175,19 @@ def test_nobody_else_is_believed_about_addresses(settings: Settings) -> None:
 
 def test_a_full_queue_is_said_to_be(settings: Settings) -> None:
     async def scenario(client: Client) -> None:
-        first, _ = [await job_of(await generate(client)) for _ in range(2)]
+        first, _ = [await job_from_row(await generate(client)) for _ in range(2)]
         refused = await generate(client)
         assert await code_of(refused) == (503, "queue_full")
         assert int(refused.headers["Retry-After"]) > 0
         await client.delete(f"/api/cleanup/{first}")
-        await job_of(await generate(client))
+        await job_from_row(await generate(client))
 
     with_api(settings, scenario, max_queued=2)
 
 
 def test_a_full_storage_is_said_to_be(settings: Settings) -> None:
     async def scenario(client: Client) -> None:
-        await job_of(await generate(client))
+        await job_from_row(await generate(client))
         assert await code_of(await generate(client)) == (507, "storage_full")
 
     size = sum(map(len, SOUND[:2]))
@@ -222,7 +222,7 @@ def test_api_keys(settings: Settings, headers: dict[str, str], status: int) -> N
             assert (await client.get("/api/models")).status == 401
             assert (await client.delete("/api/cleanup/x")).status == 401
             return
-        job_id = await job_of(answer)
+        job_id = await job_from_row(answer)
         assert (await client.get(f"/api/status/{job_id}")).status == 200
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         assert (await client.get("/api/models", headers=names)).status == 200
@@ -249,7 +249,7 @@ def test_a_database_that_is_away_is_said_to_be(
     postgres: PostgresServer, settings: Settings
 ) -> None:
     async def scenario(client: Client) -> None:
-        job_id = await job_of(await generate(client, Idempotency_Key="one"))
+        job_id = await job_from_row(await generate(client, Idempotency_Key="one"))
         await asyncio.to_thread(postgres.stop)
         try:
             for answer in (
@@ -265,7 +265,7 @@ def test_a_database_that_is_away_is_said_to_be(
         finally:
             await asyncio.to_thread(postgres.start)
         assert (await client.get(f"/api/status/{job_id}")).status == 200
-        assert await job_of(await generate(client, Idempotency_Key="one")) == job_id
+        assert await job_from_row(await generate(client, Idempotency_Key="one")) == job_id
 
     url = postgres.create_database(f"test_{new_id()}")
     with_api(settings.model_copy(update={"database_url": url}), scenario)
@@ -301,18 +301,18 @@ def test_what_was_accepted_stays_whatever_happens_until_the_answer(
     async def scenario(client: Client) -> None:
         app = client.app
         assert app is not None
-        release = app[FILES].release
+        release = app[STORAGE].release
 
         async def cancelled(job_id: str) -> None:
-            if await app[TABLE].get(job_id) is not None:
+            if await app[JOB_TABLE].get(job_id) is not None:
                 raise asyncio.CancelledError
             await release(job_id)
 
         with monkeypatch.context() as broken:
-            broken.setattr(app[FILES], "release", cancelled)
+            broken.setattr(app[STORAGE], "release", cancelled)
             with pytest.raises(ServerDisconnectedError):
                 await generate(client, Idempotency_Key="one")
-        job_id = await job_of(await generate(client, Idempotency_Key="one"))
+        job_id = await job_from_row(await generate(client, Idempotency_Key="one"))
         assert (await client.get(f"/api/status/{job_id}")).status == 200
         assert entries(settings.cache) == [f"music_{job_id}"]
 

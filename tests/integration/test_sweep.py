@@ -10,19 +10,19 @@ from orchestrator.errors import RequestError, SettingsError
 from orchestrator.jobs import admission as admission_module
 from orchestrator.jobs import cleanup as sweep_module
 from orchestrator.jobs.admission import Limits
-from orchestrator.jobs.cleanup import Sweep, keep_result_only
-from orchestrator.storage.base import GENERATED, LocalFiles, part_name, upload_name, window_name
+from orchestrator.jobs.cleanup import Cleanup, finalize_result
+from orchestrator.storage.base import GENERATED, LocalStorage, part_name, upload_name, window_name
 from tests.support.tables import Backend, Tables
 
 DAY_S = 24 * 3600.0
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> LocalFiles:
-    return LocalFiles(tmp_path / "cache")
+def files(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "cache")
 
 
-async def put(files: LocalFiles, job_id: str, *names: str) -> None:
+async def put(files: LocalStorage, job_id: str, *names: str) -> None:
     await files.create(job_id)
     for name in names:
         (files.workspace(job_id) / name).write_text(name)
@@ -41,15 +41,15 @@ async def backdate(tables: Tables, job_id: str, seconds: float) -> None:
     await tables.database.write(work)
 
 
-async def swept(tables: Tables, files: LocalFiles) -> None:
-    sweep = Sweep(tables.database, files, kept_s=DAY_S)
+async def swept(tables: Tables, files: LocalStorage) -> None:
+    sweep = Cleanup(tables.database, files, kept_s=DAY_S)
     await sweep.abandoned_uploads()
     for _ in range(2):
         await sweep.everything()
 
 
 def test_files_of_unknown_jobs_are_quarantined_for_a_day(
-    backend: Backend, files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, files: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(tables: Tables) -> None:
         await tables.submit("queued")
@@ -70,10 +70,10 @@ def test_files_of_unknown_jobs_are_quarantined_for_a_day(
 
 
 def test_files_that_are_being_deleted_are_not_quarantined(
-    backend: Backend, files: LocalFiles
+    backend: Backend, files: LocalStorage
 ) -> None:
     async def scenario(tables: Tables) -> None:
-        sweep = Sweep(tables.database, files, kept_s=DAY_S)
+        sweep = Cleanup(tables.database, files, kept_s=DAY_S)
         for number in range(3):
             job_id = f"refused{number}"
             await tables.admission().admit(job_id, "192.0.2.1", 1, repeated=False)
@@ -89,7 +89,7 @@ def test_files_that_are_being_deleted_are_not_quarantined(
 
 
 def test_files_come_back_from_quarantine_with_their_row(
-    backend: Backend, files: LocalFiles
+    backend: Backend, files: LocalStorage
 ) -> None:
     async def scenario(tables: Tables) -> None:
         await put(files, "a", upload_name(1, ".mp3"))
@@ -103,7 +103,7 @@ def test_files_come_back_from_quarantine_with_their_row(
     backend.run(scenario)
 
 
-def test_files_of_another_database_are_left_alone(backend: Backend, files: LocalFiles) -> None:
+def test_files_of_another_database_are_left_alone(backend: Backend, files: LocalStorage) -> None:
     async def scenario(tables: Tables) -> None:
         await put(files, "a", GENERATED)
         await files.claim("f" * 32)
@@ -115,7 +115,7 @@ def test_files_of_another_database_are_left_alone(backend: Backend, files: Local
     backend.run(scenario)
 
 
-def test_a_finished_job_is_kept_for_a_day(backend: Backend, files: LocalFiles) -> None:
+def test_a_finished_job_is_kept_for_a_day(backend: Backend, files: LocalStorage) -> None:
     async def scenario(tables: Tables) -> None:
         for job_id in ("old", "young"):
             await tables.submit(job_id)
@@ -132,7 +132,7 @@ def test_a_finished_job_is_kept_for_a_day(backend: Backend, files: LocalFiles) -
 
 
 def test_a_completed_job_keeps_its_accepted_result_only(
-    backend: Backend, files: LocalFiles
+    backend: Backend, files: LocalStorage
 ) -> None:
     async def scenario(tables: Tables) -> None:
         await tables.submit("a")
@@ -144,13 +144,13 @@ def test_a_completed_job_keeps_its_accepted_result_only(
             await swept(tables, files)
             assert await files.names("a") == {GENERATED}
         assert await files.read("a", GENERATED) == part_name(job.lease).encode()
-        await keep_result_only(files, "a", job.lease)
+        await finalize_result(files, "a", job.lease)
         assert await files.names("a") == {GENERATED}
 
     backend.run(scenario)
 
 
-def test_a_failed_job_keeps_no_files(backend: Backend, files: LocalFiles) -> None:
+def test_a_failed_job_keeps_no_files(backend: Backend, files: LocalStorage) -> None:
     async def scenario(tables: Tables) -> None:
         await tables.submit("a")
         await tables.leases.fail(await tables.claim(), "not_audio", "sentence", 1)
@@ -162,7 +162,7 @@ def test_a_failed_job_keeps_no_files(backend: Backend, files: LocalFiles) -> Non
     backend.run(scenario)
 
 
-def test_an_upload_whose_process_died_is_removed(backend: Backend, files: LocalFiles) -> None:
+def test_an_upload_whose_process_died_is_removed(backend: Backend, files: LocalStorage) -> None:
     async def scenario(tables: Tables) -> None:
         for job_id in ("dead", "alive"):
             await tables.admission().admit(job_id, "192.0.2.1", 1, repeated=False)
@@ -175,7 +175,7 @@ def test_an_upload_whose_process_died_is_removed(backend: Backend, files: LocalF
 
 
 def test_a_submission_outlives_its_deleted_job_by_a_day(
-    backend: Backend, files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, files: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission_module, "RATE_WINDOW_S", 10 * DAY_S)
     once = Limits(per_minute=1, queued=0, stored_bytes=0)

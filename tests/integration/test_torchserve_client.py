@@ -14,11 +14,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestrator.archives.packing import archive_of, store
-from orchestrator.errors import ModelAwayError, ModelRefusedError, ModelUnavailableError
-from orchestrator.serving.process import ModelServer
-from orchestrator.serving.tokens import Keys
-from orchestrator.serving.watcher import InferenceClient, LoadedVersion, ModelStatus, ModelWatch
+from orchestrator.archives.packing import archive_path, store
+from orchestrator.errors import (
+    InferenceNotStartedError,
+    ModelRejectedInputError,
+    ModelUnavailableError,
+)
+from orchestrator.serving.process import TorchServe
+from orchestrator.serving.tokens import Tokens
+from orchestrator.serving.watcher import InferenceClient, LoadedVersion, ModelStatus, ModelWatcher
 from orchestrator.settings import Settings
 from tests.conftest import settings_in
 from tests.support.log_lines import Line, lines_of
@@ -32,7 +36,7 @@ JOB = "b1946ac92492d2347c6235b4d2611184"
 WAIT_S = 60.0
 KNOWN_WITHIN_S = 8.0  # of a worker's end, by the request that it had
 
-Scenario = Callable[[InferenceClient, ModelWatch], Coroutine[Any, Any, None]]
+Scenario = Callable[[InferenceClient, ModelWatcher], Coroutine[Any, Any, None]]
 
 
 Load = Callable[[str, Change], None]
@@ -41,25 +45,25 @@ Load = Callable[[str, Change], None]
 @pytest.fixture(scope="module")
 def own_server(
     starter_archive: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ModelServer]:
+) -> Iterator[TorchServe]:
     """A TorchServe that nobody else uses: here workers are killed and versions loaded."""
     settings = settings_in(tmp_path_factory.mktemp("own"))
     store(settings, starter_archive)
     altered(settings, "starter", "first", unchanged)
-    with ModelServer(settings, archive_of(settings.model_store, "first")) as server:
+    with TorchServe(settings, archive_path(settings.model_store, "first")) as server:
         server.wait_ready()
         yield server
 
 
 @pytest.fixture
-def load(own_server: ModelServer) -> Iterator[Load]:
+def load(own_server: TorchServe) -> Iterator[Load]:
     """Loads a version beside the first, from which it has one change."""
     loaded = []
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 
     def load_version(version: str, change: Change) -> None:
         altered(own_server.settings, "first", version, change)
-        archive = archive_of(own_server.settings.model_store, version)
+        archive = archive_path(own_server.settings.model_store, version)
         answer = manage("POST", "/models", url=archive.name, initial_workers=1, synchronous="true")
         assert answer.status_code == 200, answer.text
         loaded.append(version)
@@ -78,11 +82,11 @@ def run(settings: Settings, scenario: Scenario) -> None:
 
 
 @asynccontextmanager
-async def watching(settings: Settings) -> AsyncIterator[tuple[InferenceClient, ModelWatch]]:
+async def watching(settings: Settings) -> AsyncIterator[tuple[InferenceClient, ModelWatcher]]:
     """The clients of one TorchServe, with a watch that has looked once."""
     async with aiohttp.ClientSession() as session:
-        keys = Keys(settings.key_file, settings.management_url)
-        watch = ModelWatch(session, settings, keys)
+        keys = Tokens(settings.key_file, settings.management_url)
+        watch = ModelWatcher(session, settings, keys)
         url = f"http://127.0.0.1:{settings.inference_port}"
         running = asyncio.create_task(watch.run())
         await watch.changed()
@@ -92,7 +96,7 @@ async def watching(settings: Settings) -> AsyncIterator[tuple[InferenceClient, M
             running.cancel()
 
 
-async def until(watch: ModelWatch, condition: Callable[[ModelStatus], bool]) -> None:
+async def until(watch: ModelWatcher, condition: Callable[[ModelStatus], bool]) -> None:
     """Wait until a look finds it so."""
     deadline = time.monotonic() + WAIT_S
     while not condition(watch.status):
@@ -100,7 +104,7 @@ async def until(watch: ModelWatch, condition: Callable[[ModelStatus], bool]) -> 
         await watch.changed()
 
 
-def worker_lines(server: ModelServer, job_id: str) -> list[Line]:
+def worker_lines(server: TorchServe, job_id: str) -> list[Line]:
     return lines_of(server.folder / "logs" / "model_log.log", job_id)
 
 
@@ -110,9 +114,7 @@ def found(status: ModelStatus, version: str) -> LoadedVersion:
     return loaded
 
 
-async def at_work(
-    server: ModelServer, client: InferenceClient, version: str
-) -> asyncio.Task[bytes]:
+async def at_work(server: TorchServe, client: InferenceClient, version: str) -> asyncio.Task[bytes]:
     """A request that a worker has begun to work on."""
     metrics = ModelClient(server.settings, server.key_file)
 
@@ -130,8 +132,8 @@ async def at_work(
     return request
 
 
-def test_the_status_tells_what_serves(model_server: ModelServer) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+def test_the_status_tells_what_serves(model_server: TorchServe) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
         status = watch.status
         pids = found(status, "starter").worker_pids
         (version,) = status.versions
@@ -150,10 +152,10 @@ def test_the_status_tells_what_serves(model_server: ModelServer) -> None:
     run(model_server.settings, scenario)
 
 
-def test_music_or_a_refusal_comes_back(model_server: ModelServer) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+def test_music_or_a_refusal_comes_back(model_server: TorchServe) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
         assert len(decoded(await client.generate("starter", *TRACKS, "answered"))) == SEGMENT
-        with pytest.raises(ModelRefusedError, match="track2 is not audio") as refused:
+        with pytest.raises(ModelRejectedInputError, match="track2 is not audio") as refused:
             await client.generate("starter", TRACKS[0], b"no audio", "refused")
         assert refused.value.code == "not_audio"
         for job_id, status, stages in (
@@ -171,18 +173,18 @@ def test_music_or_a_refusal_comes_back(model_server: ModelServer) -> None:
 
 
 def test_a_request_that_nobody_takes_finds_the_model_away(
-    model_server: ModelServer, tmp_path: Path
+    model_server: TorchServe, tmp_path: Path
 ) -> None:
     stale = tmp_path / "key_file.json"
     stale.write_text('{"inference": {"key": "of-an-earlier-start"}}')
 
-    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
-        with pytest.raises(ModelAwayError, match="404"):
+    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
+        with pytest.raises(InferenceNotStartedError, match="404"):
             await client.generate("unknown", *TRACKS, JOB)
-        with pytest.raises(ModelAwayError, match="400"):
-            keys = Keys(stale, model_server.settings.management_url)
-            await replace(client, keys=keys).generate("starter", *TRACKS, JOB)
-        without_key = ModelWatch(client.session, model_server.settings, keys)
+        with pytest.raises(InferenceNotStartedError, match="400"):
+            tokens = Tokens(stale, model_server.settings.management_url)
+            await replace(client, tokens=tokens).generate("starter", *TRACKS, JOB)
+        without_key = ModelWatcher(client.session, model_server.settings, tokens)
         watching = asyncio.create_task(without_key.run())
         await without_key.changed()
         watching.cancel()
@@ -192,23 +194,25 @@ def test_a_request_that_nobody_takes_finds_the_model_away(
 
 
 def test_without_torchserve_the_model_is_away(settings: Settings) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
         assert watch.status == ModelStatus(False, reason="the model server does not answer")
-        with pytest.raises(ModelAwayError, match=r"cannot be reached$"):
+        with pytest.raises(InferenceNotStartedError, match=r"cannot be reached$"):
             await client.generate("starter", *TRACKS, JOB)
 
     run(settings, scenario)
 
 
-def test_a_killed_worker_is_known_soon_and_the_next_one_serves(own_server: ModelServer) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+def test_a_killed_worker_is_known_soon_and_the_next_one_serves(
+    own_server: TorchServe,
+) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
         (pid,) = killed = found(watch.status, "first").worker_pids
         request = await at_work(own_server, client, "first")
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
         with pytest.raises(ModelUnavailableError) as lost:
             await request
-        assert not isinstance(lost.value, ModelAwayError)
+        assert not isinstance(lost.value, InferenceNotStartedError)
         assert time.monotonic() - began < KNOWN_WITHIN_S
 
         await until(watch, lambda status: not status.ready)
@@ -221,12 +225,12 @@ def test_a_killed_worker_is_known_soon_and_the_next_one_serves(own_server: Model
 
 
 def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
-    own_server: ModelServer, load: Load
+    own_server: TorchServe, load: Load
 ) -> None:
     manage = ModelClient(own_server.settings, own_server.key_file).manage
     load("second", unchanged)
 
-    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
         both = {loaded.version: loaded for loaded in watch.status.versions}
         assert {version: loaded.default for version, loaded in both.items()} == {
             "first": True,
@@ -247,23 +251,23 @@ def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
         assert manage("DELETE", "/models/musiclab/second").status_code == 200
         with pytest.raises(ModelUnavailableError, match=r"no answer|Worker died") as lost:
             await request
-        assert not isinstance(lost.value, ModelAwayError)
+        assert not isinstance(lost.value, InferenceNotStartedError)
         assert time.monotonic() - began < KNOWN_WITHIN_S
         await until(watch, lambda status: status.find("second") is None)
 
     run(own_server.settings, scenario)
 
 
-def test_no_worker_is_away_and_code_that_raises_is_not(own_server: ModelServer, load: Load) -> None:
+def test_no_worker_is_away_and_code_that_raises_is_not(own_server: TorchServe, load: Load) -> None:
     raising = "raise ValueError('on purpose')"
     load("raising", with_text("musiclab_handler.py", "started = time.perf_counter()", raising))
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 
     # TorchServe answers 503 in both cases.
-    async def scenario(client: InferenceClient, watch: ModelWatch) -> None:
+    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
         with pytest.raises(ModelUnavailableError, match="503") as failed:
             await client.generate("raising", *TRACKS, "raised")
-        assert not isinstance(failed.value, ModelAwayError)
+        assert not isinstance(failed.value, InferenceNotStartedError)
         (line,) = worker_lines(own_server, "raised")
         assert (line["model_version"], line["level"], line["batch_size"]) == ("raising", "error", 1)
         assert line["exception"][0]["exc_value"] == "on purpose"
@@ -272,7 +276,7 @@ def test_no_worker_is_away_and_code_that_raises_is_not(own_server: ModelServer, 
             "PUT", "/models/musiclab/raising", min_worker=0, max_worker=0, synchronous="true"
         )
         assert scaled.status_code == 200, scaled.text
-        with pytest.raises(ModelAwayError, match="503"):
+        with pytest.raises(InferenceNotStartedError, match="503"):
             await client.generate("raising", *TRACKS, JOB)
 
     run(own_server.settings, scenario)

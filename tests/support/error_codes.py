@@ -23,7 +23,7 @@ def job_codes() -> set[str]:
 
 def media_codes() -> set[str]:
     """What is found at fault with a track."""
-    return {fault.code for fault in errors.MediaError.__subclasses__()}
+    return {fault.code for fault in errors.TrackError.__subclasses__()}
 
 
 def model_codes() -> set[str]:

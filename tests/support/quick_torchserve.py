@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
-from orchestrator.archives.packing import MANIFEST, TORCHSERVE_MANIFEST, archive_of
+from orchestrator.archives.packing import MANIFEST, TORCHSERVE_MANIFEST, archive_path
 from orchestrator.settings import Settings
 from tests.support.signals import SEGMENT, encoded, noise
 
@@ -213,7 +213,7 @@ def small_archive(
         compression: as in zipfile.
     """
     store.mkdir(parents=True, exist_ok=True)
-    archive = archive_of(store, version)
+    archive = archive_path(store, version)
     facts = {
         "version": version,
         "checkpoint": {"starter": True},

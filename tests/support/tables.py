@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from orchestrator.audio.window import Window
 from orchestrator.database.engine import Database
 from orchestrator.jobs.admission import Admission, Limits
-from orchestrator.jobs.eta import Estimates
-from orchestrator.jobs.event_feed import Feed
+from orchestrator.jobs.eta import EtaEstimator
+from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.table import Job, JobTable, Upload
 
@@ -41,8 +41,8 @@ class Tables:
         return Admission(self.database, self.leases.owner, limits)
 
     @property
-    def feed(self) -> Feed:
-        return Feed(self.database, Estimates(self.database, lambda: True), KEPT_S)
+    def feed(self) -> EventFeed:
+        return EventFeed(self.database, EtaEstimator(self.database, lambda: True), KEPT_S)
 
     async def submit(self, job_id: str, upload: Upload = UPLOAD) -> None:
         """Queue a job, as a request to generate does."""

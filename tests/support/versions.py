@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from orchestrator.archives import packing as model_versions
-from orchestrator.archives.packing import Ingredients, archive_of
+from orchestrator.archives.packing import ArchiveInputs, archive_path
 from orchestrator.settings import Settings
 from tests.support.model_client import Fields, ModelClient
 from tests.support.signals import SEGMENT, Samples, decoded, encoded, noise, si_sdr
@@ -21,10 +21,10 @@ TRACKS: Fields = {f"track{track}": encoded(noise(SEGMENT, track)) for track in (
 
 def pack_two(settings: Settings) -> None:
     """Pack FIRST of the starter checkpoint, and SECOND of one that makes other music."""
-    ingredients = model_versions.choose_ingredients(settings)
-    model_versions.pack(settings, ingredients, FIRST)
+    inputs = model_versions.choose_inputs(settings)
+    model_versions.pack(settings, inputs, FIRST)
     checkpoint = other_checkpoint(settings)
-    model_versions.pack(settings, Ingredients(checkpoint, ingredients.codec, None), SECOND)
+    model_versions.pack(settings, ArchiveInputs(checkpoint, inputs.codec, None), SECOND)
 
 
 def other_checkpoint(settings: Settings) -> Path:
@@ -92,8 +92,8 @@ def altered(settings: Settings, source: str, version: str, change: Change) -> st
     """
     store = settings.model_store
     with (
-        zipfile.ZipFile(archive_of(store, source)) as old,
-        zipfile.ZipFile(archive_of(store, version), "w") as new,
+        zipfile.ZipFile(archive_path(store, source)) as old,
+        zipfile.ZipFile(archive_path(store, version), "w") as new,
     ):
         for name in old.namelist():
             content = old.read(name)

@@ -84,7 +84,7 @@ Part = tuple[str, tuple[str | None, bytes]]
 
 
 @dataclass
-class Report:
+class Heartbeat:
     """What a run has seen."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -137,7 +137,7 @@ class Fuzzer:
     """
 
     def __init__(self, service: Service, folder: Path) -> None:
-        self.report = Report()
+        self.report = Heartbeat()
         self._url = service.url
         self._session = requests.Session()
         self._schema = schemathesis.openapi.from_dict(CONTRACT)
@@ -149,7 +149,7 @@ class Fuzzer:
         self._forms = forms(tracks, service.call("GET", "/health").json()["model_version"])
         self._random = random.Random()  # noqa: S311
 
-    def run(self, cases: int, seed_number: int) -> Report:
+    def run(self, cases: int, seed_number: int) -> Heartbeat:
         """Send about so many requests, in an order that the seed tells."""
         self._random.seed(seed_number)
         plan = []

@@ -25,7 +25,7 @@ KINDS = ("inference", "management", "API")
 
 
 @dataclass
-class Report:
+class Heartbeat:
     """What came of a run.
 
     Attributes:
@@ -64,7 +64,7 @@ def with_key_lifetime(settings: Settings, minutes: float) -> Settings:
     return settings.model_copy(update={"config_properties": file})
 
 
-def run(settings: Settings, seconds: float, lifetime_min: float) -> Report:
+def run(settings: Settings, seconds: float, lifetime_min: float) -> Heartbeat:
     """Two clients' jobs, one after another, with a restart of TorchServe in the middle.
 
     Args:
@@ -74,7 +74,7 @@ def run(settings: Settings, seconds: float, lifetime_min: float) -> Report:
     """
     chosen = {"rate_limit": 0, "reuse_results": False}
     settings = with_key_lifetime(settings.model_copy(update=chosen), lifetime_min)
-    report, service = Report(), Service(settings)
+    report, service = Heartbeat(), Service(settings)
     up = Command(("up",), settings, settings.api_port, settings.run_dir / "up.log")
     up.start()
     try:
@@ -98,7 +98,7 @@ def run(settings: Settings, seconds: float, lifetime_min: float) -> Report:
     return report
 
 
-def _jobs(service: Service, number: int, until: float, report: Report) -> int:
+def _jobs(service: Service, number: int, until: float, report: Heartbeat) -> int:
     """Submit jobs one after another; how many were completed."""
     completed = 0
     tracks = {

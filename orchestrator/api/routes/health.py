@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from orchestrator.api.app_keys import DATABASE, FILES, METRICS, SETTINGS, WATCH
-from orchestrator.api.gauges import look
+from orchestrator.api.app_keys import DATABASE, METRICS, SETTINGS, STORAGE, WATCHER
+from orchestrator.api.gauges import collect_gauges
 from orchestrator.errors import RequestError
 
 routes = web.RouteTableDef()
@@ -18,7 +18,7 @@ READY_PATIENCE_S = 1.0
 @routes.get("/health")
 async def health(request: web.Request) -> web.Response:
     """Alive, and what is known of the model server; asks nobody, so it answers at once."""
-    model = request.app[WATCH].status
+    model = request.app[WATCHER].status
     return web.json_response(
         {
             "status": "healthy" if model.ready else "degraded",
@@ -37,7 +37,7 @@ async def health(request: web.Request) -> web.Response:
 @routes.get("/ready")
 async def ready(request: web.Request) -> web.Response:
     """Whether a job that is sent now would be run now."""
-    model = request.app[WATCH].status
+    model = request.app[WATCHER].status
     if not model.ready:
         raise RequestError("model_not_ready", f"No model is ready: {model.reason}", status=503)
     await request.app[DATABASE].read(_ask, READY_PATIENCE_S)
@@ -52,6 +52,6 @@ def _ask(connection: sa.Connection) -> None:
 async def metrics(request: web.Request) -> web.Response:
     """Served though the database is away, as that is when they are looked at."""
     app = request.app
-    gauges = await look(app[DATABASE], app[FILES], app[WATCH].status, app[SETTINGS])
+    gauges = await collect_gauges(app[DATABASE], app[STORAGE], app[WATCHER].status, app[SETTINGS])
     text = generate_latest(app[METRICS].registry) + generate_latest(gauges)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

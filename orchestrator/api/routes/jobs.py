@@ -6,10 +6,10 @@ from contextlib import suppress
 from aiohttp import ETag, web
 from structlog.contextvars import bind_contextvars
 
-from orchestrator.api.app_keys import FEED, FILES, TABLE, WORKER
-from orchestrator.api.auth import needs_key
+from orchestrator.api.app_keys import EVENT_FEED, JOB_TABLE, STORAGE, WORKER
+from orchestrator.api.auth import require_api_key
 from orchestrator.errors import RequestError
-from orchestrator.jobs.event_feed import Event, Sight, Subscription, event_of
+from orchestrator.jobs.event_feed import Event, JobSnapshot, Subscription, event_of
 from orchestrator.jobs.table import FINAL, Job
 from orchestrator.storage.base import GENERATED, part_name
 
@@ -25,8 +25,8 @@ EVENT_STREAM = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", 
 
 @routes.get("/api/status/{job_id:[^/]+}")
 async def status(request: web.Request) -> web.Response:
-    sight = await _sight(request)
-    return web.json_response(await request.app[FEED].document(sight), headers=NO_STORE)
+    snapshot = await _snapshot(request)
+    return web.json_response(await request.app[EVENT_FEED].document(snapshot), headers=NO_STORE)
 
 
 # Not for HEAD, whose answer would be as long in coming as the job.
@@ -34,17 +34,17 @@ async def status(request: web.Request) -> web.Response:
 async def follow(request: web.Request) -> web.StreamResponse:
     """Server-sent events: the status at once, and at every change, until the last one."""
     seen = _last_event_id(request)
-    feed, job_id = request.app[FEED], _job_id(request)
+    feed, job_id = request.app[EVENT_FEED], _job_id(request)
     with feed.subscribe(job_id) as subscription:
-        sight = await _sight(request)
-        if sight.job.state in FINAL and seen >= sight.job.revision:
+        snapshot = await _snapshot(request)
+        if snapshot.job.state in FINAL and seen >= snapshot.job.revision:
             return web.Response(status=204)  # tells EventSource not to come again
-        missed = await feed.missed(job_id, seen) if 0 < seen < sight.job.revision else []
-        first = event_of(sight.job.revision, await feed.document(sight))
+        missed = await feed.missed(job_id, seen) if 0 < seen < snapshot.job.revision else []
+        first = event_of(snapshot.job.revision, await feed.document(snapshot))
         response = web.StreamResponse(headers=EVENT_STREAM)
         await response.prepare(request)
         with suppress(ConnectionError):  # nobody listens any more
-            known = [each for each in missed if (each.revision or 0) < sight.job.revision]
+            known = [each for each in missed if (each.revision or 0) < snapshot.job.revision]
             await _send_events(response, [*known, first], subscription)
     return response
 
@@ -88,7 +88,7 @@ def _last_event_id(request: web.Request) -> int:
 
 @routes.get("/api/download/{job_id:[^/]+}")
 async def download(request: web.Request) -> web.Response:
-    job = (await _sight(request)).job
+    job = (await _snapshot(request)).job
     if job.state != "completed":
         raise RequestError("not_ready", f"The job is {job.state}; there is nothing to download")
     music = await _music(request.app, job)
@@ -119,7 +119,7 @@ async def _music(app: web.Application, job: Job) -> bytes:
     # Its name is given to the result just after the job is completed, maybe just now.
     for name in (GENERATED, part_name(job.lease), GENERATED):
         try:
-            return await app[FILES].read(job.id, name)
+            return await app[STORAGE].read(job.id, name)
         except FileNotFoundError:
             continue
     raise _not_found()  # deleted since
@@ -146,27 +146,27 @@ def _range(request: web.Request, size: int, tag: ETag) -> slice | None:
 
 
 @routes.delete("/api/cleanup/{job_id:[^/]+}")
-@needs_key
+@require_api_key
 async def cleanup(request: web.Request) -> web.Response:
     """Cancel the job if it is not done yet, and remove all there is of it."""
     app, job_id = request.app, _job_id(request)
-    if (sight := await app[FEED].see(job_id)) is not None:
-        _bind_version(sight)
+    if (snapshot := await app[EVENT_FEED].get(job_id)) is not None:
+        _bind_version(snapshot)
     # The row first: from then on no worker's write counts, wherever it runs.
-    if not await app[TABLE].delete(job_id):
+    if not await app[JOB_TABLE].delete(job_id):
         raise _not_found()
     if WORKER in app:
         await app[WORKER].abandon(job_id)
-    await app[FILES].remove(job_id)
+    await app[STORAGE].remove(job_id)
     return web.json_response({"message": "Job cleaned up successfully"})
 
 
-async def _sight(request: web.Request) -> Sight:
-    sight = await request.app[FEED].see(_job_id(request))
-    if sight is None:
+async def _snapshot(request: web.Request) -> JobSnapshot:
+    snapshot = await request.app[EVENT_FEED].get(_job_id(request))
+    if snapshot is None:
         raise _not_found()
-    _bind_version(sight)
-    return sight
+    _bind_version(snapshot)
+    return snapshot
 
 
 def _job_id(request: web.Request) -> str:
@@ -178,8 +178,8 @@ def _job_id(request: web.Request) -> str:
     return job_id
 
 
-def _bind_version(sight: Sight) -> None:
-    bind_contextvars(model_version=sight.job.model_version or sight.job.wanted_version)
+def _bind_version(snapshot: JobSnapshot) -> None:
+    bind_contextvars(model_version=snapshot.job.model_version or snapshot.job.wanted_version)
 
 
 def _not_found() -> RequestError:

@@ -2,15 +2,15 @@
 
 from aiohttp import web
 
-from orchestrator.api.app_keys import WATCH
-from orchestrator.api.auth import needs_key
+from orchestrator.api.app_keys import WATCHER
+from orchestrator.api.auth import require_api_key
 from orchestrator.errors import RequestError
 
 routes = web.RouteTableDef()
 
 
 @routes.get("/api/models")
-@needs_key
+@require_api_key
 async def models(request: web.Request) -> web.Response:
     """The loaded versions."""
     return web.json_response(
@@ -25,7 +25,7 @@ async def models(request: web.Request) -> web.Response:
                     "codec": loaded.codec,
                     "checkpoint": loaded.checkpoint,
                 }
-                for loaded in request.app[WATCH].status.versions
+                for loaded in request.app[WATCHER].status.versions
             ]
         }
     )

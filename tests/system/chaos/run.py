@@ -35,7 +35,7 @@ out = Console(soft_wrap=True, highlight=False)
 
 
 @dataclass
-class Report:
+class Heartbeat:
     """What came of a run."""
 
     blows: Counter[str] = field(default_factory=Counter)
@@ -60,7 +60,7 @@ class Report:
             out.print(f"WRONG {fault}", markup=False)
 
 
-def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -> Report:
+def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -> Heartbeat:
     """Strike at random moments while jobs are submitted; then look whether any was lost.
 
     Args:
@@ -72,7 +72,7 @@ def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -
     """
     began = time.monotonic()
     chance = random.Random(seed)  # noqa: S311
-    report = Report()
+    report = Heartbeat()
     chosen = settings.model_copy(update=CHOSEN | {"model_store": _store_of_one_by_one(settings)})
     with SYSTEMS[backend](chosen, folder) as system:
         load = Load(system.settings.api_port)
@@ -97,10 +97,10 @@ def _store_of_one_by_one(settings: Settings) -> Path:
     So a job takes seconds where there are few CPUs; and while one is generated, another one waits
     for the model and the rest in the queue.
     """
-    ingredients = model_versions.choose_ingredients(settings)
-    packed = model_versions.find_packed(settings, ingredients)
+    inputs = model_versions.choose_inputs(settings)
+    packed = model_versions.find_packed(settings, inputs)
     if packed is None:
-        packed = model_versions.pack(settings, ingredients)
+        packed = model_versions.pack(settings, inputs)
     store = settings.run_dir / "one-by-one"
     store.mkdir(parents=True)
     with zipfile.ZipFile(packed) as old, zipfile.ZipFile(store / packed.name, "w") as new:

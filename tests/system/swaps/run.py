@@ -21,7 +21,7 @@ out = Console(soft_wrap=True, highlight=False)
 
 
 @dataclass
-class Report:
+class Heartbeat:
     """What came of it.
 
     Attributes:
@@ -52,12 +52,12 @@ class Report:
             out.print(fault)
 
 
-def run(service: Service, deploys: int, bare: int, clients: int) -> Report:
+def run(service: Service, deploys: int, bare: int, clients: int) -> Heartbeat:
     """Swap between FIRST, which serves, and SECOND; the clients go on all the time."""
     settings = service.settings
     began = time.monotonic()
     load = Load(service, _references(settings))
-    report = Report(load)
+    report = Heartbeat(load)
     ways = [("musiclab model deploy", _deploy)] * deploys
     ways += [("management API alone", _swap_by_hand)] * bare
     with load.by(clients):

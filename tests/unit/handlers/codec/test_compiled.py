@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from handlers.codec.compiled import ByContent
+from handlers.codec.compiled import ContentHashCacheLocator
 from orchestrator.settings import PROJECT
 
 SCRIPT = """
@@ -43,6 +43,6 @@ def test_what_was_compiled_is_found_until_the_code_changes(tmp_path: Path) -> No
     assert found(second, kept) == 1
     (place,) = kept.iterdir()
     source = second / "handlers" / "codec" / "elu.py"
-    assert ByContent.get_suitable_cache_subpath(str(source)) == place.name
+    assert ContentHashCacheLocator.get_suitable_cache_subpath(str(source)) == place.name
     source.write_text(source.read_text() + "# changed\n")
-    assert ByContent.get_suitable_cache_subpath(str(source)) != place.name
+    assert ContentHashCacheLocator.get_suitable_cache_subpath(str(source)) != place.name

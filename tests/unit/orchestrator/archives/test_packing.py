@@ -14,11 +14,11 @@ import yaml
 
 from orchestrator.archives import packing as model_versions
 from orchestrator.archives.packing import (
-    check_archive,
-    choose_ingredients,
+    choose_inputs,
     find_packed,
     pack,
     read_manifest,
+    verify_archive,
 )
 from orchestrator.errors import ArchiveError, PackError
 from orchestrator.settings import PROJECT, Settings
@@ -49,8 +49,8 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def insistent(own_settings: Settings) -> dict[model_versions.Device, Path]:
     """An archive for each device; that for a CPU insists on float32 too."""
     return {
-        "cpu": pack(own_settings, choose_ingredients(own_settings, device="cpu", precision="fp32")),
-        "gpu": pack(own_settings, choose_ingredients(own_settings, device="gpu")),
+        "cpu": pack(own_settings, choose_inputs(own_settings, device="cpu", precision="fp32")),
+        "gpu": pack(own_settings, choose_inputs(own_settings, device="gpu")),
     }
 
 
@@ -93,12 +93,12 @@ def test_the_manifest_names_the_very_weights(starter_archive: Path) -> None:
 def test_a_trained_checkpoint_needs_the_official_codec_or_force(
     settings: Settings, trained: Path
 ) -> None:
-    ingredients = choose_ingredients(settings, checkpoint=trained)
+    inputs = choose_inputs(settings, checkpoint=trained)
     with pytest.raises(PackError, match=r"trained.*official codec.*--force"):
-        pack(settings, ingredients)
+        pack(settings, inputs)
     assert list(settings.model_store.iterdir()) == []
 
-    archive = pack(settings, ingredients, force=True)
+    archive = pack(settings, inputs, force=True)
     checkpoint = read_manifest(archive)["checkpoint"]
     assert (checkpoint["epoch"], checkpoint["val_loss"]) == (7, 0.125)
     assert checkpoint["args"]["lr"] == 1e-4
@@ -128,7 +128,7 @@ def test_without_a_device_batches_suit_that_of_this_machine(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, found: str | None, device: str
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: found)
-    assert choose_ingredients(settings).tuned_for == device
+    assert choose_inputs(settings).tuned_for == device
 
 
 def test_starters_are_built_elsewhere_where_checkpoints_may_not_be_written(
@@ -136,7 +136,7 @@ def test_starters_are_built_elsewhere_where_checkpoints_may_not_be_written(
 ) -> None:
     (tmp_path / "file").touch()  # nobody can make a folder in it, root neither
     unwritable = settings.model_copy(update={"checkpoints": tmp_path / "file" / "checkpoints"})
-    manifest = read_manifest(pack(unwritable, choose_ingredients(unwritable)))
+    manifest = read_manifest(pack(unwritable, choose_inputs(unwritable)))
     assert manifest["checkpoint"]["starter"]
     assert [file.suffix for file in settings.model_store.iterdir()] == [".mar"]
 
@@ -144,7 +144,7 @@ def test_starters_are_built_elsewhere_where_checkpoints_may_not_be_written(
 def test_every_packing_makes_a_new_version(
     own_settings: Settings, insistent: dict[model_versions.Device, Path]
 ) -> None:
-    again = pack(own_settings, choose_ingredients(own_settings, device="gpu"))
+    again = pack(own_settings, choose_inputs(own_settings, device="gpu"))
     archives = [insistent["gpu"], again]
     versions = [read_manifest(archive)["version"] for archive in archives]
     assert versions[0] != versions[1]
@@ -154,14 +154,14 @@ def test_every_packing_makes_a_new_version(
 def test_a_version_is_never_replaced(starter_settings: Settings, starter_archive: Path) -> None:
     before = starter_archive.read_bytes()
     with pytest.raises(PackError, match="version starter is already at"):
-        pack(starter_settings, choose_ingredients(starter_settings), version="starter")
+        pack(starter_settings, choose_inputs(starter_settings), version="starter")
     assert starter_archive.read_bytes() == before
 
 
 @pytest.mark.parametrize("version", ["", " ", "a/b", "../up", "-v", "a:b", "x" * 65])
 def test_a_version_that_no_address_can_hold_is_refused(settings: Settings, version: str) -> None:
     with pytest.raises(PackError, match=re.escape(f"--version is {version!r}")):
-        pack(settings, choose_ingredients(settings), version=version)
+        pack(settings, choose_inputs(settings), version=version)
 
 
 def test_a_bad_checkpoint_is_refused_in_the_model_codes_words(
@@ -170,54 +170,54 @@ def test_a_bad_checkpoint_is_refused_in_the_model_codes_words(
     bad = tmp_path / "bad.pt"
     torch.save([1, 2, 3], bad)
     with pytest.raises(PackError, match=r"bad\.pt: holds a list"):
-        pack(settings, choose_ingredients(settings, checkpoint=bad))
+        pack(settings, choose_inputs(settings, checkpoint=bad))
     assert list(settings.model_store.iterdir()) == []
 
 
 def test_a_checkpoint_for_other_latents_is_refused(settings: Settings) -> None:
     golden = PROJECT / "tests" / "golden" / "cascade.pt"
     with pytest.raises(PackError, match=r"encoding_dim is 32.*has to be 128"):
-        pack(settings, choose_ingredients(settings, checkpoint=golden))
+        pack(settings, choose_inputs(settings, checkpoint=golden))
 
 
 def test_official_weights_with_the_wrong_hash_are_refused(settings: Settings) -> None:
     settings.checkpoints.mkdir(parents=True)
     (settings.checkpoints / model_versions.OFFICIAL_CODEC).write_bytes(b"something else")
     with pytest.raises(PackError, match=r"not the official EnCodec file.*start with d7cc33bc"):
-        pack(settings, choose_ingredients(settings))
+        pack(settings, choose_inputs(settings))
 
 
 def test_ones_own_weights_come_before_the_starter_ones(settings: Settings) -> None:
-    assert choose_ingredients(settings).checkpoint is None
-    assert choose_ingredients(settings).codec is None
+    assert choose_inputs(settings).checkpoint is None
+    assert choose_inputs(settings).codec is None
     settings.checkpoints.mkdir(parents=True)
     own = settings.checkpoints / "best_model.pt"
     official = settings.checkpoints / model_versions.OFFICIAL_CODEC
     own.touch()
     official.touch()
-    assert choose_ingredients(settings).checkpoint == own
-    assert choose_ingredients(settings).codec == official
-    assert choose_ingredients(settings, codec="starter").codec is None
+    assert choose_inputs(settings).checkpoint == own
+    assert choose_inputs(settings).codec == official
+    assert choose_inputs(settings, codec="starter").codec is None
 
 
 def test_files_that_are_not_there_are_named(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"no checkpoint at .*gone\.pt"):
-        choose_ingredients(settings, checkpoint=tmp_path / "gone.pt")
+        choose_inputs(settings, checkpoint=tmp_path / "gone.pt")
     with pytest.raises(PackError, match="musiclab codec fetch"):
-        choose_ingredients(settings, codec="official")
+        choose_inputs(settings, codec="official")
 
 
 def test_the_fingerprint_follows_code_weights_and_device(
     settings: Settings, trained: Path, changed_code: Callable[[str, str, str], None]
 ) -> None:
     prints = [
-        choose_ingredients(settings).fingerprint(),
-        choose_ingredients(settings, checkpoint=trained).fingerprint(),
-        choose_ingredients(settings, device="cpu").fingerprint(),
-        choose_ingredients(settings, precision="fp32").fingerprint(),
+        choose_inputs(settings).fingerprint(),
+        choose_inputs(settings, checkpoint=trained).fingerprint(),
+        choose_inputs(settings, device="cpu").fingerprint(),
+        choose_inputs(settings, precision="fp32").fingerprint(),
     ]
     changed_code("model-config.cpu.yaml", "batchSize: 4", "batchSize: 3")
-    prints.append(choose_ingredients(settings).fingerprint())
+    prints.append(choose_inputs(settings).fingerprint())
     assert len(set(prints)) == len(prints)
 
 
@@ -227,9 +227,9 @@ def test_what_was_packed_is_found_until_the_code_changes(
     changed_code: Callable[[str, str, str], None],
 ) -> None:
     (starter_settings.model_store / "musiclab-damaged.mar").write_bytes(b"not a zip file")
-    assert find_packed(starter_settings, choose_ingredients(starter_settings)) == starter_archive
+    assert find_packed(starter_settings, choose_inputs(starter_settings)) == starter_archive
     changed_code("codec/codec.py", "Finds nothing", "Finds something")
-    assert find_packed(starter_settings, choose_ingredients(starter_settings)) is None
+    assert find_packed(starter_settings, choose_inputs(starter_settings)) is None
 
 
 def test_a_damaged_archive_is_not_started(starter_archive: Path, tmp_path: Path) -> None:
@@ -240,24 +240,24 @@ def test_a_damaged_archive_is_not_started(starter_archive: Path, tmp_path: Path)
     with pytest.raises(
         ArchiveError, match=r"damaged\.mar is damaged, at (codec\.th|checkpoint\.pt)"
     ):
-        check_archive(damaged)
+        verify_archive(damaged)
     renamed = tmp_path / "renamed.zip"
     renamed.symlink_to(starter_archive)
     with pytest.raises(ArchiveError, match=r"has to be called \.mar"):
-        check_archive(renamed)
+        verify_archive(renamed)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_damage_at_any_byte_is_told_as_such(tmp_path: Path, compression: int) -> None:
     archive = small_archive(tmp_path, "v", compression=compression)
     whole = archive.read_bytes()
-    manifest = check_archive(archive)
+    manifest = verify_archive(archive)
     told = 0
     for place in range(len(whole)):
         for bit in (1, 1 << 7):
             archive.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
             try:
-                assert check_archive(archive) == manifest
+                assert verify_archive(archive) == manifest
             except ArchiveError as error:
                 assert "pack" in str(error)  # what to do
                 told += 1
@@ -274,7 +274,7 @@ def test_manifests_that_disagree_are_refused(tmp_path: Path) -> None:
     ):
         archive = small_archive(tmp_path, "v", torchserve=known)
         with pytest.raises(ArchiveError, match=f"{explanation}.*pack it anew"):
-            check_archive(archive)
+            verify_archive(archive)
 
 
 @pytest.mark.parametrize("manifest", ["[]", "{}", '{"version": "1"}', "no json"])
@@ -296,4 +296,4 @@ def test_what_is_not_an_archive_is_refused(tmp_path: Path) -> None:
         file.writestr("MAR-INF/MANIFEST.json", "{}")
     with pytest.raises(ArchiveError, match=r"foreign\.mar is not a MusicLab archive"):
         read_manifest(tmp_path / "foreign.mar")
-    assert find_packed(settings_in(tmp_path), choose_ingredients(settings_in(tmp_path))) is None
+    assert find_packed(settings_in(tmp_path), choose_inputs(settings_in(tmp_path))) is None

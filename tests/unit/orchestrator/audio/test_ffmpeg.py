@@ -30,9 +30,9 @@ from orchestrator.audio.window import Window
 from orchestrator.errors import (
     ConversionError,
     FfmpegMissingError,
-    MediaError,
     NotAudioError,
     TooSlowError,
+    TrackError,
     WindowPastEndError,
 )
 from orchestrator.settings import PROJECT
@@ -42,7 +42,7 @@ from tests.support.signals import RATE, SEGMENT, Samples, decoded, encoded, tone
 from tests.support.tracks import KINDS, SECONDS, full_decode, lag, make_endless_wav, make_track
 
 FFMPEGS = [*(["path"] if shutil.which("ffmpeg") else []), "wheel"]
-Refusal = TypeVar("Refusal", bound=MediaError)
+Refusal = TypeVar("Refusal", bound=TrackError)
 CUTTABLE = ["vbr.mp3", "fragments.m4a", "stereo.wav", "48_khz.flac", "vorbis.ogg"]
 LATE = Window(200_000, 200_016)
 COVERED = ["cbr.mp3", "edit_list.m4a", "48_khz.flac"]
@@ -444,13 +444,13 @@ def test_a_crafted_index_is_refused_in_little_memory(tmp_path: Path, target: Pat
 LOOK_AT_ALL = """
 import asyncio, resource, sys
 from pathlib import Path
-from orchestrator.errors import MediaError
+from orchestrator.errors import TrackError
 from orchestrator.audio.ffmpeg import has_audio
 
 async def look(source):
     try:
         return await has_audio(Path(source))
-    except MediaError as error:
+    except TrackError as error:
         return error.code
 
 async def look_at_all():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import DeploymentError
-from orchestrator.releases.canary import check_sound
+from orchestrator.releases.canary import check_output
 from tests.support.signals import RATE, SEGMENT, encoded, noise, tones
 
 
 def test_music_is_as_loud_as_it_is() -> None:
     sound = tones(SEGMENT, 440.0)
-    assert check_sound(encoded(sound), "v") == pytest.approx(np.sqrt((sound**2).mean()), rel=1e-3)
+    assert check_output(encoded(sound), "v") == pytest.approx(np.sqrt((sound**2).mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_music_is_as_loud_as_it_is() -> None:
 )
 def test_what_cannot_be_heard_is_refused(answer: bytes, explanation: str) -> None:
     with pytest.raises(DeploymentError, match=explanation):
-        check_sound(answer, "v")
+        check_output(answer, "v")

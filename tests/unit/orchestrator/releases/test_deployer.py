@@ -11,12 +11,12 @@ from threading import Event, Thread, Timer
 
 import pytest
 
-from orchestrator.archives.packing import archive_of
+from orchestrator.archives.packing import archive_path
 from orchestrator.errors import ArchiveError, DeploymentError
 from orchestrator.releases import deployer as deployment_module
 from orchestrator.releases import desired_state as wanted_module
-from orchestrator.releases.deployer import Deployment
-from orchestrator.releases.desired_state import FILE, Wanted, WantedVersions
+from orchestrator.releases.deployer import Deployer
+from orchestrator.releases.desired_state import FILE, DesiredState, DesiredStateFile
 from tests.conftest import settings_in
 from tests.support.quick_torchserve import Answer, QuickTorchServe, answering, quick_torchserve
 
@@ -40,32 +40,32 @@ class Told:
     """What a deployment says; `stop_at` is where somebody presses Ctrl-C."""
 
     def __init__(self, stop_at: str = "nowhere") -> None:
-        self.sentences: list[str] = []
+        self.exit_on_error: list[str] = []
         self._stop_at = stop_at
 
     def __call__(self, sentence: str) -> None:
-        self.sentences.append(sentence)
+        self.exit_on_error.append(sentence)
         if self._stop_at in sentence:
             raise KeyboardInterrupt
 
     def __contains__(self, pattern: str) -> bool:
-        return any(re.search(pattern, sentence) for sentence in self.sentences)
+        return any(re.search(pattern, sentence) for sentence in self.exit_on_error)
 
 
-def deploying(served: QuickTorchServe, told: Callable[[str], None] | None = None) -> Deployment:
-    return Deployment(served.settings, told or Told())
+def deploying(served: QuickTorchServe, told: Callable[[str], None] | None = None) -> Deployer:
+    return Deployer(served.settings, told or Told())
 
 
-def wanted(served: QuickTorchServe) -> Wanted | None:
-    return WantedVersions(served.settings).read()
+def wanted(served: QuickTorchServe) -> DesiredState | None:
+    return DesiredStateFile(served.settings).read()
 
 
-def write(served: QuickTorchServe, content: Wanted) -> None:
-    WantedVersions(served.settings).write(content)
+def write(served: QuickTorchServe, content: DesiredState) -> None:
+    DesiredStateFile(served.settings).write(content)
 
 
 def assert_serves(
-    served: QuickTorchServe, default: str, beside: set[str], written: Wanted | None
+    served: QuickTorchServe, default: str, beside: set[str], written: DesiredState | None
 ) -> None:
     """What is loaded, which is the default, and what is written down."""
     assert (served.default, set(served.ready)) == (default, {default} | beside)
@@ -84,8 +84,8 @@ def on(served: QuickTorchServe, step: str, do: Callable[[], Answer | None]) -> N
 def test_a_version_that_serves_ends_the_one_before(served: QuickTorchServe) -> None:
     told = Told()
     deploying(served, told).deploy("b")
-    assert_serves(served, "b", set(), Wanted("b", previous=("a",)))
-    assert [sentence.split(";")[0] for sentence in told.sentences] == [
+    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
+    assert [sentence.split(";")[0] for sentence in told.exit_on_error] == [
         "version b is registered",
         "a worker is ready",
         "it made music of the canary job (root mean square 0.100)",
@@ -127,7 +127,7 @@ def test_ctrl_c_before_it_serves_takes_everything_back(served: QuickTorchServe, 
     with pytest.raises(KeyboardInterrupt):
         deploying(served, told).deploy("b")
     assert_serves(served, "a", set(), None)
-    assert after in told.sentences[-1]
+    assert after in told.exit_on_error[-1]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -149,8 +149,8 @@ def test_ctrl_c_while_the_old_version_drains_leaves_it_loaded(served: QuickTorch
     told = Told()
     with pytest.raises(KeyboardInterrupt):
         deploying(served, told).deploy("b")
-    assert_serves(served, "b", {"a"}, Wanted("b", ("a",), ("a",)))
-    assert told.sentences[-1] == (
+    assert_serves(served, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
+    assert told.exit_on_error[-1] == (
         "a stays loaded: you stopped waiting. "
         "`musiclab model remove a --keep-archive` ends it later"
     )
@@ -159,15 +159,15 @@ def test_ctrl_c_while_the_old_version_drains_leaves_it_loaded(served: QuickTorch
 def test_a_full_disk_lets_the_old_version_serve(
     served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(versions: WantedVersions, content: Wanted) -> None:
+    def full(versions: DesiredStateFile, content: DesiredState) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    write(served, Wanted("a", previous=("c",)))
-    monkeypatch.setattr(WantedVersions, "write", full)
+    write(served, DesiredState("a", previous=("c",)))
+    monkeypatch.setattr(DesiredStateFile, "write", full)
     told = Told()
     with pytest.raises(OSError, match="No space left"):
         deploying(served, told).deploy("b")
-    assert_serves(served, "a", set(), Wanted("a", previous=("c",)))
+    assert_serves(served, "a", set(), DesiredState("a", previous=("c",)))
     assert "could not" not in told
 
 
@@ -178,7 +178,7 @@ def test_a_step_that_cannot_be_taken_back_is_told(served: QuickTorchServe) -> No
     with pytest.raises(DeploymentError, match="answered the canary job with 507: out of memory"):
         deploying(served, told).deploy("b")
     assert_serves(served, "a", {"b"}, None)
-    assert told.sentences[-1] == "could not unload b: TorchServe answered 500: it hangs"
+    assert told.exit_on_error[-1] == "could not unload b: TorchServe answered 500: it hangs"
 
 
 def test_a_version_that_was_loaded_before_stays_so(served: QuickTorchServe) -> None:
@@ -207,12 +207,12 @@ def test_a_version_that_somebody_else_unloads_while_it_loads(served: QuickTorchS
 
 
 def test_an_archive_that_is_not_there_or_none_changes_nothing(served: QuickTorchServe) -> None:
-    archive_of(served.settings.model_store, "text").write_text("text")
+    archive_path(served.settings.model_store, "text").write_text("text")
     for version, explanation in (("gone", "no archive at"), ("text", "not a MusicLab archive")):
         with pytest.raises(ArchiveError, match=explanation):
             deploying(served).deploy(version)
-    archive_of(served.settings.model_store, "c").rename(
-        archive_of(served.settings.model_store, "d")
+    archive_path(served.settings.model_store, "c").rename(
+        archive_path(served.settings.model_store, "d")
     )
     with pytest.raises(DeploymentError, match="says that it is version c; pack it anew"):
         deploying(served).deploy("d")
@@ -223,7 +223,7 @@ def test_what_cannot_be_read_is_written_anew(served: QuickTorchServe) -> None:
     (served.settings.model_server_dir / FILE).write_text("no json")
     told = Told()
     deploying(served, told).deploy("b")
-    assert_serves(served, "b", set(), Wanted("b", previous=("a",)))
+    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
     assert r"wanted\.json cannot be read.*it is written anew" in told
 
 
@@ -234,7 +234,7 @@ def test_nothing_is_removed_where_what_is_wanted_cannot_be_read(served: QuickTor
     with pytest.raises(ArchiveError, match=r"wanted\.json cannot be read"):
         deploying(served).remove("b")
     assert (served.default, set(served.ready), file.read_text()) == ("a", {"a", "b"}, "no json")
-    assert archive_of(served.settings.model_store, "b").exists()
+    assert archive_path(served.settings.model_store, "b").exists()
 
 
 @pytest.fixture
@@ -250,15 +250,15 @@ def test_a_version_that_is_used_without_end_stays_loaded(used: QuickTorchServe) 
     used.pending["a"] = 3
     told = Told()
     deploying(used, told).deploy("b")
-    assert_serves(used, "b", {"a"}, Wanted("b", ("a",), ("a",)))
+    assert_serves(used, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
     assert (
         "a stays loaded: 3 requests wait in TorchServe; 2 requests are at work at http.*"
         "`musiclab model remove a --keep-archive` ends it later"
     ) in told
     with pytest.raises(DeploymentError, match="version a could not be unloaded yet"):
         deploying(used).remove("a")
-    assert_serves(used, "b", {"a"}, Wanted("b", ("a",), ("a",)))
-    assert archive_of(used.settings.model_store, "a").exists()
+    assert_serves(used, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
+    assert archive_path(used.settings.model_store, "a").exists()
 
 
 def test_a_version_is_unloaded_after_the_last_of_its_users(served: QuickTorchServe) -> None:
@@ -273,7 +273,7 @@ def test_a_version_is_unloaded_after_the_last_of_its_users(served: QuickTorchSer
         served.settings = served.settings.model_copy(update={"orchestrator_urls": url})
         deploying(served).deploy("b")
     assert looks == ["/metrics"] * (2 + deployment_module.QUIET_LOOKS)
-    assert_serves(served, "b", set(), Wanted("b", previous=("a",)))
+    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
 
 
 def test_torchserve_ends_while_the_old_version_drains(
@@ -283,7 +283,7 @@ def test_torchserve_ends_while_the_old_version_drains(
     on(served, "draining", served.end)
     told = Told()
     deploying(served, told).deploy("b")
-    assert wanted(served) == Wanted("b", ("a",), ("a",))
+    assert wanted(served) == DesiredState("b", ("a",), ("a",))
     assert "a stays loaded: TorchServe does not say what it works on" in told
 
 
@@ -291,20 +291,20 @@ def test_a_version_that_somebody_else_unloads_is_unloaded(served: QuickTorchServ
     served.at["unregister"] = lambda: served.forget("a")
     told = Told()
     deploying(served, told).deploy("b")
-    assert_serves(served, "b", set(), Wanted("b", previous=("a",)))
-    assert told.sentences[-1] == "a is unloaded"
+    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
+    assert told.exit_on_error[-1] == "a is unloaded"
 
 
 def test_a_version_that_cannot_be_unloaded_stays(served: QuickTorchServe) -> None:
     served.at["unregister"] = lambda: (500, b'{"message": "it hangs"}')
     told = Told()
     deploying(served, told).deploy("b")
-    assert_serves(served, "b", {"a"}, Wanted("b", ("a",), ("a",)))
+    assert_serves(served, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
     assert "a stays loaded: TorchServe answered 500: it hangs. `musiclab model remove" in told
 
 
 def test_the_second_of_two_is_refused(served: QuickTorchServe) -> None:
-    with WantedVersions(served.settings).changing():
+    with DesiredStateFile(served.settings).changing():
         began = time.monotonic()
         with pytest.raises(DeploymentError, match="another command is changing what serves"):
             deploying(served).deploy("b")
@@ -319,7 +319,7 @@ def test_the_second_of_two_goes_on_when_the_first_ends_in_time(
     begun, end = Event(), Event()
 
     def first() -> None:
-        with WantedVersions(served.settings).changing():
+        with DesiredStateFile(served.settings).changing():
             begun.set()
             end.wait(10)
 
@@ -329,49 +329,49 @@ def test_the_second_of_two_goes_on_when_the_first_ends_in_time(
     Timer(0.02, end.set).start()
     deploying(served).deploy("b")
     thread.join()
-    assert_serves(served, "b", set(), Wanted("b", previous=("a",)))
+    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
 
 
 def test_each_rollback_goes_further_back(served: QuickTorchServe) -> None:
     for version in ("b", "c"):
         deploying(served).deploy(version)
-    assert_serves(served, "c", set(), Wanted("c", previous=("a", "b")))
+    assert_serves(served, "c", set(), DesiredState("c", previous=("a", "b")))
     deploying(served).rollback()
-    assert_serves(served, "b", set(), Wanted("b", previous=("a",)))
+    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
     deploying(served).rollback()
-    assert_serves(served, "a", set(), Wanted("a"))
+    assert_serves(served, "a", set(), DesiredState("a"))
     with pytest.raises(DeploymentError, match="no version to go back to"):
         deploying(served).rollback()
-    assert_serves(served, "a", set(), Wanted("a"))
+    assert_serves(served, "a", set(), DesiredState("a"))
 
 
 def test_a_rollback_passes_over_archives_that_are_gone(served: QuickTorchServe) -> None:
     served.serve("c")
-    write(served, Wanted("c", previous=("a", "b")))
-    archive_of(served.settings.model_store, "b").unlink()
+    write(served, DesiredState("c", previous=("a", "b")))
+    archive_path(served.settings.model_store, "b").unlink()
     deploying(served).rollback()
-    assert_serves(served, "a", set(), Wanted("a", previous=("b",)))
+    assert_serves(served, "a", set(), DesiredState("a", previous=("b",)))
     with pytest.raises(DeploymentError, match="their archives are no longer in"):
         deploying(served).rollback()
 
 
 def test_a_rollback_that_fails_can_be_repeated(served: QuickTorchServe) -> None:
     served.serve("b")
-    write(served, Wanted("b", previous=("a",)))
+    write(served, DesiredState("b", previous=("a",)))
     served.at["predict"] = lambda: (503, b"")
     with pytest.raises(DeploymentError, match="503"):
         deploying(served).rollback()
-    assert_serves(served, "b", set(), Wanted("b", previous=("a",)))
+    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
     served.at.clear()
     deploying(served).rollback()
-    assert_serves(served, "a", set(), Wanted("a"))
+    assert_serves(served, "a", set(), DesiredState("a"))
 
 
 @pytest.mark.parametrize(("chosen", "back"), [("c", "b"), ("a", "b")])
 def test_a_rollback_goes_back_from_what_was_chosen_by_hand(
     served: QuickTorchServe, chosen: str, back: str
 ) -> None:
-    write(served, Wanted("b", previous=("a",)))
+    write(served, DesiredState("b", previous=("a",)))
     served.serve(chosen, *{"a", "b", "c"} - {chosen})  # not noted yet
     deploying(served).rollback()
     assert served.default == back
@@ -379,20 +379,20 @@ def test_a_rollback_goes_back_from_what_was_chosen_by_hand(
 
 
 def test_what_serves_is_not_removed(served: QuickTorchServe) -> None:
-    write(served, Wanted("b"))
+    write(served, DesiredState("b"))
     for version in ("a", "b"):  # by TorchServe, and by what is written
         with pytest.raises(DeploymentError, match=f"version {version} is the one that serves"):
             deploying(served).remove(version)
     with pytest.raises(DeploymentError, match="there is no version gone"):
         deploying(served).remove("gone")
-    assert_serves(served, "a", set(), Wanted("b"))
+    assert_serves(served, "a", set(), DesiredState("b"))
 
 
 def test_without_torchserve_nothing_is_changed(served: QuickTorchServe) -> None:
-    write(served, Wanted("a", ("b",)))
+    write(served, DesiredState("a", ("b",)))
     served.end()
     for change in (deploying(served).deploy, deploying(served).remove):
         with pytest.raises(DeploymentError, match=r"does not answer at http.*`musiclab up`"):
             change("b")
-    assert wanted(served) == Wanted("a", ("b",))
-    assert archive_of(served.settings.model_store, "b").exists()
+    assert wanted(served) == DesiredState("a", ("b",))
+    assert archive_path(served.settings.model_store, "b").exists()

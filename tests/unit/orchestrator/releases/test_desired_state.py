@@ -3,37 +3,37 @@
 import pytest
 
 from orchestrator.errors import ArchiveError, DeploymentError
-from orchestrator.releases.desired_state import FILE, REMEMBERED, Wanted, WantedVersions
+from orchestrator.releases.desired_state import FILE, REMEMBERED, DesiredState, DesiredStateFile
 from orchestrator.settings import Settings
 
 
 def test_another_default_can_be_gone_back_from() -> None:
-    wanted = Wanted("a", beside=("b", "c"))
+    wanted = DesiredState("a", beside=("b", "c"))
     assert wanted.with_default("a") == wanted
-    assert wanted.with_default("b") == Wanted("b", ("c",), ("a",))
-    assert wanted.with_default("b").with_default("a") == Wanted("a", ("c",), ("b",))
+    assert wanted.with_default("b") == DesiredState("b", ("c",), ("a",))
+    assert wanted.with_default("b").with_default("a") == DesiredState("a", ("c",), ("b",))
 
 
 def test_what_served_long_ago_is_forgotten() -> None:
-    wanted = Wanted("0")
+    wanted = DesiredState("0")
     for number in range(1, REMEMBERED + 3):
         wanted = wanted.with_default(str(number))
     assert wanted.previous == tuple(str(number) for number in range(2, REMEMBERED + 2))
 
 
 def test_a_version_is_beside_once() -> None:
-    wanted = Wanted("a").with_beside("b").with_beside("c").with_beside("b")
-    assert wanted == Wanted("a", ("c", "b"))
-    assert wanted.without("c").without("c") == Wanted("a", ("b",))
+    wanted = DesiredState("a").with_additional("b").with_additional("c").with_additional("b")
+    assert wanted == DesiredState("a", ("c", "b"))
+    assert wanted.without("c").without("c") == DesiredState("a", ("b",))
 
 
 def test_it_is_read_as_it_was_written(settings: Settings) -> None:
-    versions = WantedVersions(settings)
+    versions = DesiredStateFile(settings)
     assert versions.read() is None
-    wanted = Wanted("a", ("b",), ("c", "d"))
+    wanted = DesiredState("a", ("b",), ("c", "d"))
     settings.model_server_dir.mkdir(parents=True)
     versions.write(wanted)
-    assert WantedVersions(settings).read() == wanted
+    assert DesiredStateFile(settings).read() == wanted
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"default": "a"}', '{"default'])
@@ -41,13 +41,13 @@ def test_a_file_that_cannot_be_read_is_named(settings: Settings, content: str) -
     settings.model_server_dir.mkdir(parents=True)
     (settings.model_server_dir / FILE).write_text(content)
     with pytest.raises(ArchiveError, match=r"wanted\.json cannot be read"):
-        WantedVersions(settings).read()
+        DesiredStateFile(settings).read()
 
 
 def test_archives_that_are_missing_are_left_out(settings: Settings) -> None:
-    versions = WantedVersions(settings)
+    versions = DesiredStateFile(settings)
     settings.model_store.mkdir(parents=True)
-    wanted = Wanted("a", ("b", "c"))
+    wanted = DesiredState("a", ("b", "c"))
     assert versions.archives(None) == versions.archives(wanted) == []
     for version in ("a", "c"):
         (settings.model_store / f"musiclab-{version}.mar").touch()
@@ -57,18 +57,18 @@ def test_archives_that_are_missing_are_left_out(settings: Settings) -> None:
 
 def test_one_changes_it_at_a_time(settings: Settings) -> None:
     with (
-        WantedVersions(settings).changing(),
+        DesiredStateFile(settings).changing(),
         pytest.raises(DeploymentError, match="another command"),
-        WantedVersions(settings).changing(),
+        DesiredStateFile(settings).changing(),
     ):
         pass
-    with WantedVersions(settings).changing():
+    with DesiredStateFile(settings).changing():
         pass
 
 
 def test_a_version_is_chosen_alone(settings: Settings) -> None:
-    versions = WantedVersions(settings)
+    versions = DesiredStateFile(settings)
     versions.choose("a")
-    versions.write(Wanted("a", ("b",)))
+    versions.write(DesiredState("a", ("b",)))
     versions.choose("c")
-    assert versions.read() == Wanted("c", (), ("a",))
+    assert versions.read() == DesiredState("c", (), ("a",))

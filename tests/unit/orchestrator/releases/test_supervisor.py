@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.archives.packing import archive_of
+from orchestrator.archives.packing import archive_path
 from orchestrator.errors import ArchiveError
 from orchestrator.releases import supervisor as supervisor_module
-from orchestrator.releases.desired_state import FILE, Wanted, WantedVersions
+from orchestrator.releases.desired_state import FILE, DesiredState, DesiredStateFile
 from orchestrator.releases.supervisor import TRIED_AGAIN_S, Supervisor
-from orchestrator.serving.process import ModelServer
+from orchestrator.serving.process import TorchServe
 from orchestrator.serving.watcher import LoadedVersion
 from orchestrator.settings import Settings
 from tests.support.quick_torchserve import small_archive
@@ -30,7 +30,7 @@ class Clock:
         return self.now
 
 
-class EndedServer(ModelServer):
+class EndedServer(TorchServe):
     """One whose TorchServe has ended, and is not started again in truth."""
 
     started = 0
@@ -55,7 +55,7 @@ def store(settings: Settings) -> Path:
 @pytest.fixture
 def server(settings: Settings, store: Path) -> EndedServer:
     """Serves "a"."""
-    return EndedServer(settings, archive_of(store, "a"))
+    return EndedServer(settings, archive_path(store, "a"))
 
 
 @pytest.fixture
@@ -67,19 +67,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def look(server: EndedServer, clock: Clock) -> Callable[..., Wanted | None]:
+def look(server: EndedServer, clock: Clock) -> Callable[..., DesiredState | None]:
     """Looks at what serves after so many seconds; returns what is written down then."""
     supervisor = Supervisor(server)
 
-    def at(after_s: float, *versions: LoadedVersion) -> Wanted | None:
+    def at(after_s: float, *versions: LoadedVersion) -> DesiredState | None:
         clock.now += after_s
         supervisor.note(versions)
-        return WantedVersions(server.settings).read()
+        return DesiredStateFile(server.settings).read()
 
     return at
 
 
-Look = Callable[..., Wanted | None]
+Look = Callable[..., DesiredState | None]
 
 
 def default(version: str, ready: int = 1) -> LoadedVersion:
@@ -90,8 +90,8 @@ def beside(version: str, ready: int = 1) -> LoadedVersion:
     return LoadedVersion(version, default=False, workers=1, ready=ready)
 
 
-def write(server: ModelServer, wanted: Wanted) -> None:
-    WantedVersions(server.settings).write(wanted)
+def write(server: TorchServe, wanted: DesiredState) -> None:
+    DesiredStateFile(server.settings).write(wanted)
 
 
 def test_what_was_packed_need_not_be_noted(look: Look) -> None:
@@ -105,17 +105,17 @@ def test_what_was_changed_is_noted_once_it_stays_so(look: Look) -> None:
     assert look(SETTLED_S - 0.1, *changed) is None
     assert look(0, default("b")) is None, "it changed again, and has to settle anew"
     assert look(SETTLED_S - 0.1, default("b")) is None
-    assert look(0.1, default("b")) == Wanted("b", previous=("a",))
-    assert look(0, *changed) == Wanted("b", previous=("a",))
-    assert look(SETTLED_S, *changed) == Wanted("b", ("a",), ("a",))
+    assert look(0.1, default("b")) == DesiredState("b", previous=("a",))
+    assert look(0, *changed) == DesiredState("b", previous=("a",))
+    assert look(SETTLED_S, *changed) == DesiredState("b", ("a",), ("a",))
 
 
 def test_nothing_is_noted_while_a_deployment_is_going_on(look: Look, server: EndedServer) -> None:
     look(0, default("b"))
-    with WantedVersions(server.settings).changing():
+    with DesiredStateFile(server.settings).changing():
         assert look(SETTLED_S, default("b")) is None
     assert look(0.1, default("b")) is None, "what is seen may be of before the deployment's end"
-    assert look(SETTLED_S, default("b")) == Wanted("b", previous=("a",))
+    assert look(SETTLED_S, default("b")) == DesiredState("b", previous=("a",))
 
 
 def test_what_was_seen_before_the_end_of_a_deployment_is_not_noted(
@@ -123,12 +123,12 @@ def test_what_was_seen_before_the_end_of_a_deployment_is_not_noted(
 ) -> None:
     draining = beside("a"), default("b")
     look(0, *draining)
-    with WantedVersions(server.settings).changing():
+    with DesiredStateFile(server.settings).changing():
         look(SETTLED_S - 0.5, *draining)
-        write(server, Wanted("b", previous=("a",)))
-    assert look(0.5, *draining) == Wanted("b", previous=("a",))
+        write(server, DesiredState("b", previous=("a",)))
+    assert look(0.5, *draining) == DesiredState("b", previous=("a",))
     for after_s in (0.5, SETTLED_S):
-        assert look(after_s, default("b")) == Wanted("b", previous=("a",))
+        assert look(after_s, default("b")) == DesiredState("b", previous=("a",))
 
 
 def test_what_is_not_ready_is_not_noted(look: Look) -> None:
@@ -141,35 +141,35 @@ def test_what_is_not_ready_is_not_noted(look: Look) -> None:
 
 
 def test_a_version_beside_that_starts_again_is_kept(look: Look, server: EndedServer) -> None:
-    noted = Wanted("a", ("b",))
+    noted = DesiredState("a", ("b",))
     write(server, noted)
     for after_s in (0, SETTLED_S):
         assert look(after_s, default("a"), beside("b", ready=0)) == noted
     look(0, default("a"), beside("c"), beside("b", ready=0))
     also = look(SETTLED_S, default("a"), beside("c"), beside("b", ready=0))
-    assert also == Wanted("a", ("b", "c"))
+    assert also == DesiredState("a", ("b", "c"))
 
 
 def test_what_was_unloaded_beside_is_noted(look: Look, server: EndedServer) -> None:
-    write(server, Wanted("a", ("b", "c")))
+    write(server, DesiredState("a", ("b", "c")))
     look(0, default("a"), beside("b"), beside("c"))
     look(SETTLED_S, default("a"), beside("b"), beside("c"))
     look(0, default("a"), beside("c"))
-    assert look(SETTLED_S, default("a"), beside("c")) == Wanted("a", ("c",))
+    assert look(SETTLED_S, default("a"), beside("c")) == DesiredState("a", ("c",))
 
 
 def test_what_cannot_be_written_down_is_tried_again(
     look: Look, server: EndedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(versions: WantedVersions, content: Wanted) -> None:
+    def full(versions: DesiredStateFile, content: DesiredState) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(WantedVersions, "write", full)
+        patch.setattr(DesiredStateFile, "write", full)
         for after_s in (0, SETTLED_S):
             assert look(after_s, default("b")) is None
     assert look(TRIED_AGAIN_S - 0.1, default("b")) is None
-    assert look(0.1, default("b")) == Wanted("b", previous=("a",))
+    assert look(0.1, default("b")) == DesiredState("b", previous=("a",))
     (server.settings.model_server_dir / FILE).write_text("no json")
     for after_s in (0, SETTLED_S):
         with pytest.raises(ArchiveError):  # by the look here, not by the supervisor
@@ -177,15 +177,15 @@ def test_what_cannot_be_written_down_is_tried_again(
 
 
 def test_what_is_wanted_is_served_again(server: EndedServer) -> None:
-    write(server, Wanted("b", ("a", "c")))
+    write(server, DesiredState("b", ("a", "c")))
     Supervisor(server).start_again_if_ended()
     assert server.served == ["musiclab-b.mar", "musiclab-a.mar", "musiclab-c.mar"]
     assert (server.manifest["version"], server.started) == ("b", 1)
 
 
 def test_a_damaged_version_beside_is_left_out(server: EndedServer, store: Path) -> None:
-    write(server, Wanted("b", ("a", "c")))
-    archive_of(store, "a").write_text("text")
+    write(server, DesiredState("b", ("a", "c")))
+    archive_path(store, "a").write_text("text")
     Supervisor(server).start_again_if_ended()
     assert server.served == ["musiclab-b.mar", "musiclab-c.mar"]
 
@@ -194,30 +194,30 @@ def test_a_damaged_version_beside_is_left_out(server: EndedServer, store: Path) 
 def test_what_served_before_serves_again_where_nothing_else_can(
     server: EndedServer, store: Path, fault: str
 ) -> None:
-    server.serve_next(archive_of(store, "a"), archive_of(store, "c"))
-    write(server, Wanted("b"))
+    server.serve_next(archive_path(store, "a"), archive_path(store, "c"))
+    write(server, DesiredState("b"))
     if fault == "unreadable":
         (server.settings.model_server_dir / FILE).write_text("no json")
     elif fault == "damaged":
-        archive_of(store, "b").write_text("text")
+        archive_path(store, "b").write_text("text")
     else:
-        archive_of(store, "b").unlink()
+        archive_path(store, "b").unlink()
     Supervisor(server).start_again_if_ended()
     assert server.served == ["musiclab-a.mar", "musiclab-c.mar"]
     assert (server.manifest["version"], server.started) == ("a", 1)
-    assert server.archive == archive_of(store, "a").resolve()
+    assert server.archive == archive_path(store, "a").resolve()
 
 
 def test_what_runs_is_not_started_again(
     server: EndedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "is_running", lambda: True)
-    write(server, Wanted("b"))
+    write(server, DesiredState("b"))
     Supervisor(server).start_again_if_ended()
     assert (server.served, server.started) == (["musiclab-a.mar"], 0)
 
 
 def test_a_first_archive_that_is_none_is_refused(settings: Settings, store: Path) -> None:
-    archive_of(store, "a").write_text("text")
+    archive_path(store, "a").write_text("text")
     with pytest.raises(ArchiveError, match="not a MusicLab archive"):
-        ModelServer(settings, archive_of(store, "a"), archive_of(store, "b"))
+        TorchServe(settings, archive_path(store, "a"), archive_path(store, "b"))

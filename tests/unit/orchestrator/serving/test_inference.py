@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from orchestrator.errors import ModelAwayError, ModelUnavailableError
+from orchestrator.errors import InferenceNotStartedError, ModelUnavailableError
 from orchestrator.serving import watcher as torchserve
-from orchestrator.serving.tokens import Keys
-from orchestrator.serving.watcher import InferenceClient, ModelWatch
+from orchestrator.serving.tokens import Tokens
+from orchestrator.serving.watcher import InferenceClient, ModelWatcher
 from orchestrator.settings import Settings
 
 LOOK_S = 0.02
@@ -105,8 +105,8 @@ def run(scenario: Scenario, *pids: int) -> None:
         ):
             port = listening.port
             assert port is not None
-            keys = Keys(Path("no-keys"), "http://127.0.0.1:1")
-            watch = ModelWatch(session, Settings(management_port=port, metrics_port=port), keys)
+            keys = Tokens(Path("no-keys"), "http://127.0.0.1:1")
+            watch = ModelWatcher(session, Settings(management_port=port, metrics_port=port), keys)
             watching = asyncio.create_task(watch.run())
             await watch.changed()
             client = InferenceClient(session, f"http://127.0.0.1:{port}", keys, watch)
@@ -128,7 +128,7 @@ async def seconds_until_given_up(request: asyncio.Task[bytes]) -> float:
     began = time.monotonic()
     with pytest.raises(ModelUnavailableError, match="no answer") as given_up:
         await request
-    assert not isinstance(given_up.value, ModelAwayError)
+    assert not isinstance(given_up.value, InferenceNotStartedError)
     return time.monotonic() - began
 
 
@@ -238,6 +238,6 @@ def test_a_connection_that_breaks_off_may_have_cost_an_attempt() -> None:
         server.connection.abort()
         with pytest.raises(ModelUnavailableError, match=r"broke off$") as lost:
             await request
-        assert not isinstance(lost.value, ModelAwayError)
+        assert not isinstance(lost.value, InferenceNotStartedError)
 
     run(scenario, 1)

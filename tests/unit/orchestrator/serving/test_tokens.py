@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import requests
 
-from orchestrator.serving.tokens import MAX_TRIES, Keys
+from orchestrator.serving.tokens import MAX_TRIES, Tokens
 
 WAIT_S = 10.0
 AT_ONCE = 8
@@ -26,7 +26,7 @@ WORDS = "Token Authorization failed. Token either incorrect, expired, or not pro
 REFUSAL = json.dumps({"code": 400, "type": "InvalidKeyException", "message": WORDS}).encode()
 BODY = b"both tracks"
 
-Call = Callable[[Keys], tuple[int, bytes]]
+Call = Callable[[Tokens], tuple[int, bytes]]
 
 
 class TorchServe(ThreadingHTTPServer):
@@ -110,18 +110,18 @@ def torchserve(tmp_path: Path) -> Iterator[TorchServe]:
 
 
 @pytest.fixture
-def keys(torchserve: TorchServe) -> Keys:
-    return Keys(torchserve.key_file, torchserve.url)
+def keys(torchserve: TorchServe) -> Tokens:
+    return Tokens(torchserve.key_file, torchserve.url)
 
 
-def by_requests(keys: Keys) -> tuple[int, bytes]:
+def by_requests(keys: Tokens) -> tuple[int, bytes]:
     response = requests.post(
         keys.management_url, data=BODY, auth=keys.auth("inference"), timeout=WAIT_S
     )
     return response.status_code, response.content
 
 
-def by_aiohttp(keys: Keys) -> tuple[int, bytes]:
+def by_aiohttp(keys: Tokens) -> tuple[int, bytes]:
     async def called() -> tuple[int, bytes]:
         middlewares = [keys.middleware("inference")]
         async with (
@@ -140,13 +140,13 @@ def call(request: pytest.FixtureRequest) -> Call:
     return chosen
 
 
-def test_a_key_that_is_taken_is_kept(torchserve: TorchServe, keys: Keys, call: Call) -> None:
+def test_a_key_that_is_taken_is_kept(torchserve: TorchServe, keys: Tokens, call: Call) -> None:
     assert call(keys) == (200, b"music")
     assert (torchserve.bodies, torchserve.renewals) == ([BODY], [])
 
 
 def test_an_ended_key_is_renewed_and_the_call_repeated_whole(
-    torchserve: TorchServe, keys: Keys, call: Call
+    torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.keys["inference"] = "not in the file"
     assert call(keys) == (200, b"music")
@@ -157,7 +157,7 @@ def test_an_ended_key_is_renewed_and_the_call_repeated_whole(
 
 
 def test_a_key_that_another_renewed_meanwhile_is_not_renewed_again(
-    torchserve: TorchServe, keys: Keys, call: Call
+    torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     others = iter([True, True])  # the first repetition comes too late as well
 
@@ -182,14 +182,14 @@ def test_those_refused_at_once_make_one_new_key(torchserve: TorchServe) -> None:
 
     torchserve.on_call = wait_for_all
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        everybody = [Keys(torchserve.key_file, torchserve.url) for _ in range(AT_ONCE)]
+        everybody = [Tokens(torchserve.key_file, torchserve.url) for _ in range(AT_ONCE)]
         answers = list(threads.map(by_requests, everybody))
     assert answers == [(200, b"music")] * AT_ONCE
     assert torchserve.renewals == ["inference"]
 
 
 def test_a_key_that_is_never_taken_ends_after_some_tries(
-    torchserve: TorchServe, keys: Keys, call: Call
+    torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.ended.add("inference")
     assert call(keys) == (400, REFUSAL)
@@ -197,7 +197,7 @@ def test_a_key_that_is_never_taken_ends_after_some_tries(
 
 
 def test_where_no_key_can_be_had_the_refusal_is_the_answer(
-    torchserve: TorchServe, keys: Keys, call: Call
+    torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.ended |= {"inference", "API"}
     assert call(keys) == (400, REFUSAL)
@@ -205,7 +205,7 @@ def test_where_no_key_can_be_had_the_refusal_is_the_answer(
 
 
 def test_without_a_file_the_refusal_is_the_answer(
-    torchserve: TorchServe, keys: Keys, call: Call
+    torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.key_file.unlink()
     assert keys.header("inference") == {}
@@ -224,7 +224,7 @@ def test_without_a_file_the_refusal_is_the_answer(
     ids=str,
 )
 def test_other_answers_are_handed_on(
-    torchserve: TorchServe, keys: Keys, call: Call, answer: tuple[int, bytes]
+    torchserve: TorchServe, keys: Tokens, call: Call, answer: tuple[int, bytes]
 ) -> None:
     torchserve.answer = answer
     assert call(keys) == answer
@@ -238,5 +238,5 @@ def test_a_file_that_is_being_written_is_read_again(
     states = iter(['{"inference": {"ke', '{"inference": {"key": "new"}}'])
     file.write_text("")
     monkeypatch.setattr("time.sleep", lambda seconds: file.write_text(next(states)))
-    header = Keys(file, "http://127.0.0.1:1").header("inference")
+    header = Tokens(file, "http://127.0.0.1:1").header("inference")
     assert header == {"Authorization": "Bearer new"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.serving.worker_log import ModelLog
+from orchestrator.serving.worker_log import WorkerLog
 
 START = "s_name_part0=/tmp/.ts.sock, s_name_part1=9000, pid=7"
 DIED = "Backend worker process died."
@@ -19,7 +19,7 @@ class Said:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "model_log.log"
-        self.log = ModelLog(folder)
+        self.log = WorkerLog(folder)
 
     def printed(self, version: str, *events: str, port: int = 9000) -> None:
         for event in events:
@@ -37,57 +37,57 @@ def said(tmp_path: Path) -> Said:
 
 
 def test_without_a_log_nothing_is_at_fault(said: Said) -> None:
-    assert said.log.load_fault() is None
+    assert said.log.load_error() is None
     assert said.log.position() == 0
 
 
 def test_a_refused_archive_is_named_by_its_sentence(said: Said) -> None:
     said.printed("one", START, "Torch worker started.")
-    assert said.log.load_fault() is None
+    assert said.log.load_error() is None
     said.printed("one", REFUSED, *TRACEBACK)
-    assert said.log.load_fault() == "checkpoint.pt is not the file of its manifest"
+    assert said.log.load_error() == "checkpoint.pt is not the file of its manifest"
 
 
 def test_a_traceback_of_printed_lines_is_named_by_its_end(said: Said) -> None:
     said.printed("one", START, DIED, *TRACEBACK[:2])
-    assert said.log.load_fault() is None, "the traceback is not all there yet"
+    assert said.log.load_error() is None, "the traceback is not all there yet"
     said.printed("one", TRACEBACK[2])
-    assert said.log.load_fault() == "KeyError: 'a'"
+    assert said.log.load_error() == "KeyError: 'a'"
     said.printed("one", START, "Torch worker started.")
-    assert said.log.load_fault() == "KeyError: 'a'", "the next worker's lines are no fault"
+    assert said.log.load_error() == "KeyError: 'a'", "the next worker's lines are no fault"
 
 
 def test_of_a_chain_of_errors_the_last_counts(said: Said) -> None:
     said.printed("one", START, DIED, *CHAINED, *TRACEBACK[:2], "ValueError: b")
-    assert said.log.load_fault() == "ValueError: b"
+    assert said.log.load_error() == "ValueError: b"
 
 
 def test_a_structured_error_is_named_by_its_type_and_value(said: Said) -> None:
     raised = [{"exc_type": "ValueError", "exc_value": "b"}, {"exc_type": "KeyError"}]
     said.write({"model_version": "one", "event": DIED, "exception": raised})
-    assert said.log.load_fault() == "ValueError: b"
+    assert said.log.load_error() == "ValueError: b"
 
 
 def test_only_the_asked_version_counts(said: Said) -> None:
     said.printed("a_1.0-b", REFUSED)
-    assert said.log.load_fault("a_1.0") is None
-    assert said.log.load_fault("a_1.0-b") is not None
+    assert said.log.load_error("a_1.0") is None
+    assert said.log.load_error("a_1.0-b") is not None
 
 
 def test_tracebacks_of_two_workers_mix(said: Said) -> None:
     said.printed("one", START, DIED, *TRACEBACK[:2])
     said.printed("one", START, "Torch worker started.", port=9001)
-    assert said.log.load_fault() is None
+    assert said.log.load_error() is None
     said.printed("one", TRACEBACK[2])
-    assert said.log.load_fault() == "KeyError: 'a'"
+    assert said.log.load_error() == "KeyError: 'a'"
 
 
 def test_only_what_was_said_since_counts(said: Said) -> None:
     said.printed("one", REFUSED)
     before = said.log.position()
-    assert said.log.load_fault(since=before) is None
+    assert said.log.load_error(since=before) is None
     said.printed("one", REFUSED)
-    assert said.log.load_fault(since=before) is not None
+    assert said.log.load_error(since=before) is not None
 
 
 def test_a_log_that_was_begun_anew_is_read_from_its_beginning(said: Said) -> None:
@@ -95,10 +95,10 @@ def test_a_log_that_was_begun_anew_is_read_from_its_beginning(said: Said) -> Non
     before = said.log.position()
     said.file.unlink()
     said.printed("one", REFUSED)
-    assert said.log.load_fault(since=before) is not None
+    assert said.log.load_error(since=before) is not None
 
 
 def test_half_a_line_and_lines_of_others_are_passed_over(said: Said) -> None:
     said.file.write_text("2026-11-22T19:59:13 - what an earlier MusicLab wrote\n[]\n")
     said.write({"model_version": "one", "event": REFUSED}, end="")
-    assert said.log.load_fault() is None
+    assert said.log.load_error() is None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from orchestrator.worker.resizable_semaphore import Slots
+from orchestrator.worker.resizable_semaphore import ResizableSemaphore
 
 WAIT_S = 5.0
 
@@ -18,7 +18,7 @@ class Queue:
     """
 
     def __init__(self, number: int) -> None:
-        self.slots = Slots(number)
+        self.slots = ResizableSemaphore(number)
         self.holders: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
