@@ -2,10 +2,8 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 
 import aiohttp
 import structlog
@@ -29,6 +27,7 @@ from orchestrator.api.middleware.access_log import log_requests
 from orchestrator.api.middleware.content_encoding import refuse_content_encoding
 from orchestrator.api.middleware.http_metrics import count_requests
 from orchestrator.api.routes import check, frontend, generate, health, jobs, models, root
+from orchestrator.concurrency import background_tasks
 from orchestrator.database.engine import Database
 from orchestrator.errors import DatabaseUnavailableError, RequestError, StorageUnavailableError
 from orchestrator.jobs.admission import Admission, Limits
@@ -41,7 +40,7 @@ from orchestrator.observability.metrics import Metrics
 from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.watcher import InferenceClient, ModelWatcher
 from orchestrator.settings import Settings
-from orchestrator.storage.base import open_storage
+from orchestrator.storage import open_storage
 from orchestrator.storage.scratch import exclusive_folder
 from orchestrator.worker.attempt import Dependencies
 from orchestrator.worker.fleet import Fleet, FleetWatcher, Heartbeat
@@ -109,7 +108,7 @@ async def _with_tables(app: web.Application) -> AsyncIterator[None]:
             # They may be back. Until then the sweep, which claims them first, deletes nothing.
             log.error("the store of the files is away", reason=str(error))
         await app[LEASES].resume()
-        async with _running(app[LEASES].run_renewals()):
+        async with background_tasks(app[LEASES].run_renewals()):
             yield
     finally:
         await database.close()
@@ -135,7 +134,7 @@ async def _with_worker(app: web.Application) -> AsyncIterator[None]:
         parts = [watch.run(), sweep.run()]
         if database.is_shared:
             parts.append(Heartbeat(database, app[LEASES].owner, watch).run())
-        async with _running(*parts):
+        async with background_tasks(*parts):
             working = asyncio.create_task(worker.run())
             yield
             await worker.finish(0)
@@ -145,7 +144,7 @@ async def _with_worker(app: web.Application) -> AsyncIterator[None]:
 async def _with_fleet(app: web.Application) -> AsyncIterator[None]:
     watch = FleetWatcher(app[DATABASE])
     app[WATCHER] = watch
-    async with _running(watch.run()):
+    async with background_tasks(watch.run()):
         yield
 
 
@@ -153,25 +152,13 @@ async def _with_feed(app: web.Application) -> AsyncIterator[None]:
     kept_s = app[SETTINGS].keep_hours * 3600
     estimates = EtaEstimator(app[DATABASE], lambda: app[WATCHER].status.ready)
     app[EVENT_FEED] = EventFeed(app[DATABASE], estimates, kept_s)
-    async with _running(app[EVENT_FEED].run()):
+    async with background_tasks(app[EVENT_FEED].run()):
         yield
 
 
 async def _close_feed(app: web.Application) -> None:
     """End all event streams, which would keep the process from ending."""
     app[EVENT_FEED].close()
-
-
-@asynccontextmanager
-async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run these beside what is done meanwhile."""
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @web.middleware

@@ -20,7 +20,7 @@ from orchestrator.database.engine import Database
 from orchestrator.errors import MusicLabError
 from orchestrator.serving.java import find_java
 from orchestrator.settings import PROJECT, Settings
-from orchestrator.storage.base import open_storage
+from orchestrator.storage import open_storage
 
 FREE_GB = 2
 ASKED_FOR_S = 3.0

@@ -5,7 +5,6 @@ mistake, as when an older state of the database was restored. They are put back 
 reappear.
 """
 
-import asyncio
 import time
 from contextlib import suppress
 from functools import partial
@@ -13,6 +12,7 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 
+from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import MusicLabError
@@ -46,19 +46,19 @@ class Cleanup:
 
     async def run(self) -> None:
         """Sweep until cancelled."""
-        while True:
-            try:
-                if await self.abandoned_uploads():
-                    self.soon()
-                if time.monotonic() >= self._due:
-                    self._due = time.monotonic() + EVERY_S
-                    await self.everything()
-            except (MusicLabError, OSError) as error:
-                log.warning("the sweep was cut short", reason=str(error))
-                self.soon()
-            except Exception:
-                log.exception("the sweep was cut short")
-            await asyncio.sleep(LEASE_S)
+        await run_periodically(self._run_if_due, LEASE_S, "cleanup was cut short")
+
+    async def _run_if_due(self) -> None:
+        if await self.abandoned_uploads():
+            self.soon()
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + EVERY_S
+        try:
+            await self.everything()
+        except (MusicLabError, OSError):
+            self.soon()
+            raise
 
     async def everything(self) -> None:
         """Remove expired jobs and what finished jobs do not need; quarantine files without a row.

@@ -16,9 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import events, jobs
-from orchestrator.errors import DatabaseUnavailableError
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.table import (
     ACCEPTED,
@@ -164,17 +164,7 @@ class EventFeed:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            if not self._subscriptions:
-                self._followed.clear()
-                await self._followed.wait()
-            try:
-                await self._look()
-            except DatabaseUnavailableError as error:
-                log.warning("events are late", reason=str(error))
-            except Exception:
-                log.exception("events are late")
-            await asyncio.sleep(INTERVAL_S)
+        await run_periodically(self._look, INTERVAL_S, "events are late")
 
     async def _read_asked(self) -> None:
         while self._asked:
@@ -203,6 +193,9 @@ class EventFeed:
         return await self._database.read(work, READ_PATIENCE_S)
 
     async def _look(self) -> None:
+        if not self._subscriptions:
+            self._followed.clear()
+            await self._followed.wait()
         followed = list(self._subscriptions)
         snapshots = await self._snapshots(followed)
         for job_id in followed:

@@ -5,7 +5,6 @@ when it ends. Every write names the owner and the number of the lease, so that a
 ended cannot touch the work of the next one.
 """
 
-import asyncio
 import uuid
 from collections.abc import Collection
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
-from orchestrator.errors import DatabaseUnavailableError, LeaseLostError
+from orchestrator.errors import LeaseLostError
 from orchestrator.jobs.table import COMPLETED, JOB_COLUMNS, LEASE_S, Job, job_from_row, record
 
 # A job that asked for a version of the model by name waits so long for somebody who has it; then
@@ -57,14 +57,7 @@ class Leases:
 
     async def run_renewals(self) -> None:
         """Renew until cancelled."""
-        while True:
-            await asyncio.sleep(LEASE_S / 3)
-            try:
-                await self.renew()
-            except DatabaseUnavailableError as error:
-                log.warning("leases were not renewed", reason=str(error))
-            except Exception:
-                log.exception("leases were not renewed")
+        await run_periodically(self.renew, LEASE_S / 3, "leases were not renewed")
 
     async def renew(self) -> None:
         """Prolong what is held. A lease that was lost is not brought back."""

@@ -1,7 +1,6 @@
 """The keys that TorchServe asks for, and how a call goes on when its key has ended."""
 
 import asyncio
-import fcntl
 import json
 import time
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ import aiohttp
 import requests
 import structlog
 from requests.auth import AuthBase
+
+from orchestrator.filesystem import lock
 
 TIMEOUT_S = 5.0
 # Of one call. Those that renew the same key at the same time, as on file systems without locks, end
@@ -93,7 +94,7 @@ class Tokens:
             return
         with file:
             with suppress(OSError):  # the file system has no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file, timeout_s=None)
             yield
 
     def _renew(self, kind: str) -> None:

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.archives.packing import MODEL_NAME
+from orchestrator.concurrency import run_periodically
 from orchestrator.errors import (
     InferenceNotStartedError,
     ModelRejectedInputError,
@@ -124,15 +125,18 @@ class ModelWatcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        while True:
-            try:
-                self.status = await self._look()
-            except Exception:
-                log.exception("the model server's answer was not understood")
-                self.status = ModelStatus(ready=False, reason="its answer was not understood")
+        failure = "the model server's answer was not understood"
+        await run_periodically(self._poll, WATCH_INTERVAL_S, failure)
+
+    async def _poll(self) -> None:
+        try:
+            self.status = await self._look()
+        except Exception:
+            self.status = ModelStatus(ready=False, reason="its answer was not understood")
+            raise
+        finally:
             async with self._looked:
                 self._looked.notify_all()
-            await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def changed(self) -> None:
         """Wait for the end of the next look, whether it finds a change or not."""

@@ -1,12 +1,13 @@
 """A folder that a process has to itself for as long as it lives."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+
+from orchestrator.filesystem import lock
 
 
 @contextmanager
@@ -19,17 +20,12 @@ def exclusive_folder(root: Path) -> Iterator[Path]:
     for number in count(1):
         folder = root / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            # The kernel drops it with the process, however that ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        try:
-            for left in folder.iterdir():
-                shutil.rmtree(left)
-            yield folder
+            if lock(descriptor):
+                for left in folder.iterdir():
+                    shutil.rmtree(left)
+                yield folder
+                return
         finally:
-            os.close(lock)
-        return
+            os.close(descriptor)

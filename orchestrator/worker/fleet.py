@@ -3,13 +3,13 @@
 Hosts that serve the API need no model server of their own.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
 import structlog
 
+from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, workers
 from orchestrator.errors import DatabaseUnavailableError
@@ -33,18 +33,14 @@ class Heartbeat:
     async def run(self) -> None:
         """Report until cancelled, and sign off."""
         try:
-            while True:
-                try:
-                    await self._database.write(self._tell, READ_PATIENCE_S)
-                except DatabaseUnavailableError as error:
-                    log.warning("the fleet was not told", reason=str(error))
-                except Exception:
-                    log.exception("the fleet was not told")
-                await asyncio.sleep(INTERVAL_S)
+            await run_periodically(self._beat, INTERVAL_S, "heartbeat failed")
         finally:
             await self._database.write(self._sign_off, READ_PATIENCE_S)
 
-    def _tell(self, connection: sa.Connection) -> None:
+    async def _beat(self) -> None:
+        await self._database.write(self._upsert, READ_PATIENCE_S)
+
+    def _upsert(self, connection: sa.Connection) -> None:
         said = {"seen_at": NOW, "status": self._watch.status.to_json()}
         us = workers.c.id == self._owner
         told = connection.execute(sa.update(workers).where(us).values(said))
@@ -85,15 +81,17 @@ class FleetWatcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        while True:
-            try:
-                self.status = merged(await self._database.read(_reports, READ_PATIENCE_S))
-            except DatabaseUnavailableError as error:
-                self.status = ModelStatus(ready=False, reason=str(error))
-            except Exception:
-                log.exception("the workers' reports were not understood")
-                self.status = ModelStatus(ready=False, reason="the workers were not understood")
-            await asyncio.sleep(INTERVAL_S)
+        await run_periodically(self._poll, INTERVAL_S, "the workers' heartbeats were not read")
+
+    async def _poll(self) -> None:
+        try:
+            self.status = merged(await self._database.read(_reports, READ_PATIENCE_S))
+        except DatabaseUnavailableError as error:
+            self.status = ModelStatus(ready=False, reason=str(error))
+            raise
+        except Exception:
+            self.status = ModelStatus(ready=False, reason="the workers were not understood")
+            raise
 
 
 def _reports(connection: sa.Connection) -> list[ModelStatus]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 import structlog
 from structlog.contextvars import bind_contextvars
 
+from orchestrator.concurrency import background_tasks, run_periodically
 from orchestrator.errors import (
     ConversionError,
     DatabaseUnavailableError,
@@ -63,19 +64,18 @@ class Worker:
 
     async def run(self) -> None:
         """Take jobs until `finish` is called."""
-        beside = [asyncio.create_task(part) for part in (self._check_held(), self._follow_model())]
-        while not self._finishing:
-            self._wake.clear()
-            try:
-                await self._take_jobs()
-            except DatabaseUnavailableError as error:
-                log.warning("no jobs could be taken", reason=str(error))
-            except Exception:
-                log.exception("no jobs could be taken")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
-        for task in beside:
-            task.cancel()
+        checks = run_periodically(self._check_held, HELD_CHECK_S, "leases were not checked")
+        async with background_tasks(checks, self._follow_model()):
+            while not self._finishing:
+                self._wake.clear()
+                try:
+                    await self._take_jobs()
+                except DatabaseUnavailableError as error:
+                    log.warning("no jobs could be taken", reason=str(error))
+                except Exception:
+                    log.exception("no jobs could be taken")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), POLL_S)
 
     async def finish(self, grace_s: float) -> None:
         """Take no more jobs, let those at work end if they do so in time, hand back the others."""
@@ -116,19 +116,14 @@ class Worker:
 
     async def _check_held(self) -> None:
         """Stop work on jobs that were deleted on another host, or taken over."""
-        while True:
-            await asyncio.sleep(HELD_CHECK_S)
-            before = list(self._running)
-            if not before:
-                continue
-            try:
-                held = await self._leases.held(before)
-            except DatabaseUnavailableError:
-                continue
-            for job_id in set(before) - held:
-                task = self._running.get(job_id)
-                if task is not None:
-                    task.cancel()
+        before = list(self._running)
+        if not before:
+            return
+        held = await self._leases.held(before)
+        for job_id in set(before) - held:
+            task = self._running.get(job_id)
+            if task is not None:
+                task.cancel()
 
     async def _follow_model(self) -> None:
         """Have as many slots as the model takes requests."""

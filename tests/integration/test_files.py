@@ -14,18 +14,18 @@ import psutil
 import pytest
 
 from orchestrator.errors import SettingsError, StorageUnavailableError
-from orchestrator.storage import base as files_module
+from orchestrator.storage import open_storage
+from orchestrator.storage import s3 as files_module
 from orchestrator.storage.base import (
     GENERATED,
     MARKER,
     JobStorage,
-    LocalStorage,
-    S3Storage,
-    open_storage,
     part_name,
     upload_name,
     window_name,
 )
+from orchestrator.storage.local import LocalStorage
+from orchestrator.storage.s3 import S3Storage
 from tests.support.s3 import S3Server
 
 AWAY_WITHIN_S = 30

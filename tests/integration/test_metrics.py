@@ -12,7 +12,7 @@ from orchestrator.api.gauges import collect_gauges
 from orchestrator.serving import watcher as torchserve
 from orchestrator.serving.watcher import ModelStatus
 from orchestrator.settings import Settings
-from orchestrator.storage.base import LocalStorage
+from orchestrator.storage.local import LocalStorage
 from orchestrator.worker import worker
 from tests.integration.test_bookkeeping import finished, form, run, submit
 from tests.support.quick_model import MUSIC, VERSION, Client, with_quick_model

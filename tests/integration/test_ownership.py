@@ -17,8 +17,10 @@ from orchestrator.errors import SettingsError
 from orchestrator.jobs import cleanup as sweep_module
 from orchestrator.jobs.cleanup import Cleanup
 from orchestrator.settings import PROJECT, Settings
-from orchestrator.storage import base as files_module
-from orchestrator.storage.base import GENERATED, MARKER, LocalStorage, open_storage
+from orchestrator.storage import open_storage
+from orchestrator.storage import s3 as files_module
+from orchestrator.storage.base import GENERATED, MARKER
+from orchestrator.storage.local import LocalStorage
 from tests.conftest import settings_in
 from tests.integration.test_files import HASTE, TIMES, kept
 from tests.integration.test_submission import generate, job_from_row, with_api

@@ -11,7 +11,8 @@ from orchestrator.jobs import admission as admission_module
 from orchestrator.jobs import cleanup as sweep_module
 from orchestrator.jobs.admission import Limits
 from orchestrator.jobs.cleanup import Cleanup, finalize_result
-from orchestrator.storage.base import GENERATED, LocalStorage, part_name, upload_name, window_name
+from orchestrator.storage.base import GENERATED, part_name, upload_name, window_name
+from orchestrator.storage.local import LocalStorage
 from tests.support.tables import Backend, Tables
 
 DAY_S = 24 * 3600.0

@@ -1,0 +1,64 @@
+"""Tasks in the background, periodic work, and work that cancellation must not cut off."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+
+from orchestrator.errors import MusicLabError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+async def run_periodically(
+    work: Callable[[], Awaitable[object]], interval_s: float, failure: str
+) -> None:
+    """Calls `work` until cancelled, with a pause of `interval_s` seconds after each call.
+
+    A call that fails does not end it. Failures with the same reason are logged once, as `failure`,
+    until a call succeeds; unexpected ones are logged with their traceback, each time.
+    """
+    logged = None
+    while True:
+        try:
+            await work()
+            logged = None
+        except (MusicLabError, OSError) as error:
+            if str(error) != logged:
+                logged = str(error)
+                log.warning(failure, reason=logged)
+        except Exception:
+            log.exception(failure)
+        await asyncio.sleep(interval_s)
+
+
+@asynccontextmanager
+async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs the coroutines during the block, and cancels them at its end."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def shielded(work: Awaitable[T]) -> T:
+    """Awaits work that goes on to its end when the caller is cancelled, who waits for that."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs blocking work. A cancelled caller waits for it: nothing is written unnoticed later."""
+    return await shielded(asyncio.to_thread(function, *args, **kwargs))
