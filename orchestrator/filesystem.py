@@ -40,8 +40,7 @@ def lock(file: int | IO[Any], timeout_s: float | None = 0.0) -> bool:
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name in the folder of a path, which is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A hidden name in the folder of a path."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
 

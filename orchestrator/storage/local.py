@@ -95,6 +95,7 @@ class LocalStorage(JobStorage):
 def _claim(marker: Path, database_id: str) -> str:
     """The database that a marker names, which is this one where there was no marker."""
     if not marker.exists():
+        make_folder(marker.parent)
         part = temporary_path(marker)
         try:
             part.write_text(database_id)
@@ -124,6 +125,7 @@ def _rename(old: Path, new: Path) -> None:
 def _link(source: Path, target: Path) -> None:
     """Make target the same file as source, or a copy where the file system knows no links."""
     source.stat()  # before anything is made, should it be missing
+    make_folder(target.parent)
     with atomic_write(target) as part:
         try:
             part.hardlink_to(source)

@@ -53,7 +53,7 @@ async def check_content(request: web.Request) -> web.Response:
         track = await read_track(request, field, folder, settings.max_track_bytes)
         app[METRICS].uploaded_bytes.inc(track.size)
         await check_audio({field: folder / track.name})
-        seconds = await ffmpeg.length(folder / track.name)
+        seconds = await ffmpeg.duration(folder / track.name)
     return web.json_response({"duration_s": None if seconds is None else round(seconds, 3)})
 
 

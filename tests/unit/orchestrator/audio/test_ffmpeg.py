@@ -18,14 +18,10 @@ import psutil
 import pytest
 
 from orchestrator.audio import ffmpeg as module
-from orchestrator.audio.ffmpeg import (
-    AT_ONCE,
-    SEEK_AFTER_S,
-    Purpose,
-    convert,
-    find_ffmpeg,
-    has_audio,
-)
+from orchestrator.audio import sandbox
+from orchestrator.audio.ffmpeg import convert, find_ffmpeg, has_audio
+from orchestrator.audio.sandbox import AT_ONCE, Purpose
+from orchestrator.audio.seeking import SEEK_AFTER_S
 from orchestrator.audio.window import Window
 from orchestrator.errors import (
     ConversionError,
@@ -141,14 +137,14 @@ def lies_right(whole: Samples, sound: Samples, start: float) -> None:
 def test_no_more_is_decoded_than_the_window(
     track: Callable[[str], Path], kind: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, decoded_samples = module._samples, []
+    read, decoded_samples = module._read_samples, []
 
-    async def noting(stream: asyncio.StreamReader, skipped: int, wanted: int) -> module._Heard:
-        heard = await read(stream, skipped, wanted)
-        decoded_samples.append(heard.samples)
-        return heard
+    async def noting(skipped: int, wanted: int, stream: asyncio.StreamReader) -> module._Decoded:
+        decoded = await read(skipped, wanted, stream)
+        decoded_samples.append(decoded.samples)
+        return decoded
 
-    monkeypatch.setattr(module, "_samples", noting)
+    monkeypatch.setattr(module, "_read_samples", noting)
     cut(track(kind), 33.125, target)
     assert decoded_samples == [pytest.approx(SEGMENT, abs=2)]
 
@@ -407,7 +403,7 @@ def test_ffmpeg_leaves_the_cpu_to_the_api(endless: Path, target: Path) -> None:
 def test_ffmpeg_is_killed_when_it_takes_too_long(
     endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sandbox, "TIMEOUT_S", 0.5)
     error = refusal(TooSlowError, endless, target, LATE.start)
     assert "endless.wav took longer than 0.5 s" in str(error)
     assert error.code == "too_slow"
