@@ -24,8 +24,9 @@ import psutil
 from benchmarks.machine import Elsewhere, peak_bytes
 from benchmarks.markdown import table
 from benchmarks.sounds import PAIRS, pair
-from orchestrator.archives import packing as model_versions
-from orchestrator.client.client import MusicLabClient, Status
+from orchestrator.archives.inputs import choose_inputs
+from orchestrator.archives.packing import pack
+from orchestrator.client import MusicLabClient, Status
 from orchestrator.settings import Settings
 from tests.conftest import settings_in
 from tests.support.model_client import ModelClient
@@ -249,7 +250,7 @@ def measure() -> EndToEnd:
         folder = Path(name)
         chosen = {"rate_limit": 0, "reuse_results": False}
         settings = settings_in(folder).model_copy(update=chosen)
-        model_versions.pack(settings, model_versions.choose_inputs(settings))
+        pack(settings, choose_inputs(settings))
         tracks = make_tracks(folder)
         began = time.time()
         with running(settings, "up") as process:

@@ -15,7 +15,7 @@ from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.errors import ModelServerError, SettingsError
 from orchestrator.releases.supervisor import Supervisor
 from orchestrator.serving.process import TorchServe
-from orchestrator.serving.watcher import ModelStatus
+from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 
 CHECK_S = 0.5

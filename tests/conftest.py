@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.archives import packing as model_versions
+from orchestrator.archives import inputs
+from orchestrator.archives.inputs import choose_inputs
+from orchestrator.archives.packing import pack
 from orchestrator.serving.process import TorchServe
 from orchestrator.settings import PROJECT, Settings
 from tests.support.model_client import ModelClient
@@ -49,8 +51,8 @@ def starter_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def starter_archive(starter_settings: Settings) -> Path:
     """An archive of the present code with both starter weights."""
-    inputs = model_versions.choose_inputs(starter_settings)
-    return model_versions.pack(starter_settings, inputs, version="starter")
+    inputs = choose_inputs(starter_settings)
+    return pack(starter_settings, inputs, version="starter")
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +129,7 @@ def changed_code(
     """Lets packing take a copy of handlers/ in which a text in a file is replaced."""
     copy = tmp_path / "changed" / "handlers"
     shutil.copytree(PROJECT / "handlers", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(model_versions, "HANDLERS", copy)
+    monkeypatch.setattr(inputs, "HANDLERS", copy)
 
     def change(file: str, old: str, new: str) -> None:
         code = (copy / file).read_text()

@@ -37,8 +37,9 @@ from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import Metrics
+from orchestrator.serving.inference import InferenceClient
 from orchestrator.serving.tokens import Tokens
-from orchestrator.serving.watcher import InferenceClient, ModelWatcher
+from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.settings import Settings
 from orchestrator.storage import open_storage
 from orchestrator.storage.scratch import exclusive_folder

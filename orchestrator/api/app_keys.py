@@ -11,7 +11,7 @@ from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import Metrics
-from orchestrator.serving.watcher import ModelStatus
+from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 from orchestrator.storage.base import JobStorage
 from orchestrator.worker.worker import Worker

@@ -14,7 +14,7 @@ from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs
 from orchestrator.errors import DatabaseUnavailableError, StorageUnavailableError
 from orchestrator.jobs.table import READ_PATIENCE_S
-from orchestrator.serving.watcher import ModelStatus
+from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 from orchestrator.storage.base import DiskUsage, JobStorage
 

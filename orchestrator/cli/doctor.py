@@ -14,7 +14,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from orchestrator.api.routes.frontend import INDEX
-from orchestrator.archives.packing import BEST_MODEL, OFFICIAL_CODEC
+from orchestrator.archives.inputs import BEST_MODEL, OFFICIAL_CODEC
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.database.engine import Database
 from orchestrator.errors import MusicLabError

@@ -16,19 +16,20 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from orchestrator.archives import packing as model_versions
-from orchestrator.archives.packing import MODEL_NAME
+from orchestrator.archives.archive import MODEL_NAME, import_archive, read_manifest
+from orchestrator.archives.inputs import choose_inputs
+from orchestrator.archives.packing import fetch_codec
 from orchestrator.cli import model as cli_model
 from orchestrator.cli.console import err, exit_on_error, out, print_error, print_rows
 from orchestrator.cli.doctor import diagnose
-from orchestrator.client.client import MusicLabClient, Status
+from orchestrator.client import MusicLabClient, Status
 from orchestrator.errors import ApiError, ModelServerError, MusicLabError
 from orchestrator.observability.logs import configure_logging, logs_json
 from orchestrator.releases.desired_state import DesiredStateFile
 from orchestrator.releases.supervisor import Supervisor
 from orchestrator.serve import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
 from orchestrator.serving.process import TorchServe
-from orchestrator.serving.watcher import ModelStatus
+from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings, load_settings
 
 CLEANUP_PATIENCE_S = 5.0
@@ -55,7 +56,7 @@ def serving() -> Iterator[Settings]:
 def codec_fetch() -> None:
     """Download EnCodec's official weights into checkpoints/, and verify them."""
     with exit_on_error():
-        typer.echo(model_versions.fetch_codec(load_settings()))
+        typer.echo(fetch_codec(load_settings()))
 
 
 @app.command("up")
@@ -211,9 +212,7 @@ def serve_model(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with serving() as settings:
         archives = (
-            _archives_to_serve(settings)
-            if archive is None
-            else [model_versions.store(settings, archive)]
+            _archives_to_serve(settings) if archive is None else [import_archive(settings, archive)]
         )
         try:
             with TorchServe(settings, *archives) as server:
@@ -236,11 +235,11 @@ def serve_model(
 def _archives_to_serve(settings: Settings) -> list[Path]:
     """Those of the versions that were deployed, the default's first; else the current one."""
     versions = DesiredStateFile(settings)
-    inputs = model_versions.choose_inputs(settings)
+    inputs = choose_inputs(settings)
     wanted = versions.read()
     archives = versions.archives(wanted)
     if archives:
-        packed_of = model_versions.read_manifest(archives[0]).get("fingerprint")
+        packed_of = read_manifest(archives[0]).get("fingerprint")
         if packed_of != inputs.fingerprint():
             out.print(
                 f"[yellow]{archives[0].name} was deployed and serves. The code or checkpoints/ "

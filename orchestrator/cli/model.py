@@ -10,8 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.archives import packing as model_versions
-from orchestrator.archives.packing import ArchiveInputs, CodecKind, Device, Precision
+from orchestrator.archives import packing
+from orchestrator.archives.archive import archive_path, read_manifest
+from orchestrator.archives.inputs import ArchiveInputs, CodecKind, Device, Precision, choose_inputs
+from orchestrator.archives.packing import find_packed
 from orchestrator.cli.console import exit_on_error, out, print_rows
 from orchestrator.errors import MusicLabError
 from orchestrator.releases import listing as model_list
@@ -48,8 +50,8 @@ def pack(
     """Build model_store/musiclab-<version>.mar, and print where it is."""
     with exit_on_error():
         settings = load_settings()
-        inputs = model_versions.choose_inputs(settings, checkpoint, codec_kind, device, precision)
-        typer.echo(model_versions.pack(settings, inputs, version, force))
+        inputs = choose_inputs(settings, checkpoint, codec_kind, device, precision)
+        typer.echo(packing.pack(settings, inputs, version, force))
 
 
 @app.command("inspect")
@@ -62,8 +64,8 @@ def inspect(
     with exit_on_error():
         path = Path(archive)
         if path.suffix != ".mar":
-            path = model_versions.archive_path(load_settings().model_store, archive)
-        manifest = model_versions.read_manifest(path)
+            path = archive_path(load_settings().model_store, archive)
+        manifest = read_manifest(path)
     print_rows(_rows(manifest))
 
 
@@ -106,9 +108,9 @@ def deploy(
     with exit_on_error():
         settings = load_settings()
         if version is None:
-            inputs = model_versions.choose_inputs(settings, checkpoint)
+            inputs = choose_inputs(settings, checkpoint)
             archive = current_archive(settings, inputs)
-            version = model_versions.read_manifest(archive)["version"]
+            version = read_manifest(archive)["version"]
         elif checkpoint is not None:
             raise MusicLabError("name either a version or a --checkpoint to pack, not both")
         _deployment().deploy(version, keep_old)
@@ -153,10 +155,10 @@ def _telling_time() -> Callable[[str], None]:
 
 def current_archive(settings: Settings, inputs: ArchiveInputs) -> Path:
     """The archive of the present code and these ingredients, packed if the store has none."""
-    archive = model_versions.find_packed(settings, inputs)
+    archive = find_packed(settings, inputs)
     if archive is None:
         out.print("packing an archive of checkpoints/ and the present code ...")
-        archive = model_versions.pack(settings, inputs)
+        archive = packing.pack(settings, inputs)
     return archive
 
 

@@ -7,7 +7,7 @@ from array import array
 
 import requests
 
-from orchestrator.archives.packing import MODEL_NAME
+from orchestrator.archives.archive import MODEL_NAME
 from orchestrator.audio.ffmpeg import RATE
 from orchestrator.audio.window import SECONDS
 from orchestrator.errors import DeploymentError

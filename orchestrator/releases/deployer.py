@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.archives.packing import archive_path, verify_archive
+from orchestrator.archives.archive import archive_path, verify_archive
 from orchestrator.errors import ArchiveError, DeploymentError, ModelServerError
 from orchestrator.releases.canary import run_canary
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Self
 
-from orchestrator.archives.packing import archive_path
+from orchestrator.archives.archive import archive_path
 from orchestrator.errors import ArchiveError, DeploymentError
 from orchestrator.settings import Settings
 

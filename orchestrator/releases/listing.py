@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.archives.packing import list_archives, read_manifest
+from orchestrator.archives.archive import list_archives, read_manifest
 from orchestrator.errors import ArchiveError, ModelServerError
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.serving.management import ManagementClient, RegisteredVersion

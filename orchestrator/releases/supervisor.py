@@ -10,7 +10,7 @@ from orchestrator.errors import ArchiveError, DeploymentError
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.serving.management import RegisteredVersion
 from orchestrator.serving.process import TorchServe
-from orchestrator.serving.watcher import LoadedVersion
+from orchestrator.serving.status import LoadedVersion
 
 SETTLED_S = 3.0
 TRIED_AGAIN_S = 60.0

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import requests
 
-from orchestrator.archives.packing import MODEL_NAME
+from orchestrator.archives.archive import MODEL_NAME
 from orchestrator.errors import ModelServerError
 from orchestrator.serving.tokens import Tokens
 

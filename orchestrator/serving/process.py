@@ -17,11 +17,7 @@ from typing import IO, Self
 
 import structlog
 
-from orchestrator.archives.packing import (
-    MODEL_NAME,
-    environment_without_pythonpath,
-    verify_archive,
-)
+from orchestrator.archives.archive import MODEL_NAME, environment_without_pythonpath, verify_archive
 from orchestrator.errors import ArchiveError, ModelServerError
 from orchestrator.observability.logs import logs_json
 from orchestrator.serving.java import find_java

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from orchestrator.archives.packing import MODEL_NAME
+from orchestrator.archives.archive import MODEL_NAME
 
 LOAD_FAILED = f"Failed to load model {MODEL_NAME}, exception "
 WORKER_STARTS = "s_name_part0="

@@ -19,7 +19,8 @@ from orchestrator.errors import (
 from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.table import Job
 from orchestrator.observability.metrics import Metrics
-from orchestrator.serving.watcher import InferenceClient, ModelWatcher
+from orchestrator.serving.inference import InferenceClient
+from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.storage.base import JobStorage, part_name, upload_name, window_name
 from orchestrator.worker.fleet import Fleet
 from orchestrator.worker.resizable_semaphore import ResizableSemaphore

@@ -14,7 +14,8 @@ from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, workers
 from orchestrator.errors import DatabaseUnavailableError
 from orchestrator.jobs.table import READ_PATIENCE_S
-from orchestrator.serving.watcher import LoadedVersion, ModelStatus, ModelWatcher
+from orchestrator.serving.status import LoadedVersion, ModelStatus
+from orchestrator.serving.watcher import ModelWatcher
 
 INTERVAL_S = 1.0
 SILENT_S = 10.0  # a worker not heard of for so long is gone

@@ -15,8 +15,8 @@ from aiohttp.test_utils import TestServer
 
 from orchestrator.api.app import create_app
 from orchestrator.api.app_keys import LEASES
+from orchestrator.client import MusicLabClient, Status
 from orchestrator.client import client as client_module
-from orchestrator.client.client import MusicLabClient, Status
 from orchestrator.errors import ApiError, ApiUnavailableError, JobFailedError
 from orchestrator.settings import Settings
 from tests.support.cache import entries

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from orchestrator.archives.packing import MANIFEST, archive_path
+from orchestrator.archives.archive import MANIFEST, archive_path
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.settings import PROJECT
 from tests.conftest import settings_in

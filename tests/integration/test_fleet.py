@@ -6,7 +6,7 @@ from dataclasses import replace
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.api.app import create_app, create_worker_app
-from orchestrator.serving.watcher import LoadedVersion, ModelStatus
+from orchestrator.serving.status import LoadedVersion, ModelStatus
 from orchestrator.settings import Settings
 from orchestrator.worker.fleet import merged
 from tests.support.postgres import PostgresServer

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.serving.inference import InferenceClient
 from orchestrator.serving.management import ManagementClient
 from orchestrator.serving.process import TorchServe
 from orchestrator.serving.tokens import Tokens
-from orchestrator.serving.watcher import InferenceClient, ModelWatcher
+from orchestrator.serving.watcher import ModelWatcher
 from tests.conftest import settings_in
 from tests.integration.test_torchserve_client import TRACKS, watching
 from tests.support.model_client import ModelClient

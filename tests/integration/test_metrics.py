@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.api.gauges import collect_gauges
 from orchestrator.serving import watcher as torchserve
-from orchestrator.serving.watcher import ModelStatus
+from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 from orchestrator.storage.local import LocalStorage
 from orchestrator.worker import worker

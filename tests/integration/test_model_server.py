@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.archives import packing as model_versions
-from orchestrator.archives.packing import Device
+from orchestrator.archives import packing
+from orchestrator.archives.inputs import Device, choose_inputs
+from orchestrator.archives.packing import find_packed
 from orchestrator.errors import ModelServerError
 from orchestrator.serving import process as model_server_module
 from orchestrator.serving.process import TorchServe
@@ -31,8 +32,8 @@ from tests.support.signals import SEGMENT, decoded, encoded, noise
 
 
 def pack(settings: Settings, version: str, device: Device | None = None) -> Path:
-    inputs = model_versions.choose_inputs(settings, device=device)
-    return model_versions.pack(settings, inputs, version)
+    inputs = choose_inputs(settings, device=device)
+    return packing.pack(settings, inputs, version)
 
 
 def client_of(settings: Settings) -> ModelClient:
@@ -109,10 +110,10 @@ def test_a_packed_archive_is_served_again_until_something_changes(
     settings: Settings, changed_code: Callable[[str, str, str], None]
 ) -> None:
     first = pack(settings, "first")
-    inputs = model_versions.choose_inputs(settings)
-    assert model_versions.find_packed(settings, inputs) == first
+    inputs = choose_inputs(settings)
+    assert find_packed(settings, inputs) == first
     changed_code("codec/codec.py", "Finds nothing", "Finds something")
-    assert model_versions.find_packed(settings, inputs) is None
+    assert find_packed(settings, inputs) is None
 
 
 def test_asked_for_a_gpu_that_is_not_there_it_fails_at_start(settings: Settings) -> None:

@@ -15,7 +15,8 @@ from orchestrator.database.schema import jobs
 from orchestrator.errors import ConversionError
 from orchestrator.jobs import leases
 from orchestrator.serving import watcher as torchserve
-from orchestrator.serving.watcher import ModelStatus, ModelWatcher
+from orchestrator.serving.status import ModelStatus
+from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.settings import Settings
 from orchestrator.worker import worker as worker_module
 from tests.integration.test_bookkeeping import finished, form, status, submit

@@ -14,15 +14,17 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestrator.archives.packing import archive_path, store
+from orchestrator.archives.archive import archive_path, import_archive
 from orchestrator.errors import (
     InferenceNotStartedError,
     ModelRejectedInputError,
     ModelUnavailableError,
 )
+from orchestrator.serving.inference import InferenceClient
 from orchestrator.serving.process import TorchServe
+from orchestrator.serving.status import LoadedVersion, ModelStatus
 from orchestrator.serving.tokens import Tokens
-from orchestrator.serving.watcher import InferenceClient, LoadedVersion, ModelStatus, ModelWatcher
+from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.settings import Settings
 from tests.conftest import settings_in
 from tests.support.log_lines import Line, lines_of
@@ -48,7 +50,7 @@ def own_server(
 ) -> Iterator[TorchServe]:
     """A TorchServe that nobody else uses: here workers are killed and versions loaded."""
     settings = settings_in(tmp_path_factory.mktemp("own"))
-    store(settings, starter_archive)
+    import_archive(settings, starter_archive)
     altered(settings, "starter", "first", unchanged)
     with TorchServe(settings, archive_path(settings.model_store, "first")) as server:
         server.wait_ready()

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
-from orchestrator.archives.packing import MANIFEST, TORCHSERVE_MANIFEST, archive_path
+from orchestrator.archives.archive import MANIFEST, TORCHSERVE_MANIFEST, archive_path
 from orchestrator.settings import Settings
 from tests.support.signals import SEGMENT, encoded, noise
 

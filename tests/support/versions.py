@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from orchestrator.archives import packing as model_versions
-from orchestrator.archives.packing import ArchiveInputs, archive_path
+from orchestrator.archives.archive import MANIFEST, MODEL_NAME, archive_path
+from orchestrator.archives.inputs import BEST_MODEL, ArchiveInputs, choose_inputs
+from orchestrator.archives.packing import STARTER_FOLDER, pack
 from orchestrator.settings import Settings
 from tests.support.model_client import Fields, ModelClient
 from tests.support.signals import SEGMENT, Samples, decoded, encoded, noise, si_sdr
@@ -21,15 +22,15 @@ TRACKS: Fields = {f"track{track}": encoded(noise(SEGMENT, track)) for track in (
 
 def pack_two(settings: Settings) -> None:
     """Pack FIRST of the starter checkpoint, and SECOND of one that makes other music."""
-    inputs = model_versions.choose_inputs(settings)
-    model_versions.pack(settings, inputs, FIRST)
+    inputs = choose_inputs(settings)
+    pack(settings, inputs, FIRST)
     checkpoint = other_checkpoint(settings)
-    model_versions.pack(settings, ArchiveInputs(checkpoint, inputs.codec, None), SECOND)
+    pack(settings, ArchiveInputs(checkpoint, inputs.codec, None), SECOND)
 
 
 def other_checkpoint(settings: Settings) -> Path:
     """The starter checkpoint, but what it makes is moved away from what it hears."""
-    starter = settings.checkpoints / model_versions.STARTER_FOLDER / model_versions.BEST_MODEL
+    starter = settings.checkpoints / STARTER_FOLDER / BEST_MODEL
     content = torch.load(starter, weights_only=True)
     bias = content["model_state_dict"]["cascade_stages.1.output_proj.bias"]
     bias += torch.randn(bias.shape, generator=torch.Generator().manual_seed(1))
@@ -53,7 +54,7 @@ def made_by(music: bytes, references: dict[str, Samples]) -> str:
 
 def register(client: ModelClient, version: str) -> None:
     """Have a version of the store loaded, as by curl."""
-    archive = f"{model_versions.MODEL_NAME}-{version}.mar"
+    archive = f"{MODEL_NAME}-{version}.mar"
     manage(client, "POST", "/models", url=archive, synchronous="true")
 
 
@@ -97,7 +98,7 @@ def altered(settings: Settings, source: str, version: str, change: Change) -> st
     ):
         for name in old.namelist():
             content = old.read(name)
-            if name in ("MAR-INF/MANIFEST.json", model_versions.MANIFEST):
+            if name in ("MAR-INF/MANIFEST.json", MANIFEST):
                 for key in ("version", "modelVersion"):
                     old_line, new_line = (f'"{key}": "{each}"' for each in (source, version))
                     content = content.replace(old_line.encode(), new_line.encode())

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.archives import packing as model_versions
+from orchestrator.archives.inputs import MODEL_CONFIG, choose_inputs
+from orchestrator.archives.packing import find_packed, pack
 from orchestrator.database.schema import events, jobs
 from orchestrator.settings import Settings
 from tests.system.chaos.checks import Check, check, rows
@@ -97,16 +98,16 @@ def _store_of_one_by_one(settings: Settings) -> Path:
     So a job takes seconds where there are few CPUs; and while one is generated, another one waits
     for the model and the rest in the queue.
     """
-    inputs = model_versions.choose_inputs(settings)
-    packed = model_versions.find_packed(settings, inputs)
+    inputs = choose_inputs(settings)
+    packed = find_packed(settings, inputs)
     if packed is None:
-        packed = model_versions.pack(settings, inputs)
+        packed = pack(settings, inputs)
     store = settings.run_dir / "one-by-one"
     store.mkdir(parents=True)
     with zipfile.ZipFile(packed) as old, zipfile.ZipFile(store / packed.name, "w") as new:
         for entry in old.infolist():
             content = old.read(entry)
-            if entry.filename == model_versions.MODEL_CONFIG:
+            if entry.filename == MODEL_CONFIG:
                 content, changed = re.subn(rb"(?m)^batchSize: \d+$", b"batchSize: 1", content)
                 assert changed == 1, f"{entry.filename} says batchSize in another way; adapt this"
             new.writestr(entry, content)

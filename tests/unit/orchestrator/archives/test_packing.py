@@ -12,14 +12,9 @@ import pytest
 import torch
 import yaml
 
-from orchestrator.archives import packing as model_versions
-from orchestrator.archives.packing import (
-    choose_inputs,
-    find_packed,
-    pack,
-    read_manifest,
-    verify_archive,
-)
+from orchestrator.archives.archive import read_manifest, verify_archive
+from orchestrator.archives.inputs import HANDLERS, OFFICIAL_CODEC, Device, choose_inputs
+from orchestrator.archives.packing import find_packed, pack
 from orchestrator.errors import ArchiveError, PackError
 from orchestrator.settings import PROJECT, Settings
 from tests.conftest import settings_in
@@ -46,7 +41,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def insistent(own_settings: Settings) -> dict[model_versions.Device, Path]:
+def insistent(own_settings: Settings) -> dict[Device, Path]:
     """An archive for each device; that for a CPU insists on float32 too."""
     return {
         "cpu": pack(own_settings, choose_inputs(own_settings, device="cpu", precision="fp32")),
@@ -107,10 +102,10 @@ def test_a_trained_checkpoint_needs_the_official_codec_or_force(
 
 @pytest.mark.parametrize(("device", "precision"), [("cpu", "fp32"), ("gpu", "auto")])
 def test_device_and_precision_go_into_the_archives_configuration(
-    insistent: dict[model_versions.Device, Path], device: model_versions.Device, precision: str
+    insistent: dict[Device, Path], device: Device, precision: str
 ) -> None:
     config = yaml.safe_load(text_of(insistent[device], "model-config.yaml"))
-    tuned = yaml.safe_load((model_versions.HANDLERS / f"model-config.{device}.yaml").read_text())
+    tuned = yaml.safe_load((HANDLERS / f"model-config.{device}.yaml").read_text())
     assert config["deviceType"] == device
     assert config["precision"] == precision
     assert read_manifest(insistent[device])["precision"] == precision
@@ -142,7 +137,7 @@ def test_starters_are_built_elsewhere_where_checkpoints_may_not_be_written(
 
 
 def test_every_packing_makes_a_new_version(
-    own_settings: Settings, insistent: dict[model_versions.Device, Path]
+    own_settings: Settings, insistent: dict[Device, Path]
 ) -> None:
     again = pack(own_settings, choose_inputs(own_settings, device="gpu"))
     archives = [insistent["gpu"], again]
@@ -182,7 +177,7 @@ def test_a_checkpoint_for_other_latents_is_refused(settings: Settings) -> None:
 
 def test_official_weights_with_the_wrong_hash_are_refused(settings: Settings) -> None:
     settings.checkpoints.mkdir(parents=True)
-    (settings.checkpoints / model_versions.OFFICIAL_CODEC).write_bytes(b"something else")
+    (settings.checkpoints / OFFICIAL_CODEC).write_bytes(b"something else")
     with pytest.raises(PackError, match=r"not the official EnCodec file.*start with d7cc33bc"):
         pack(settings, choose_inputs(settings))
 
@@ -192,7 +187,7 @@ def test_ones_own_weights_come_before_the_starter_ones(settings: Settings) -> No
     assert choose_inputs(settings).codec is None
     settings.checkpoints.mkdir(parents=True)
     own = settings.checkpoints / "best_model.pt"
-    official = settings.checkpoints / model_versions.OFFICIAL_CODEC
+    official = settings.checkpoints / OFFICIAL_CODEC
     own.touch()
     official.touch()
     assert choose_inputs(settings).checkpoint == own

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from orchestrator.archives.packing import read_manifest
+from orchestrator.archives.archive import read_manifest
 from orchestrator.cli import doctor
 from orchestrator.cli.main import app
 

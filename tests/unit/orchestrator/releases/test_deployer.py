@@ -11,7 +11,7 @@ from threading import Event, Thread, Timer
 
 import pytest
 
-from orchestrator.archives.packing import archive_path
+from orchestrator.archives.archive import archive_path
 from orchestrator.errors import ArchiveError, DeploymentError
 from orchestrator.releases import deployer as deployment_module
 from orchestrator.releases import desired_state as wanted_module

@@ -10,7 +10,7 @@ from orchestrator.api.gauges import Gauges, JobCounts
 from orchestrator.observability.metrics import Metrics
 from orchestrator.releases import in_flight as drain
 from orchestrator.releases.in_flight import users_of
-from orchestrator.serving.watcher import ModelStatus
+from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 from tests.support.ports import free_ports
 from tests.support.quick_torchserve import answering

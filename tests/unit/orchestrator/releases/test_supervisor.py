@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.archives.packing import archive_path
+from orchestrator.archives.archive import archive_path
 from orchestrator.errors import ArchiveError
 from orchestrator.releases import supervisor as supervisor_module
 from orchestrator.releases.desired_state import FILE, DesiredState, DesiredStateFile
 from orchestrator.releases.supervisor import TRIED_AGAIN_S, Supervisor
 from orchestrator.serving.process import TorchServe
-from orchestrator.serving.watcher import LoadedVersion
+from orchestrator.serving.status import LoadedVersion
 from orchestrator.settings import Settings
 from tests.support.quick_torchserve import small_archive
 

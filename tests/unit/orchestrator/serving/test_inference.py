@@ -16,9 +16,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from orchestrator.errors import InferenceNotStartedError, ModelUnavailableError
+from orchestrator.serving import inference
 from orchestrator.serving import watcher as torchserve
+from orchestrator.serving.inference import InferenceClient
 from orchestrator.serving.tokens import Tokens
-from orchestrator.serving.watcher import InferenceClient, ModelWatcher
+from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.settings import Settings
 
 LOOK_S = 0.02
@@ -90,8 +92,8 @@ Scenario = Callable[[TorchServe, InferenceClient], Coroutine[Any, Any, None]]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", LOOK_S)
-    monkeypatch.setattr(torchserve, "NONE_LEFT_S", NONE_LEFT_S)
-    monkeypatch.setattr(torchserve, "SOME_LEFT_S", SOME_LEFT_S)
+    monkeypatch.setattr(inference, "NONE_LEFT_S", NONE_LEFT_S)
+    monkeypatch.setattr(inference, "SOME_LEFT_S", SOME_LEFT_S)
 
 
 def run(scenario: Scenario, *pids: int) -> None:
