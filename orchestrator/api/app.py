@@ -1,17 +1,12 @@
-"""The aiohttp application: its parts, and what all its answers have in common."""
+"""The aiohttp applications: of the API and of a worker."""
 
-import asyncio
-import errno
-from collections.abc import AsyncIterator, Mapping, Sequence
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Sequence
 
-import aiohttp
 import structlog
-from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from orchestrator.api.app_keys import (
-    ADMISSION,
     DATABASE,
     EVENT_FEED,
     JOB_TABLE,
@@ -20,37 +15,32 @@ from orchestrator.api.app_keys import (
     SCRATCH,
     SETTINGS,
     STORAGE,
+    SUBMISSIONS,
     WATCHER,
     WORKER,
 )
 from orchestrator.api.middleware.access_log import log_requests
 from orchestrator.api.middleware.content_encoding import refuse_content_encoding
+from orchestrator.api.middleware.cors import allow_origin, answer_preflights
+from orchestrator.api.middleware.errors import json_errors
 from orchestrator.api.middleware.http_metrics import count_requests
 from orchestrator.api.routes import check, frontend, generate, health, jobs, models, root
 from orchestrator.concurrency import background_tasks
 from orchestrator.database.engine import Database
-from orchestrator.errors import DatabaseUnavailableError, RequestError, StorageUnavailableError
-from orchestrator.jobs.admission import Admission, Limits
-from orchestrator.jobs.cleanup import Cleanup
+from orchestrator.errors import StorageUnavailableError
+from orchestrator.jobs.admission import Admission
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
+from orchestrator.jobs.limits import Limits
+from orchestrator.jobs.submission import Submissions
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import Metrics
-from orchestrator.serving.inference import InferenceClient
-from orchestrator.serving.tokens import Tokens
-from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.settings import Settings
 from orchestrator.storage import open_storage
 from orchestrator.storage.scratch import exclusive_folder
-from orchestrator.worker.attempt import Dependencies
-from orchestrator.worker.fleet import Fleet, FleetWatcher, Heartbeat
-from orchestrator.worker.worker import Worker
-
-CORS_METHODS = "GET, POST, DELETE"
-PREFLIGHT_VALID_S = "600"
-EXPOSED = "Location, Content-Disposition, Retry-After, Idempotent-Replayed, ETag, Content-Range"
-AGAIN = {"Retry-After": "5"}
+from orchestrator.worker.fleet import FleetWatcher
+from orchestrator.worker.runtime import running_worker
 
 log = structlog.get_logger()
 
@@ -58,10 +48,11 @@ log = structlog.get_logger()
 def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application:
     """The API; with a worker that starts and stops with it, unless other processes run the jobs."""
     app = _application(settings, [answer_preflights])
-    app.on_response_prepare.append(_allow_origin)
+    app.on_response_prepare.append(allow_origin)
     app.cleanup_ctx.append(_with_worker if runs_jobs else _with_fleet)
-    app.cleanup_ctx.append(_with_feed)
-    app.on_shutdown.append(_close_feed)
+    app.cleanup_ctx.append(_with_submissions)
+    app.cleanup_ctx.append(_with_event_feed)
+    app.on_shutdown.append(_close_event_feed)
     for module in (generate, check, jobs, models, health, root, frontend):
         app.add_routes(module.routes)
     return app
@@ -80,12 +71,12 @@ def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> 
     app = web.Application(middlewares=[*around_all, *middlewares])
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
-    app.cleanup_ctx.append(_with_files)
-    app.cleanup_ctx.append(_with_tables)
+    app.cleanup_ctx.append(_with_storage)
+    app.cleanup_ctx.append(_with_database)
     return app
 
 
-async def _with_files(app: web.Application) -> AsyncIterator[None]:
+async def _with_storage(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     # Two processes of one host must not meet in it: one may have taken a job over from the other.
     with exclusive_folder(settings.scratch_dir) as scratch:
@@ -94,20 +85,18 @@ async def _with_files(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-async def _with_tables(app: web.Application) -> AsyncIterator[None]:
+async def _with_database(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     app[DATABASE] = database = Database(settings.database_url, settings.database_file)
     app[JOB_TABLE] = JobTable(database)
     app[LEASES] = Leases(database)
-    limits = Limits(settings.rate_limit, settings.max_queued, settings.max_stored_bytes)
-    app[ADMISSION] = Admission(database, app[LEASES].owner, limits)
     await database.open()
     try:
         try:
             await app[STORAGE].claim(database.id)
         except StorageUnavailableError as error:
-            # They may be back. Until then the sweep, which claims them first, deletes nothing.
-            log.error("the store of the files is away", reason=str(error))
+            # It may be back. Until then cleanup, which claims it first, deletes nothing.
+            log.error("the store of the files is unavailable", reason=str(error))
         await app[LEASES].resume()
         async with background_tasks(app[LEASES].run_renewals()):
             yield
@@ -116,131 +105,40 @@ async def _with_tables(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _with_worker(app: web.Application) -> AsyncIterator[None]:
-    settings, database = app[SETTINGS], app[DATABASE]
-    async with aiohttp.ClientSession() as session:
-        tokens = Tokens(settings.key_file, settings.management_url)
-        watch = ModelWatcher(session, settings, tokens)
-        app[WATCHER] = watch
-        sweep = Cleanup(database, app[STORAGE], settings.keep_hours * 3600)
-        needs = Dependencies(
-            leases=app[LEASES],
-            files=app[STORAGE],
-            inference=InferenceClient(session, settings.inference_url, tokens, watch),
-            watch=watch,
-            fleet=Fleet(database),
-            metrics=app[METRICS],
-        )
-        worker = Worker(app[JOB_TABLE], sweep, needs)
-        app[WORKER] = worker
-        parts = [watch.run(), sweep.run()]
-        if database.is_shared:
-            parts.append(Heartbeat(database, app[LEASES].owner, watch).run())
-        async with background_tasks(*parts):
-            working = asyncio.create_task(worker.run())
-            yield
-            await worker.finish(0)
-            await working
-
-
-async def _with_fleet(app: web.Application) -> AsyncIterator[None]:
-    watch = FleetWatcher(app[DATABASE])
-    app[WATCHER] = watch
-    async with background_tasks(watch.run()):
+    worker = running_worker(app[SETTINGS], app[DATABASE], app[STORAGE], app[LEASES], app[METRICS])
+    async with worker as (app[WATCHER], app[WORKER]):
         yield
 
 
-async def _with_feed(app: web.Application) -> AsyncIterator[None]:
+async def _with_fleet(app: web.Application) -> AsyncIterator[None]:
+    app[WATCHER] = watcher = FleetWatcher(app[DATABASE])
+    async with background_tasks(watcher.run()):
+        yield
+
+
+async def _with_submissions(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    limits = Limits(settings.rate_limit, settings.max_queued, settings.max_stored_bytes)
+    app[SUBMISSIONS] = Submissions(
+        app[DATABASE],
+        app[STORAGE],
+        Admission(app[DATABASE], app[LEASES].owner, limits),
+        app[LEASES],
+        lambda: app[WATCHER].status,
+        reuse_results=settings.reuse_results,
+        min_free_percent=settings.min_free_disk_percent,
+    )
+    yield
+
+
+async def _with_event_feed(app: web.Application) -> AsyncIterator[None]:
     kept_s = app[SETTINGS].keep_hours * 3600
-    estimates = EtaEstimator(app[DATABASE], lambda: app[WATCHER].status.ready)
-    app[EVENT_FEED] = EventFeed(app[DATABASE], estimates, kept_s)
+    estimator = EtaEstimator(app[DATABASE], lambda: app[WATCHER].status.ready)
+    app[EVENT_FEED] = EventFeed(app[DATABASE], estimator, kept_s)
     async with background_tasks(app[EVENT_FEED].run()):
         yield
 
 
-async def _close_feed(app: web.Application) -> None:
+async def _close_event_feed(app: web.Application) -> None:
     """End all event streams, which would keep the process from ending."""
     app[EVENT_FEED].close()
-
-
-@web.middleware
-async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error as `{"detail", "code"}`, never an HTML page or a traceback."""
-    try:
-        return await handler(request)
-    except RequestError as error:
-        return _error(request, error.status, error.code, str(error), error.headers)
-    except DatabaseUnavailableError as error:
-        # The reason names hosts and ports, which are nobody's business out there.
-        log.error("the database is away", reason=str(error))
-        sentence = "The database of the jobs does not answer; try again"
-        return _error(request, 503, "database_unavailable", sentence, AGAIN)
-    except StorageUnavailableError as error:
-        log.error("the store of the files is away", reason=str(error))
-        sentence = "The store of the jobs' files does not answer; try again"
-        return _error(request, 503, "files_unavailable", sentence, AGAIN)
-    except web.HTTPMethodNotAllowed as error:
-        allowed = ", ".join(sorted(error.allowed_methods))
-        sentence = f"{request.method} is not allowed at {request.path}; allowed are {allowed}"
-        return _error(request, 405, "method_not_allowed", sentence, {"Allow": allowed})
-    except web.HTTPNotFound:
-        return _error(request, 404, "not_found", f"There is nothing at {request.path}")
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        name = HTTPStatus(error.status).phrase.lower().replace(" ", "_").replace("-", "_")
-        return _error(request, error.status, name, error.text or error.reason)
-    except ConnectionError:
-        raise  # the client has gone; nobody is there to be told
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return _unexpected(request)
-        return _error(request, 507, "storage_full", "The disk is full; try again later", AGAIN)
-    except Exception:
-        return _unexpected(request)
-
-
-def _unexpected(request: web.Request) -> web.Response:
-    log.exception("request failed unexpectedly", method=request.method, path=request.path)
-    return _error(request, 500, "internal_error", "Something went wrong here; it was logged")
-
-
-def _error(
-    request: web.Request,
-    status: int,
-    code: str,
-    detail: str,
-    headers: Mapping[str, str] | None = None,
-) -> web.Response:
-    request.app[METRICS].refused.labels(code).inc()
-    return web.json_response({"detail": detail, "code": code}, status=status, headers=headers)
-
-
-@web.middleware
-async def answer_preflights(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell a browser, before it sends a request from another origin, what is allowed."""
-    if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
-        return await handler(request)
-    answer = web.Response(status=204)
-    if _is_allowed(request):
-        answer.headers["Access-Control-Allow-Methods"] = CORS_METHODS
-        answer.headers["Access-Control-Max-Age"] = PREFLIGHT_VALID_S
-        asked = request.headers.get("Access-Control-Request-Headers")
-        if asked is not None:
-            answer.headers["Access-Control-Allow-Headers"] = asked
-    return answer
-
-
-async def _allow_origin(request: web.Request, response: web.StreamResponse) -> None:
-    """On every answer, errors too: a page may read it only if its origin is named.
-
-    aiohttp-cors knows the answers of routes alone, not those of 404, 405 and 413.
-    """
-    varies = [response.headers[hdrs.VARY]] if hdrs.VARY in response.headers else []
-    response.headers[hdrs.VARY] = ", ".join([*varies, hdrs.ORIGIN])
-    if _is_allowed(request):
-        response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
-        response.headers["Access-Control-Expose-Headers"] = EXPOSED
-
-
-def _is_allowed(request: web.Request) -> bool:
-    return request.headers.get("Origin") in request.app[SETTINGS].cors_origin_list

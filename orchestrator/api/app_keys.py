@@ -6,9 +6,9 @@ from typing import Protocol
 from aiohttp import web
 
 from orchestrator.database.engine import Database
-from orchestrator.jobs.admission import Admission
 from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
+from orchestrator.jobs.submission import Submissions
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import Metrics
 from orchestrator.serving.status import ModelStatus
@@ -17,7 +17,7 @@ from orchestrator.storage.base import JobStorage
 from orchestrator.worker.worker import Worker
 
 
-class Watch(Protocol):
+class Watcher(Protocol):
     """Something that knows what serves."""
 
     status: ModelStatus
@@ -26,13 +26,13 @@ class Watch(Protocol):
 SETTINGS = web.AppKey("settings", Settings)
 METRICS = web.AppKey("metrics", Metrics)
 DATABASE = web.AppKey("database", Database)
-JOB_TABLE = web.AppKey("table", JobTable)
+JOB_TABLE = web.AppKey("job_table", JobTable)
 LEASES = web.AppKey("leases", Leases)
-ADMISSION = web.AppKey("admission", Admission)
-EVENT_FEED = web.AppKey("feed", EventFeed)
-STORAGE = web.AppKey("files", JobStorage)
+SUBMISSIONS = web.AppKey("submissions", Submissions)
+EVENT_FEED = web.AppKey("event_feed", EventFeed)
+STORAGE = web.AppKey("storage", JobStorage)
 # A folder of this process alone, which is emptied before the next one has it.
 SCRATCH = web.AppKey("scratch", Path)
-WATCHER = web.AppKey("watch", Watch)
+WATCHER = web.AppKey("watcher", Watcher)
 # Only where the same process runs jobs.
 WORKER = web.AppKey("worker", Worker)

@@ -1,39 +1,14 @@
-"""Who asks: the client's address behind trusted proxies, and API keys."""
+"""API keys."""
 
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from orchestrator.api.app_keys import SETTINGS
-from orchestrator.errors import RequestError
+from orchestrator.api.errors import RequestError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def client_address(request: web.Request) -> str:
-    """The address that the request comes from.
-
-    X-Forwarded-For is read from its end, where the nearest proxy wrote, and only as far as proxies
-    are trusted: anybody may write what they like at its beginning.
-    """
-    settings = request.app[SETTINGS]
-    address = request.remote or ""
-    hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
-    for hop in reversed([hop.strip() for hop in hops]):
-        if not hop or not _is_in(address, settings.trusted_networks):
-            break
-        address = hop
-    return address
-
-
-def _is_in(address: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
 
 
 def require_api_key(handler: Handler) -> Handler:

@@ -13,10 +13,10 @@ from aiohttp.helpers import MimeType, parse_mimetype
 from aiohttp.http import HttpProcessingError
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
+from orchestrator.api.errors import RequestError
 from orchestrator.audio.validation import TRACK_FIELDS, check_name, check_size
 from orchestrator.audio.window import Window, read_windows
-from orchestrator.errors import RequestError
-from orchestrator.jobs.table import Upload
+from orchestrator.jobs.model import Upload
 from orchestrator.storage.base import upload_name
 
 TIME_FIELDS = tuple(
@@ -57,14 +57,14 @@ class Form:
     wanted_version: str | None
 
     @property
-    def names(self) -> list[str]:
-        """Of both files in the job's workspace."""
-        return [track.name for track in self.tracks]
+    def track_names(self) -> dict[str, str]:
+        """The files in the job's workspace, by form field."""
+        return dict(zip(TRACK_FIELDS, (track.name for track in self.tracks), strict=True))
 
     @property
     def upload(self) -> Upload:
         """What the job table keeps of it."""
-        first, second = (Path(name).suffix for name in self.names)
+        first, second = (Path(name).suffix for name in self.track_names.values())
         return Upload(
             extensions=(first, second),
             windows=self.windows,

@@ -7,10 +7,12 @@ from pathlib import Path
 import structlog
 
 from orchestrator.audio import ffmpeg
-from orchestrator.errors import ConversionError, RequestError, TrackError
+from orchestrator.errors import ConversionError, InputError, NotCheckedError
 
 TRACK_FIELDS = {"track1": 1, "track2": 2}
 EXTENSIONS = (".mp3", ".m4a", ".wav", ".flac", ".ogg")
+
+RETRY_AFTER_S = 5
 
 log = structlog.get_logger()
 
@@ -19,11 +21,11 @@ def check_name(field: str, name: str) -> str:
     """The extension, in small letters and with its dot.
 
     Raises:
-        RequestError: `unsupported_format`.
+        InputError: `unsupported_format`.
     """
     extension = Path(name).suffix.lower()
     if extension not in EXTENSIONS:
-        raise RequestError(
+        raise InputError(
             "unsupported_format",
             f"{field} is called {name!r}; its name has to end in {', '.join(EXTENSIONS)}",
         )
@@ -34,32 +36,29 @@ def check_size(field: str, size: int, limit: int) -> None:
     """Both in bytes.
 
     Raises:
-        RequestError: `empty_file` or `file_too_large`.
+        InputError: `empty_file` or `file_too_large`.
     """
     if size == 0:
-        raise RequestError("empty_file", f"{field} is an empty file")
+        raise InputError("empty_file", f"{field} is an empty file")
     if size > limit:
-        raise RequestError("file_too_large", f"{field} is larger than {limit:,} bytes")
+        raise InputError("file_too_large", f"{field} is larger than {limit:,} bytes")
 
 
 async def check_audio(tracks: Mapping[str, Path]) -> None:
     """Look into files, by the fields in which they were sent.
 
     Raises:
-        RequestError: `not_audio` or `too_slow`; `not_checked` where that could not be found out.
+        InputError: one holds no audio: `not_audio`.
+        TrackError: one cannot be decoded within the limits.
+        NotCheckedError: that could not be found out.
     """
     try:
         sound = await asyncio.gather(*map(ffmpeg.has_audio, tracks.values()))
-    except TrackError as error:
-        raise RequestError(error.code, str(error)) from error
     except ConversionError as error:
-        log.error("tracks cannot be looked at", reason=str(error))
-        raise RequestError(
-            "not_checked",
-            "The tracks cannot be looked at just now; try again",
-            status=503,
-            retry_after_s=5,
+        log.error("tracks cannot be checked", reason=str(error))
+        raise NotCheckedError(
+            "The tracks cannot be looked at just now; try again", retry_after_s=RETRY_AFTER_S
         ) from error
     for field, has_audio in zip(tracks, sound, strict=True):
         if not has_audio:
-            raise RequestError("not_audio", f"{field} holds no audio that can be decoded")
+            raise InputError("not_audio", f"{field} holds no audio that can be decoded")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.errors import RequestError
+from orchestrator.errors import InputError
 
 SECONDS = 16.0
 
@@ -28,7 +28,7 @@ def read_windows(fields: Mapping[str, str]) -> tuple[Window, Window]:
     A track's own fields come before the common ones. Without an end a window lasts sixteen seconds.
 
     Raises:
-        RequestError: `invalid_time` or `invalid_window`.
+        InputError: `invalid_time` or `invalid_window`.
     """
     return _window(fields, "1"), _window(fields, "2")
 
@@ -44,7 +44,7 @@ def _window(fields: Mapping[str, str], track: str) -> Window:
         return Window(start, start + SECONDS)
     end = _seconds(fields, end_field)
     if end <= start:
-        raise RequestError(
+        raise InputError(
             "invalid_window",
             f"{end_field} is {end:g} s, which is not after {start_field}, {start:g} s",
         )
@@ -57,7 +57,7 @@ def _seconds(fields: Mapping[str, str], field: str) -> float:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
-        raise RequestError(
+        raise InputError(
             "invalid_time",
             f"{field} is {fields[field][:40]!r}; it has to be a number of seconds, 0 or more",
         )

@@ -1,9 +1,5 @@
-"""Who may submit a job now, and what is remembered of those who did.
+"""The rows of submissions: who submitted what, and under which idempotency key."""
 
-The limits are counted in the database, so that they hold across all hosts that serve the API.
-"""
-
-import ipaddress
 import uuid
 from dataclasses import dataclass
 
@@ -11,27 +7,8 @@ import sqlalchemy as sa
 
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
-from orchestrator.errors import RequestError
+from orchestrator.jobs.limits import RATE_WINDOW_S, Limits, client_network
 from orchestrator.jobs.table import LEASE_S, READ_PATIENCE_S, REMEMBERED_S, delete_jobs
-from orchestrator.storage.base import JobStorage
-
-RATE_WINDOW_S = 60.0
-QUEUE_RETRY_S = 10
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most that is taken; 0 is no limit.
-
-    Attributes:
-        per_minute: requests of one client.
-        queued: jobs that wait, or are being uploaded.
-        stored_bytes: of all jobs' files.
-    """
-
-    per_minute: int
-    queued: int
-    stored_bytes: int
 
 
 @dataclass(frozen=True)
@@ -60,17 +37,17 @@ class Admission:
             repeated: the request was accepted before, so that no limit may refuse it.
 
         Raises:
-            RequestError: a limit is reached: `too_many_requests`, `queue_full`, `storage_full`.
+            RateLimitError, QueueFullError, StorageFullError: a limit is reached.
         """
 
         def work(connection: sa.Connection) -> None:
             self._database.serialise(connection)
             if not repeated:
-                self._check_rate(connection, _network(client))
-                self._check_room(connection, announced)
+                self._limits.check_rate(connection, client_network(client))
+                self._limits.check_room(connection, announced)
             row = {
                 "job_id": job_id,
-                "client": None if repeated else _network(client),
+                "client": None if repeated else client_network(client),
                 "at": NOW,
                 "forget_at": NOW + REMEMBERED_S,
             }
@@ -91,17 +68,17 @@ class Admission:
         """Let the rate limit count a request of which nothing else is remembered.
 
         Raises:
-            RequestError: `too_many_requests`.
+            RateLimitError: the limit is reached.
         """
         if not self._limits.per_minute:
             return
 
         def work(connection: sa.Connection) -> None:
             self._database.serialise(connection)
-            self._check_rate(connection, _network(client))
+            self._limits.check_rate(connection, client_network(client))
             row = {
                 "job_id": uuid.uuid4().hex,  # of no job
-                "client": _network(client),
+                "client": client_network(client),
                 "at": NOW,
                 "forget_at": NOW + RATE_WINDOW_S,
             }
@@ -147,79 +124,3 @@ class Admission:
             return bool(delete_jobs(connection, list(found)))
 
         return await self._database.write(work, READ_PATIENCE_S)
-
-    def _check_rate(self, connection: sa.Connection, client: str) -> None:
-        limit = self._limits.per_minute
-        if not limit:
-            return
-        # The oldest of the last `limit` requests: only once it is a minute old is there room.
-        query = (
-            sa.select(submissions.c.at + RATE_WINDOW_S - NOW)
-            .where(submissions.c.client == client, submissions.c.at > NOW - RATE_WINDOW_S)
-            .order_by(submissions.c.at.desc())
-            .offset(limit - 1)
-            .limit(1)
-        )
-        wait = connection.execute(query).scalar()
-        if wait is not None:
-            seconds = max(1, int(wait) + 1)
-            raise RequestError(
-                "too_many_requests",
-                f"Requests to generate or check are limited to {limit} a minute from {client}; "
-                f"try again in {seconds} s",
-                status=429,
-                retry_after_s=seconds,
-            )
-
-    def _check_room(self, connection: sa.Connection, announced: int) -> None:
-        waiting = sa.func.count().filter(jobs.c.state.in_(("receiving", "queued")))
-        stored = sa.func.coalesce(sa.func.sum(jobs.c.bytes), 0)
-        row = connection.execute(sa.select(waiting, stored)).one()
-        if self._limits.queued and row[0] >= self._limits.queued:
-            raise RequestError(
-                "queue_full",
-                f"{row[0]} jobs are waiting already, as many as may; try again in "
-                f"{QUEUE_RETRY_S} s",
-                status=503,
-                retry_after_s=QUEUE_RETRY_S,
-            )
-        if self._limits.stored_bytes and row[1] + announced > self._limits.stored_bytes:
-            raise RequestError(
-                "storage_full",
-                f"The files of all jobs have {row[1]:,} bytes of {self._limits.stored_bytes:,}, "
-                f"and {announced:,} more do not fit; clean up jobs that are done",
-                status=507,
-            )
-
-
-async def check_free_space(files: JobStorage, needed_percent: float) -> None:
-    """Keep uploads from filling the disk.
-
-    Raises:
-        RequestError: `storage_full`.
-        StorageUnavailableError: it cannot be asked.
-    """
-    disk = await files.disk()
-    free = 100 * disk.free / disk.size
-    if free < needed_percent:
-        raise RequestError(
-            "storage_full",
-            f"Only {free:.1f} % of the disk are free, and {needed_percent} % have to stay so",
-            status=507,
-        )
-
-
-def _network(client: str) -> str:
-    """What counts as one client: an IPv4 address, or the network that an IPv6 host has to itself.
-
-    Anybody with IPv6 has 2**64 addresses to choose from.
-    """
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return client[:64]
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return client

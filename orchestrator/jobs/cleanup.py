@@ -6,7 +6,6 @@ reappear.
 """
 
 import time
-from contextlib import suppress
 from functools import partial
 
 import sqlalchemy as sa
@@ -16,8 +15,10 @@ from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import MusicLabError
-from orchestrator.jobs.table import FINAL, LEASE_S, delete_jobs
-from orchestrator.storage.base import GENERATED, JobStorage, part_name
+from orchestrator.jobs.model import FINAL
+from orchestrator.jobs.results import finalize_result
+from orchestrator.jobs.table import LEASE_S, delete_jobs
+from orchestrator.storage.base import JobStorage
 
 EVERY_S = 3600.0
 QUARANTINE_S = 24 * 3600.0
@@ -33,9 +34,9 @@ class Cleanup:
         kept_s: seconds for which a finished job stays.
     """
 
-    def __init__(self, database: Database, files: JobStorage, kept_s: float) -> None:
+    def __init__(self, database: Database, storage: JobStorage, kept_s: float) -> None:
         self._database = database
-        self._files = files
+        self._storage = storage
         self._kept_s = kept_s
         self._due = 0.0
         self._suspects: set[str] = set()
@@ -66,20 +67,20 @@ class Cleanup:
         Raises:
             SettingsError: the files belong to another database.
         """
-        await self._files.claim(self._database.id)  # where they were out of reach at the start
+        await self._storage.claim(self._database.id)  # where they were out of reach at the start
         await self._expired()
         await self._forgotten()
         # The files first: a row is there before its files, so a job whose files were listed and
         # whose row is not found afterwards has lost it.
-        found = await self._files.job_ids()
+        found = await self._storage.job_ids()
         states = await self._states(sorted(found))
         await self._without_row(found - states.keys())
         for job_id, (state, lease) in states.items():
             if state == "completed":
-                await finalize_result(self._files, job_id, lease)
-                await self._files.release(job_id)
+                await finalize_result(self._storage, job_id, lease)
+                await self._storage.release(job_id)
             elif state == "failed":
-                await self._files.remove(job_id)
+                await self._storage.remove(job_id)
         await self._quarantined()
 
     async def _without_row(self, job_ids: set[str]) -> None:
@@ -88,21 +89,21 @@ class Cleanup:
         Whoever removes a job deletes its row before its files.
         """
         for job_id in job_ids & self._suspects:
-            await self._files.quarantine(job_id)
+            await self._storage.quarantine(job_id)
             log.warning("files of an unknown job quarantined", job_id=job_id)
         self._suspects = job_ids - self._suspects
         if self._suspects:
             self.soon()
 
     async def _quarantined(self) -> None:
-        since = await self._files.quarantined()
+        since = await self._storage.quarantined()
         states = await self._states(sorted(since))
         for job_id, then in since.items():
             if job_id in states:
-                await self._files.restore(job_id)
+                await self._storage.restore(job_id)
                 log.warning("files restored from quarantine", job_id=job_id)
             elif then < time.time() - QUARANTINE_S:
-                await self._files.discard(job_id)
+                await self._storage.discard(job_id)
                 log.info("files in quarantine deleted", job_id=job_id)
 
     async def _expired(self) -> None:
@@ -126,7 +127,7 @@ class Cleanup:
 
         removed = await self._database.write(work)
         for job_id in removed:
-            await self._files.remove(job_id)
+            await self._storage.remove(job_id)
         return len(removed)
 
     async def _forgotten(self) -> None:
@@ -152,15 +153,3 @@ def _states_of(
 ) -> dict[str, tuple[str, int]]:
     rows = connection.execute(sa.select(jobs.c.id, jobs.c.state, jobs.c.lease).where(which))
     return {row.id: (row.state, row.lease) for row in rows}
-
-
-async def finalize_result(files: JobStorage, job_id: str, lease: int) -> None:
-    """Give the result that was accepted its name, and delete all else of a completed job.
-
-    May be repeated, and done by several at once: the row says which result it is.
-    """
-    names = await files.names(job_id)
-    if part_name(lease) in names:
-        with suppress(FileNotFoundError):  # somebody else was quicker
-            await files.rename(job_id, part_name(lease), GENERATED)
-    await files.delete(job_id, *(names - {GENERATED, part_name(lease)}))

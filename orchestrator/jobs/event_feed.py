@@ -20,16 +20,8 @@ from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import events, jobs
 from orchestrator.jobs.eta import EtaEstimator
-from orchestrator.jobs.table import (
-    ACCEPTED,
-    FINAL,
-    JOB_COLUMNS,
-    READ_PATIENCE_S,
-    Job,
-    iso_time,
-    job_from_row,
-    status_document,
-)
+from orchestrator.jobs.model import FINAL, Job, iso_time, status_document
+from orchestrator.jobs.table import IS_ACCEPTED, JOB_COLUMNS, READ_PATIENCE_S, job_from_row
 
 INTERVAL_S = 0.25
 
@@ -180,7 +172,7 @@ class EventFeed:
                 future.set_result(snapshots.get(job_id))
 
     async def _snapshots(self, job_ids: Sequence[str]) -> dict[str, JobSnapshot]:
-        query = sa.select(*JOB_COLUMNS).where(jobs.c.id.in_(job_ids), ACCEPTED)
+        query = sa.select(*JOB_COLUMNS).where(jobs.c.id.in_(job_ids), IS_ACCEPTED)
 
         def work(connection: sa.Connection) -> dict[str, JobSnapshot]:
             found = [job_from_row(row) for row in connection.execute(query).mappings()]

@@ -16,7 +16,8 @@ from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import LeaseLostError
-from orchestrator.jobs.table import COMPLETED, JOB_COLUMNS, LEASE_S, Job, job_from_row, record
+from orchestrator.jobs.model import COMPLETED, Job
+from orchestrator.jobs.table import JOB_COLUMNS, LEASE_S, job_from_row, record_event
 
 # A job that asked for a version of the model by name waits so long for somebody who has it; then
 # anybody takes it, and finds out whether there is one.
@@ -123,7 +124,7 @@ class Leases:
             if row is None:
                 return None
             job = job_from_row(row)
-            record(connection, job)
+            record_event(connection, job)
             return job
 
         job = await self._database.write(work)
@@ -201,7 +202,7 @@ class Leases:
                 # When a commit's answer was lost and this is repeated, our own write is there.
                 written = sa.select(jobs.c.id).where(ours, jobs.c.state == values.get("state"))
                 return connection.execute(written).first() is not None
-            record(connection, job_from_row(row))
+            record_event(connection, job_from_row(row))
             if work_seconds is not None:
                 submission = sa.update(submissions).where(submissions.c.job_id == job.id)
                 connection.execute(submission.values(work_seconds=work_seconds))

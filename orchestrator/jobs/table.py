@@ -1,88 +1,28 @@
-"""Jobs: what is known of one, how it is added, found, watched and removed.
+"""The table of jobs: how one is added, found and removed.
 
 The table is the queue, the state and the record; there is no second truth. What a worker does to
 its job is in `leases`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from orchestrator.audio.window import Window
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, events, jobs, submissions
-from orchestrator.errors import RequestError
+from orchestrator.errors import UploadExpiredError
+from orchestrator.jobs.model import COMPLETED, Job, Upload, status_document
 
 LEASE_S = 15.0
 REMEMBERED_S = 24 * 3600.0  # how long a submission outlives its job
 # People wait for whoever reads: they are rather told that the database is away.
 READ_PATIENCE_S = 3.0
 
-State = Literal["receiving", "queued", "running", "completed", "failed"]
-FINAL = ("completed", "failed")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One row.
-
-    Attributes:
-        revision: grows by one with every change that status shows.
-        extensions: of both uploads, with the dot.
-        windows: the chosen window of each track.
-        content: hash of both files and windows.
-        wanted_version: of the model; None for whichever is the default when it is asked.
-        model_version, codec: what made the music, once it is being made.
-        converted: whether both tracks are WAV files of just their windows by now.
-        bytes: of its files, about.
-        lease: how often a worker has taken it; the number under which that worker writes.
-        attempts: how often it was tried to an end, without what was handed back or died.
-        deaths: how often a process that ran it died.
-        created_at, started_at, finished_at, read_at: seconds since 1970 by the database's clock.
-        timings: seconds by stage.
-    """
-
-    id: str
-    state: State
-    revision: int
-    progress: int
-    message: str
-    error_code: str | None
-    extensions: tuple[str, str]
-    windows: tuple[Window, Window]
-    content: str
-    wanted_version: str | None
-    model_version: str | None
-    codec: str | None
-    converted: bool
-    bytes: int
-    lease: int
-    attempts: int
-    deaths: int
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-    read_at: float
-    timings: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Upload:
-    """What was uploaded for a job; `size` in bytes, the rest as in Job."""
-
-    extensions: tuple[str, str]
-    windows: tuple[Window, Window]
-    content: str
-    wanted_version: str | None
-    size: int
-
-
 # Every column of a job, and when it was read.
 JOB_COLUMNS = (*jobs.c, NOW.label("read_at"))
-ACCEPTED = jobs.c.state != "receiving"
+IS_ACCEPTED = jobs.c.state != "receiving"
 
 
 class JobTable:
@@ -92,7 +32,7 @@ class JobTable:
         self._database = database
 
     async def get(self, job_id: str) -> Job | None:
-        query = sa.select(*JOB_COLUMNS).where(jobs.c.id == job_id, ACCEPTED)
+        query = sa.select(*JOB_COLUMNS).where(jobs.c.id == job_id, IS_ACCEPTED)
 
         def work(connection: sa.Connection) -> Job | None:
             row = connection.execute(query).mappings().first()
@@ -104,7 +44,7 @@ class JobTable:
         """Queue a job whose uploads are complete.
 
         Raises:
-            RequestError: `upload_timeout`; its row is gone.
+            UploadExpiredError: its row is gone.
         """
         values = _uploaded(upload) | {
             "state": "queued",
@@ -159,11 +99,7 @@ class JobTable:
         return await self._database.write(work, READ_PATIENCE_S)
 
 
-LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-COMPLETED = "Music generation complete!"
-
-
-def record(connection: sa.Connection, job: Job) -> None:
+def record_event(connection: sa.Connection, job: Job) -> None:
     """Keep what the status says now, for those who follow the job's events."""
     event = {"job_id": job.id, "revision": job.revision, "document": status_document(job)}
     connection.execute(sa.insert(events).values(event))
@@ -191,12 +127,12 @@ def _accept(connection: sa.Connection, job_id: str, values: dict[str, Any]) -> N
     )
     row = accepted.mappings().first()
     if row is not None:
-        record(connection, job_from_row(row))
+        record_event(connection, job_from_row(row))
         return
     # Already accepted, when a commit's answer was lost and all this is repeated.
     again = connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id))
     if again.first() is None:
-        raise RequestError("upload_timeout", "The upload took too long; send it again", 408)
+        raise UploadExpiredError("The upload took too long; send it again")
 
 
 def _uploaded(upload: Upload) -> dict[str, Any]:
@@ -215,28 +151,3 @@ def job_from_row(row: sa.RowMapping) -> Job:
     extension1, extension2 = row["extensions"]
     kept = {field: row[field] for field in Job.__dataclass_fields__}
     return Job(**kept | {"windows": (first, second), "extensions": (extension1, extension2)})
-
-
-def status_document(job: Job) -> dict[str, Any]:
-    """The job as the API shows it, without what changes by itself."""
-    document = {
-        "job_id": job.id,
-        "status": job.state,
-        "progress": job.progress,
-        "message": job.message,
-        "created_at": iso_time(job.created_at),
-        "started_at": None if job.started_at is None else iso_time(job.started_at),
-        "finished_at": None if job.finished_at is None else iso_time(job.finished_at),
-        "attempts": job.attempts,
-        "model_version": job.model_version or job.wanted_version,
-        "codec": job.codec,
-        "timings": job.timings,
-    }
-    if job.error_code is not None:
-        document["error_code"] = job.error_code
-    return document
-
-
-def iso_time(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601 in UTC, which ends with the year 9999."""
-    return datetime.fromtimestamp(min(seconds, LATEST), UTC).isoformat(timespec="milliseconds")

@@ -45,13 +45,13 @@ class InferenceClient:
 
     Attributes:
         url: of the inference API, without a slash at its end.
-        watch: looks at the same TorchServe.
+        watcher: looks at the same TorchServe.
     """
 
     session: aiohttp.ClientSession
     url: str
     tokens: Tokens
-    watch: ModelWatcher
+    watcher: ModelWatcher
 
     async def generate(self, version: str, track1: bytes, track2: bytes, job_id: str) -> bytes:
         """A WAV file of the new music from the WAV files of both windows.
@@ -131,7 +131,7 @@ class InferenceClient:
         latest, noted, patience = deadline.when(), self._workers(version), INFERENCE_TIMEOUT_S
         assert latest is not None  # noqa: S101 - for mypy
         for look in itertools.count(1):
-            await self.watch.changed()
+            await self.watcher.changed()
             present = self._workers(version)
             if look <= 2 or not noted:
                 noted |= present
@@ -145,7 +145,7 @@ class InferenceClient:
                 deadline.reschedule(min(latest, now + patience))
 
     def _workers(self, version: str) -> frozenset[int]:
-        loaded = self.watch.status.find(version)
+        loaded = self.watcher.status.find(version)
         return loaded.worker_pids if loaded else frozenset()
 
 

@@ -46,6 +46,11 @@ class ModelStatus:
     versions: tuple[LoadedVersion, ...] = ()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of all versions that are loaded."""
+        return tuple(each.version for each in self.versions)
+
+    @property
     def capacity(self) -> int:
         """Requests that the default version works on at once, or 1 while it is not ready."""
         working = (each.ready * each.batch_size for each in self.versions if each.default)

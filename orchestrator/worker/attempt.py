@@ -17,7 +17,7 @@ from orchestrator.errors import (
     VersionNotLoadedError,
 )
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.table import Job
+from orchestrator.jobs.model import Job
 from orchestrator.observability.metrics import Metrics
 from orchestrator.serving.inference import InferenceClient
 from orchestrator.serving.watcher import ModelWatcher
@@ -38,9 +38,9 @@ class Dependencies:
     """What work on any job needs."""
 
     leases: Leases
-    files: JobStorage
+    storage: JobStorage
     inference: InferenceClient
-    watch: ModelWatcher
+    watcher: ModelWatcher
     fleet: Fleet
     metrics: Metrics
 
@@ -54,17 +54,17 @@ class Attempt:
         model_version: that was asked for the music, once it is chosen.
     """
 
-    def __init__(self, job: Job, needs: Dependencies, slots: ResizableSemaphore) -> None:
+    def __init__(self, job: Job, needs: Dependencies, semaphore: ResizableSemaphore) -> None:
         self.job = job
         self.timings = dict(job.timings)
         self.model_version = job.model_version or job.wanted_version
         self._leases = needs.leases
-        self._files = needs.files
+        self._storage = needs.storage
         self._inference = needs.inference
-        self._watch = needs.watch
+        self._watcher = needs.watcher
         self._fleet = needs.fleet
         self._metrics = needs.metrics
-        self._slots = slots
+        self._semaphore = semaphore
         self._began = self._stage_began = time.monotonic()
 
     async def run(self) -> None:
@@ -72,17 +72,17 @@ class Attempt:
         job = self.job
         await self._check_wanted()
         self.timings["queued"] = round((job.started_at or job.created_at) - job.created_at, 3)
-        await self._files.create(job.id)
+        await self._storage.create(job.id)
         if job.converted:
             names = [window_name(track) for track in TRACKS]
-            windows = await _both(*(self._files.read(job.id, name) for name in names))
+            windows = await _run_both(*(self._storage.read(job.id, name) for name in names))
             music = await self._generate(*windows)
         else:
             await self._leases.advance(job, 10, "Converting audio to WAV...")
-            windows = await _both(*(self._convert(track) for track in TRACKS))
+            windows = await _run_both(*(self._convert(track) for track in TRACKS))
             self._end_stage("convert")
             keeping = self._keep(sum(map(len, windows)), dict(self.timings))
-            music, _ = await _both(self._generate(*windows), keeping)
+            music, _ = await _run_both(self._generate(*windows), keeping)
         await self._leases.advance(job, 95, "Saving output...")
         await self._save(music)
 
@@ -93,7 +93,7 @@ class Attempt:
             InferenceNotStartedError: there is somebody, or there may be.
             VersionNotLoadedError: there is nobody.
         """
-        version, status = self.job.wanted_version, self._watch.status
+        version, status = self.job.wanted_version, self._watcher.status
         if version is None or status.find(version):
             return
         if not status.ready:
@@ -106,8 +106,8 @@ class Attempt:
 
     async def _convert(self, track: int) -> bytes:
         """The window of a track, which lies in the workspace as well."""
-        job, folder = self.job, self._files.workspace(self.job.id)
-        source = await self._files.fetch(job.id, _upload(job, track))
+        job, folder = self.job, self._storage.workspace(self.job.id)
+        source = await self._storage.fetch(job.id, _upload(job, track))
         try:
             return await ffmpeg.convert(source, job.windows[track - 1], folder / window_name(track))
         except TrackError as error:
@@ -120,33 +120,33 @@ class Attempt:
         The uploads go last: who dies on the way leaves a job that can be converted again.
         """
         job = self.job
-        await self._files.keep(job.id, *map(window_name, TRACKS))
+        await self._storage.keep(job.id, *map(window_name, TRACKS))
         await self._leases.mark_converted(job, size, timings)
-        await self._files.delete(job.id, *(_upload(job, track) for track in TRACKS))
+        await self._storage.delete(job.id, *(_upload(job, track) for track in TRACKS))
 
     async def _generate(self, track1: bytes, track2: bytes) -> bytes:
         await self._leases.advance(self.job, 30, "Extracting audio segments...")
-        if not self._slots.free:
+        if not self._semaphore.free:
             await self._leases.advance(self.job, 40, "Waiting for the model...")
-        async with self._slots.hold():
+        async with self._semaphore.hold():
             self._end_stage("wait")
-            music = await self._ask_model(track1, track2)
+            music = await self._request_inference(track1, track2)
             self._end_stage("generate")
         return music
 
-    async def _ask_model(self, track1: bytes, track2: bytes) -> bytes:
-        job, status = self.job, self._watch.status
+    async def _request_inference(self, track1: bytes, track2: bytes) -> bytes:
+        job, status = self.job, self._watcher.status
         version = self.model_version = job.wanted_version or status.version
         loaded = None if version is None else status.find(version)
         if version is None or loaded is None:
             await self._check_wanted()
             raise InferenceNotStartedError(status.reason or f"version {version} is not loaded")
         bind_contextvars(model_version=version)
-        log.info("the model is asked")
+        log.info("inference request sent")
         # The model need not wait for the database; should the lease be lost, it has worked in vain.
         try:
-            music, _ = await _both(
-                self._answer(version, track1, track2),
+            music, _ = await _run_both(
+                self._infer(version, track1, track2),
                 self._leases.begin_generation(job, version, loaded.codec, "Generating music..."),
             )
         except ModelUnavailableError as error:
@@ -158,25 +158,25 @@ class Attempt:
             raise
         return music
 
-    async def _answer(self, version: str, track1: bytes, track2: bytes) -> bytes:
+    async def _infer(self, version: str, track1: bytes, track2: bytes) -> bytes:
         with self._metrics.inference_in_flight.labels(version).track_inprogress():
             return await self._inference.generate(version, track1, track2, self.job.id)
 
     async def _is_gone(self, version: str) -> bool:
         """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
         for _ in range(2):  # the first look to end may have begun before
-            await self._watch.changed()
-            status = self._watch.status
+            await self._watcher.changed()
+            status = self._watcher.status
             if status.versions and status.find(version) is None:
                 return True
         return False
 
     async def _save(self, music: bytes) -> None:
         job, part = self.job, part_name(self.job.lease)
-        path = self._files.workspace(job.id) / part
+        path = self._storage.workspace(job.id) / part
         # On the event loop: less than 1 MB, and a thread would go on when the job is cancelled.
         path.write_bytes(music)
-        await self._files.keep(job.id, part)
+        await self._storage.keep(job.id, part)
         self._end_stage("save")
         work_seconds = time.monotonic() - self._began
         await self._leases.complete(job, len(music), self.timings, work_seconds)
@@ -191,7 +191,7 @@ def _upload(job: Job, track: int) -> str:
     return upload_name(track, job.extensions[track - 1])
 
 
-async def _both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+async def _run_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
     """What two return that run at once; when one fails, the other is cancelled.
 
     Raises:

@@ -26,10 +26,10 @@ log = structlog.get_logger()
 class Heartbeat:
     """Tells the fleet every second what this worker's watch sees."""
 
-    def __init__(self, database: Database, owner: str, watch: ModelWatcher) -> None:
+    def __init__(self, database: Database, owner: str, watcher: ModelWatcher) -> None:
         self._database = database
         self._owner = owner
-        self._watch = watch
+        self._watcher = watcher
 
     async def run(self) -> None:
         """Report until cancelled, and sign off."""
@@ -42,7 +42,7 @@ class Heartbeat:
         await self._database.write(self._upsert, READ_PATIENCE_S)
 
     def _upsert(self, connection: sa.Connection) -> None:
-        said = {"seen_at": NOW, "status": self._watch.status.to_json()}
+        said = {"seen_at": NOW, "status": self._watcher.status.to_json()}
         us = workers.c.id == self._owner
         told = connection.execute(sa.update(workers).where(us).values(said))
         if not told.rowcount:

@@ -9,18 +9,17 @@ from structlog.contextvars import bind_contextvars
 
 from orchestrator.concurrency import background_tasks, run_periodically
 from orchestrator.errors import (
-    ConversionError,
+    AttemptError,
     DatabaseUnavailableError,
-    InferenceNotStartedError,
     LeaseLostError,
-    ModelRejectedInputError,
-    ModelUnavailableError,
     StorageUnavailableError,
-    TrackError,
-    VersionNotLoadedError,
+    TooManyDeathsError,
+    UnexpectedError,
 )
-from orchestrator.jobs.cleanup import Cleanup, finalize_result
-from orchestrator.jobs.table import Job, JobTable
+from orchestrator.jobs.cleanup import Cleanup
+from orchestrator.jobs.model import Job
+from orchestrator.jobs.results import finalize_result
+from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import NO_VERSION
 from orchestrator.storage.base import part_name
 from orchestrator.worker.attempt import Attempt, Dependencies
@@ -50,10 +49,10 @@ class Worker:
         self._sweep = sweep
         self._needs = needs
         self._leases = needs.leases
-        self._files = needs.files
-        self._watch = needs.watch
+        self._storage = needs.storage
+        self._watcher = needs.watcher
         self._metrics = needs.metrics
-        self._slots = ResizableSemaphore(needs.watch.status.capacity)
+        self._semaphore = ResizableSemaphore(needs.watcher.status.capacity)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._finishing = False
@@ -97,11 +96,11 @@ class Worker:
 
     async def _take_jobs(self) -> None:
         while (
-            self._watch.status.ready
-            and len(self._running) < JOBS_PER_SLOT * self._watch.status.capacity
+            self._watcher.status.ready
+            and len(self._running) < JOBS_PER_SLOT * self._watcher.status.capacity
             and not self._finishing
         ):
-            loaded = [each.version for each in self._watch.status.versions]
+            loaded = [each.version for each in self._watcher.status.versions]
             job = await self._leases.claim(loaded)
             if job is None:
                 return
@@ -128,8 +127,8 @@ class Worker:
     async def _follow_model(self) -> None:
         """Have as many slots as the model takes requests."""
         while True:
-            self._slots.resize(self._watch.status.capacity)
-            await self._watch.changed()
+            self._semaphore.resize(self._watcher.status.capacity)
+            await self._watcher.changed()
 
     async def _work(self, job: Job) -> None:
         """One attempt at one job, whatever comes of it."""
@@ -140,11 +139,11 @@ class Worker:
                 await self._try(job)
             finally:
                 # Whoever goes on with the job, maybe another host, has what is kept.
-                await self._files.release(job.id)
+                await self._storage.release(job.id)
         except (DatabaseUnavailableError, StorageUnavailableError) as error:
             # The lease ends by itself, and whoever finds the database takes the job over; files
             # that are left are swept.
-            log.warning("job left alone", reason=str(error))
+            log.warning("job abandoned until its lease expires", reason=str(error))
         finally:
             self._leases.release_lease(job.id)
             self._running.pop(job.id, None)
@@ -152,12 +151,11 @@ class Worker:
             self.wake()
 
     async def _try(self, job: Job) -> None:
-        attempt = Attempt(job, self._needs, self._slots)
+        attempt = Attempt(job, self._needs, self._semaphore)
         try:
             if job.deaths > MAX_DEATHS:
                 sentence = f"Given up: {job.deaths} processes died while they ran it"
-                await self._fail(attempt, "too_many_attempts", sentence, job.attempts)
-                return
+                raise TooManyDeathsError(sentence)
             try:
                 await attempt.run()
             finally:
@@ -165,35 +163,37 @@ class Worker:
         except LeaseLostError:
             log.info("job was deleted or taken over")
             await self._clear_away(job)
-        except (TrackError, ModelRejectedInputError) as error:
-            log.info("job failed", code=error.code, reason=str(error))
-            await self._fail(attempt, error.code, str(error), job.attempts + 1)
-        except VersionNotLoadedError as error:
-            log.info("job failed", code="model_not_loaded", reason=str(error))
-            await self._fail(attempt, "model_not_loaded", str(error), job.attempts)
         except asyncio.CancelledError:
             await self._hand_back(job)
             raise
-        except InferenceNotStartedError as error:
-            log.info("nobody took the request", reason=str(error))
-            await self._retry(attempt, "model_away", str(error), job.attempts)
-        except (ModelUnavailableError, ConversionError) as error:
-            log.warning("attempt failed", reason=str(error))
-            kind = "conversion" if isinstance(error, ConversionError) else "model_failed"
-            await self._retry(attempt, kind, str(error), job.attempts + 1)
-        except (StorageUnavailableError, OSError) as error:
-            log.warning("attempt failed", reason=str(error))
-            sentence = "its files could not be read or written"
-            await self._retry(attempt, "files", sentence, job.attempts + 1)
         except DatabaseUnavailableError:
             raise
-        except Exception:
-            log.exception("attempt failed unexpectedly")
-            await self._retry(attempt, "unexpected", "an unexpected error", job.attempts + 1)
+        except Exception as error:
+            await self._end(attempt, _as_attempt_error(error))
         else:
             self._count(attempt, "completed", job.attempts + 1)
             log.info("job completed", **attempt.timings)
-            await finalize_result(self._files, job.id, job.lease)
+            await finalize_result(self._storage, job.id, job.lease)
+
+    async def _end(self, attempt: Attempt, error: AttemptError) -> None:
+        """Fails the job or puts it back in the queue, as the error says."""
+        attempts = attempt.job.attempts + error.counts_as_attempt
+        if not error.retryable:
+            log.info("job failed", code=error.code, reason=str(error))
+            await self._fail(attempt, error.code, error.sentence, attempts)
+            return
+        if isinstance(error, UnexpectedError):
+            log.error("attempt failed unexpectedly", exc_info=error.__cause__)
+        elif error.counts_as_attempt:
+            log.warning("attempt failed", reason=str(error))
+        else:
+            log.info("inference was not started", reason=str(error))
+        self._metrics.failed_attempts.labels(error.reason).inc()
+        if attempts < MAX_ATTEMPTS:
+            await self._retry(attempt, error.sentence, attempts)
+            return
+        sentence = f"Given up after {attempts} attempts; the last one failed: {error.sentence}"
+        await self._fail(attempt, error.code, sentence, attempts)
 
     async def _hand_back(self, job: Job) -> None:
         """Put the job back as if it had not been taken; whether it is still ours is not known."""
@@ -206,9 +206,9 @@ class Worker:
         """Leave nothing of ours where the job is gone, or another's work."""
         present = await self._table.get(job.id)
         if present is None:
-            await self._files.remove(job.id)
+            await self._storage.remove(job.id)
         elif present.lease != job.lease:
-            await self._files.delete(job.id, part_name(job.lease))
+            await self._storage.delete(job.id, part_name(job.lease))
             self._sweep.soon()  # a window of ours may have come after the result of the other
 
     async def _fail(self, attempt: Attempt, code: str, sentence: str, attempts: int) -> None:
@@ -218,15 +218,10 @@ class Worker:
             await self._clear_away(attempt.job)
             return
         self._count(attempt, code, attempts)
-        await self._files.remove(attempt.job.id)
+        await self._storage.remove(attempt.job.id)
 
-    async def _retry(self, attempt: Attempt, kind: str, reason: str, attempts: int) -> None:
-        """Try again later what may pass; give up after the last attempt."""
-        self._metrics.failed_attempts.labels(kind).inc()
-        if attempts >= MAX_ATTEMPTS:
-            sentence = f"Given up after {attempts} attempts; the last one failed: {reason}"
-            await self._fail(attempt, "too_many_attempts", sentence, attempts)
-            return
+    async def _retry(self, attempt: Attempt, reason: str, attempts: int) -> None:
+        """Try again later what may pass."""
         first, longest = RETRY_S
         wait = min(longest, first * 2 ** max(0, attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
         try:
@@ -240,3 +235,12 @@ class Worker:
         self._metrics.attempts.observe(attempts)
         for stage, seconds in attempt.timings.items():
             self._metrics.stage_seconds.labels(stage).observe(seconds)
+
+
+def _as_attempt_error(error: Exception) -> AttemptError:
+    if isinstance(error, AttemptError):
+        return error
+    kind = StorageUnavailableError if isinstance(error, OSError) else UnexpectedError
+    wrapped = kind(str(error))
+    wrapped.__cause__ = error
+    return wrapped

@@ -16,14 +16,15 @@ from orchestrator.errors import (
     DatabaseInUseError,
     DatabaseUnavailableError,
     LeaseLostError,
-    RequestError,
     SettingsError,
+    UploadExpiredError,
 )
 from orchestrator.jobs import leases as leases_module
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import STRANDED_S
-from orchestrator.jobs.table import LEASE_S, status_document
+from orchestrator.jobs.model import status_document
+from orchestrator.jobs.table import LEASE_S
 from tests.support.postgres import PostgresServer
 from tests.support.tables import KEPT_S, UPLOAD, WORK_S, Backend, Tables, new_id, opened
 
@@ -46,7 +47,7 @@ def test_an_upload_that_is_not_complete_is_no_job(backend: Backend) -> None:
         assert await tables.table.get("a") is None
         assert await tables.leases.claim() is None
         await tables.admission().withdraw("a")
-        with pytest.raises(RequestError, match="too long"):
+        with pytest.raises(UploadExpiredError, match="too long"):
 
             def work(connection: sa.Connection) -> None:
                 tables.table.submit("a", UPLOAD, connection)

@@ -20,7 +20,7 @@ from tests.support.service import Service, command, environment, log_of
 from tests.support.signals import SEGMENT, encoded, noise
 
 SOUND = {f"track{n}": (f"{n}.wav", encoded(noise(SEGMENT, n))) for n in (1, 2)}
-ASKED = "the model is asked"
+ASKED = "inference request sent"
 
 
 def ours(lines: list[Line]) -> list[Line]:

@@ -6,11 +6,12 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.database.schema import NOW, jobs, submissions
-from orchestrator.errors import RequestError, SettingsError
-from orchestrator.jobs import admission as admission_module
+from orchestrator.errors import RateLimitError, SettingsError
 from orchestrator.jobs import cleanup as sweep_module
-from orchestrator.jobs.admission import Limits
-from orchestrator.jobs.cleanup import Cleanup, finalize_result
+from orchestrator.jobs import limits as limits_module
+from orchestrator.jobs.cleanup import Cleanup
+from orchestrator.jobs.limits import Limits
+from orchestrator.jobs.results import finalize_result
 from orchestrator.storage.base import GENERATED, part_name, upload_name, window_name
 from orchestrator.storage.local import LocalStorage
 from tests.support.tables import Backend, Tables
@@ -178,7 +179,7 @@ def test_an_upload_whose_process_died_is_removed(backend: Backend, files: LocalS
 def test_a_submission_outlives_its_deleted_job_by_a_day(
     backend: Backend, files: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission_module, "RATE_WINDOW_S", 10 * DAY_S)
+    monkeypatch.setattr(limits_module, "RATE_WINDOW_S", 10 * DAY_S)
     once = Limits(per_minute=1, queued=0, stored_bytes=0)
 
     async def scenario(tables: Tables) -> None:
@@ -186,7 +187,7 @@ def test_a_submission_outlives_its_deleted_job_by_a_day(
         await tables.submit("a")
         await tables.table.delete("a")
         await swept(tables, files)
-        with pytest.raises(RequestError, match="limited to 1"):
+        with pytest.raises(RateLimitError, match="limited to 1"):
             await admission.admit("b", "192.0.2.1", 1, repeated=False)
         await backdate(tables, "a", 1)
         await swept(tables, files)

@@ -4,32 +4,40 @@ import ast
 import re
 from collections.abc import Iterator
 
-from orchestrator import errors
+from orchestrator.api.middleware.errors import HTTP_ERRORS
+from orchestrator.errors import AttemptError, TrackError
 from orchestrator.settings import PROJECT
 
 # Where each of these has the code among its arguments.
-GIVEN_TO = {"RequestError": 0, "_error": 2, "_fail": 1}
+GIVEN_TO = {"RequestError": 0, "InputError": 0, "_error": 2}
 
 
 def api_codes() -> set[str]:
     """What `code` can be in an answer of the API."""
-    return (_given("RequestError") | _given("_error") | media_codes()) - {"window_past_end"}
+    mapped = {each.code for each in HTTP_ERRORS.values() if each.code is not None}
+    given = _given("RequestError") | _given("InputError") | _given("_error")
+    return (mapped | given | media_codes()) - {"window_past_end"}
 
 
 def job_codes() -> set[str]:
     """What `error_code` can be in the status of a job."""
-    return _given("_fail") | media_codes() | model_codes()
+    return {kind.code for kind in _kinds(AttemptError)} | model_codes()
 
 
 def media_codes() -> set[str]:
     """What is found at fault with a track."""
-    return {fault.code for fault in errors.TrackError.__subclasses__()}
+    return {kind.code for kind in TrackError.__subclasses__()}
 
 
 def model_codes() -> set[str]:
     """What the model finds at fault with a request."""
     code = "".join(file.read_text() for file in (PROJECT / "handlers").rglob("*.py"))
     return set(re.findall(r'InvalidRequestError\(\s*"(\w+)"', code))
+
+
+def _kinds(base: type[AttemptError]) -> Iterator[type[AttemptError]]:
+    for kind in base.__subclasses__():
+        yield from (kind, *_kinds(kind))
 
 
 def _given(function: str) -> set[str]:

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 
 from orchestrator.audio.window import Window
 from orchestrator.database.engine import Database
-from orchestrator.jobs.admission import Admission, Limits
+from orchestrator.jobs.admission import Admission
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.table import Job, JobTable, Upload
+from orchestrator.jobs.limits import Limits
+from orchestrator.jobs.model import Job, Upload
+from orchestrator.jobs.table import JobTable
 
 KEPT_S = 3600.0
 WORK_S = 3.0

@@ -6,7 +6,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from orchestrator.api.auth import client_address
+from orchestrator.api.client_address import client_address
 from orchestrator.api.middleware.http_metrics import route_of
 
 # Asked again and again by pages, load balancers and Prometheus.

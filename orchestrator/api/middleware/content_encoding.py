@@ -3,7 +3,7 @@
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from orchestrator.errors import RequestError
+from orchestrator.api.errors import RequestError
 
 
 @web.middleware

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from aiohttp import web
 
-from orchestrator.api.app_keys import ADMISSION, METRICS, SCRATCH, SETTINGS, STORAGE
-from orchestrator.api.auth import client_address, require_api_key
+from orchestrator.api.app_keys import METRICS, SCRATCH, SETTINGS, SUBMISSIONS
+from orchestrator.api.auth import require_api_key
+from orchestrator.api.client_address import client_address
+from orchestrator.api.errors import RequestError
 from orchestrator.api.multipart import check_headers, read_track, repeated, unknown
 from orchestrator.audio import ffmpeg
 from orchestrator.audio.validation import TRACK_FIELDS, check_audio, check_name, check_size
-from orchestrator.errors import RequestError
-from orchestrator.jobs.admission import check_free_space
 
 routes = web.RouteTableDef()
 
@@ -46,8 +46,7 @@ async def check_content(request: web.Request) -> web.Response:
     app, field = request.app, _field(request)
     settings = app[SETTINGS]
     check_headers(request, [field], settings.max_body_bytes)
-    await check_free_space(app[STORAGE], settings.min_free_disk_percent)
-    await app[ADMISSION].count(client_address(request))
+    await app[SUBMISSIONS].count_check(client_address(request))
     with tempfile.TemporaryDirectory(prefix="check_", dir=app[SCRATCH]) as name:
         folder = Path(name)
         track = await read_track(request, field, folder, settings.max_track_bytes)

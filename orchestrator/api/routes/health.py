@@ -7,8 +7,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from orchestrator.api.app_keys import DATABASE, METRICS, SETTINGS, STORAGE, WATCHER
+from orchestrator.api.errors import RequestError
 from orchestrator.api.gauges import collect_gauges
-from orchestrator.errors import RequestError
 
 routes = web.RouteTableDef()
 

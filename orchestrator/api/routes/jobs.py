@@ -8,9 +8,9 @@ from structlog.contextvars import bind_contextvars
 
 from orchestrator.api.app_keys import EVENT_FEED, JOB_TABLE, STORAGE, WORKER
 from orchestrator.api.auth import require_api_key
-from orchestrator.errors import RequestError
+from orchestrator.api.errors import RequestError
 from orchestrator.jobs.event_feed import Event, JobSnapshot, Subscription, event_of
-from orchestrator.jobs.table import FINAL, Job
+from orchestrator.jobs.model import FINAL, Job
 from orchestrator.storage.base import GENERATED, part_name
 
 routes = web.RouteTableDef()

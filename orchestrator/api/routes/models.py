@@ -4,7 +4,7 @@ from aiohttp import web
 
 from orchestrator.api.app_keys import WATCHER
 from orchestrator.api.auth import require_api_key
-from orchestrator.errors import RequestError
+from orchestrator.api.errors import RequestError
 
 routes = web.RouteTableDef()
 

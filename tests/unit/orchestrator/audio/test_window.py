@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.audio.window import Window, read_windows
-from orchestrator.errors import RequestError
+from orchestrator.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_tracks_own_times_come_first(
 @pytest.mark.parametrize("field", ["start_time", "end_time", "start_time_1", "end_time_2"])
 @pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "-1", "-inf", "0x10", "1,5"])
 def test_what_is_not_a_time_is_named(field: str, value: str) -> None:
-    with pytest.raises(RequestError) as refused:
+    with pytest.raises(InputError) as refused:
         read_windows({field: value})
     assert refused.value.code == "invalid_time"
     assert field in str(refused.value)
@@ -46,7 +46,7 @@ def test_what_is_not_a_time_is_named(field: str, value: str) -> None:
     ],
 )
 def test_an_end_before_the_start_is_named(fields: dict[str, str]) -> None:
-    with pytest.raises(RequestError) as refused:
+    with pytest.raises(InputError) as refused:
         read_windows(fields)
     assert refused.value.code == "invalid_window"
     assert any(field in str(refused.value) for field in fields)

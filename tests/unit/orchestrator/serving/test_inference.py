@@ -140,10 +140,10 @@ def test_what_a_version_is_is_asked_again_only_when_it_has_become_ready_anew() -
         assert server.metrics_read == 1
         server.pids = set()
         await server.look()
-        assert (client.watch.status.device, server.metrics_read) == (None, 1)
+        assert (client.watcher.status.device, server.metrics_read) == (None, 1)
         server.pids = {2}
         await server.look()
-        assert (client.watch.status.device, server.metrics_read) == ("cuda0", 2)
+        assert (client.watcher.status.device, server.metrics_read) == ("cuda0", 2)
 
     run(scenario, 1)
 
@@ -152,9 +152,9 @@ def test_the_capacity_is_what_all_ready_workers_batch() -> None:
     async def scenario(server: TorchServe, client: InferenceClient) -> None:
         for pids, capacity in (({1, 2}, 8), (set(), 1), ({3}, 4), (None, 1)):
             server.pids = pids
-            await client.watch.changed()
-            await client.watch.changed()
-            assert client.watch.status.capacity == capacity, pids
+            await client.watcher.changed()
+            await client.watcher.changed()
+            assert client.watcher.status.capacity == capacity, pids
 
     run(scenario, 1)
 
@@ -224,7 +224,7 @@ def test_one_look_that_fails_ends_no_request() -> None:
         await server.look()
         server.pids = None
         await asyncio.sleep(4 * LOOK_S)
-        assert not client.watch.status.ready
+        assert not client.watcher.status.ready
         server.pids = {1}
         await asyncio.sleep(2 * NONE_LEFT_S)
         server.answer.set_result(b"music")

@@ -1,0 +1,130 @@
+"""Every error as a JSON answer of `detail` and `code`; which one is in the table HTTP_ERRORS."""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from orchestrator.api.app_keys import METRICS
+from orchestrator.api.errors import RequestError
+from orchestrator.errors import (
+    DatabaseUnavailableError,
+    IdempotencyKeyReusedError,
+    InputError,
+    MusicLabError,
+    NotCheckedError,
+    QueueFullError,
+    RateLimitError,
+    StorageFullError,
+    StorageUnavailableError,
+    SubmissionError,
+    TrackError,
+    UploadExpiredError,
+)
+
+RETRY_AFTER_S = 5
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class HttpError:
+    """How an error is answered.
+
+    Attributes:
+        status: of the answer.
+        code: None for that of the error.
+        detail: None for the error's own sentence. Reasons that name hosts and ports are logged
+            instead.
+    """
+
+    status: int
+    code: str | None = None
+    detail: str | None = None
+
+
+HTTP_ERRORS: dict[type[MusicLabError], HttpError] = {
+    InputError: HttpError(400),
+    TrackError: HttpError(400),
+    UploadExpiredError: HttpError(408, "upload_timeout"),
+    IdempotencyKeyReusedError: HttpError(409, "idempotency_key_reused"),
+    RateLimitError: HttpError(429, "too_many_requests"),
+    QueueFullError: HttpError(503, "queue_full"),
+    NotCheckedError: HttpError(503, "not_checked"),
+    StorageFullError: HttpError(507, "storage_full"),
+    DatabaseUnavailableError: HttpError(
+        503, "database_unavailable", "The database of the jobs does not answer; try again"
+    ),
+    StorageUnavailableError: HttpError(
+        503, "files_unavailable", "The store of the jobs' files does not answer; try again"
+    ),
+}
+
+
+@web.middleware
+async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as `{"detail", "code"}`, never an HTML page or a traceback."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return _error(request, error.status, error.code, str(error), error.headers)
+    except MusicLabError as error:
+        return _domain_error(request, error)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        sentence = f"{request.method} is not allowed at {request.path}; allowed are {allowed}"
+        return _error(request, 405, "method_not_allowed", sentence, {"Allow": allowed})
+    except web.HTTPNotFound:
+        return _error(request, 404, "not_found", f"There is nothing at {request.path}")
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        name = HTTPStatus(error.status).phrase.lower().replace(" ", "_").replace("-", "_")
+        return _error(request, error.status, name, error.text or error.reason)
+    except ConnectionError:
+        raise  # the client has gone; nobody is there to be told
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _unexpected(request)
+        sentence = "The disk is full; try again later"
+        return _error(request, 507, "storage_full", sentence, _retry_after(RETRY_AFTER_S))
+    except Exception:
+        return _unexpected(request)
+
+
+def _domain_error(request: web.Request, error: MusicLabError) -> web.Response:
+    kinds = (HTTP_ERRORS.get(kind) for kind in type(error).__mro__)
+    known = next((each for each in kinds if each is not None), None)
+    if known is None:
+        return _unexpected(request)
+    retry_after_s = error.retry_after_s if isinstance(error, SubmissionError) else None
+    if known.detail is not None:
+        log.error("a dependency is unavailable", code=known.code, reason=str(error))
+        retry_after_s = RETRY_AFTER_S
+    code = known.code or getattr(error, "code")  # noqa: B009 - InputError and TrackError have one
+    detail = known.detail or str(error)
+    return _error(request, known.status, code, detail, _retry_after(retry_after_s))
+
+
+def _retry_after(seconds: int | None) -> dict[str, str]:
+    return {} if seconds is None else {"Retry-After": str(seconds)}
+
+
+def _unexpected(request: web.Request) -> web.Response:
+    log.exception("request failed unexpectedly", method=request.method, path=request.path)
+    return _error(request, 500, "internal_error", "Something went wrong here; it was logged")
+
+
+def _error(
+    request: web.Request,
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    request.app[METRICS].refused.labels(code).inc()
+    return web.json_response({"detail": detail, "code": code}, status=status, headers=headers)

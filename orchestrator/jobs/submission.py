@@ -1,0 +1,254 @@
+"""Turns an upload into a job, once, however often it is sent."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import sqlalchemy as sa
+from structlog.contextvars import bind_contextvars
+
+from orchestrator.audio.validation import check_audio
+from orchestrator.database.engine import Database
+from orchestrator.errors import (
+    DatabaseUnavailableError,
+    IdempotencyKeyReusedError,
+    InputError,
+    StorageUnavailableError,
+)
+from orchestrator.jobs.admission import Admission, Submission
+from orchestrator.jobs.leases import Leases
+from orchestrator.jobs.limits import check_free_space
+from orchestrator.jobs.model import Job, Upload
+from orchestrator.jobs.results import finalize_result
+from orchestrator.jobs.table import JobTable
+from orchestrator.storage.base import GENERATED, JobStorage
+
+
+class LoadedVersions(Protocol):
+    """What can make music at the moment."""
+
+    @property
+    def version(self) -> str | None:
+        """The default version, when it is ready."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All versions that are loaded."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A complete upload.
+
+    Attributes:
+        tracks: names of the files in the job's workspace, by form field.
+        digest: hash of all that was sent; the same for the same request.
+    """
+
+    upload: Upload
+    tracks: Mapping[str, str]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A new job; `reused` if it was completed at once, with the result of an earlier one."""
+
+    job_id: str
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The job of an earlier request with the same idempotency key."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Lets one upload in.
+
+    Attributes:
+        job_id: of the job that it may become.
+        folder: where the tracks are to be written.
+        key: the idempotency key, if one was sent.
+        earlier: the request that was accepted with this key.
+    """
+
+    job_id: str
+    folder: Path
+    key: str | None
+    earlier: Submission | None
+
+
+class Submissions:
+    """Accepts jobs.
+
+    Args:
+        loaded: what can make music at the moment.
+        reuse_results: whether the same tracks, windows and version give the music made before.
+        min_free_percent: share of the disk that has to stay free.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        storage: JobStorage,
+        admission: Admission,
+        leases: Leases,
+        loaded: Callable[[], LoadedVersions],
+        *,
+        reuse_results: bool,
+        min_free_percent: float,
+    ) -> None:
+        self._database = database
+        self._table = JobTable(database)
+        self._storage = storage
+        self._admission = admission
+        self._leases = leases
+        self._loaded = loaded
+        self._reuse_results = reuse_results
+        self._min_free_percent = min_free_percent
+
+    async def count_check(self, client: str) -> None:
+        """Counts a track that is only to be checked.
+
+        Raises:
+            StorageFullError: the disk is nearly full.
+            RateLimitError: the client has made too many requests.
+        """
+        await check_free_space(self._storage, self._min_free_percent)
+        await self._admission.count(client)
+
+    @asynccontextmanager
+    async def reserve(
+        self, client: str, announced: int, key: str | None
+    ) -> AsyncIterator[Reservation]:
+        """Holds a place in the queue for an upload; withdrawn unless it is accepted.
+
+        Args:
+            client: network address of who uploads.
+            announced: bytes that are about to come.
+            key: the idempotency key, if one was sent.
+
+        Raises:
+            SubmissionError: a limit is reached.
+            DatabaseUnavailableError, StorageUnavailableError: try again.
+        """
+        job_id = uuid.uuid4().hex
+        bind_contextvars(job_id=job_id)
+        earlier = await self._admission.find(key) if key else None
+        await check_free_space(self._storage, self._min_free_percent)
+        await self._admission.admit(job_id, client, announced, repeated=earlier is not None)
+        self._leases.hold(job_id)
+        try:
+            await self._storage.create(job_id)
+            yield Reservation(job_id, self._storage.workspace(job_id), key, earlier)
+        except DatabaseUnavailableError:
+            await self._storage.release(job_id)
+            raise  # it may have been accepted; if not, cleanup finds it
+        except BaseException:
+            await asyncio.shield(self._withdraw(job_id))
+            raise
+        finally:
+            self._leases.release_lease(job_id)
+
+    async def accept(self, reservation: Reservation, received: Received) -> Accepted | Replayed:
+        """Makes a job of an upload, or finds the one that an earlier request has made.
+
+        Raises:
+            InputError: a track or the version of the model is at fault.
+            IdempotencyKeyReusedError: the key came with another request before.
+            NotCheckedError: a track could not be checked.
+            UploadExpiredError: the reservation has ended.
+            DatabaseUnavailableError, StorageUnavailableError: try again.
+        """
+        earlier, accepted = reservation.earlier, None
+        if earlier is None:
+            accepted = await self._add(reservation, received)
+            if accepted is not None:
+                return accepted
+            earlier = await self._admission.find(reservation.key) if reservation.key else None
+        if earlier is None:
+            # Its key belongs to a job that was removed a moment ago.
+            raise IdempotencyKeyReusedError("The request was sent twice at once; send it again")
+        if earlier.body != received.digest:
+            raise IdempotencyKeyReusedError(
+                f"Idempotency-Key {reservation.key!r} was sent before, with another body; use a "
+                "new key for a new request"
+            )
+        await self._withdraw(reservation.job_id)
+        bind_contextvars(job_id=earlier.job_id)
+        return Replayed(earlier.job_id)
+
+    async def _add(self, reservation: Reservation, received: Received) -> Accepted | None:
+        """Adds the job; None if another request with the same key was quicker."""
+        job_id, upload = reservation.job_id, received.upload
+        self._check_version(upload.wanted_version)
+        bind_contextvars(model_version=upload.wanted_version)
+        original = await self._copied_result(job_id, upload)
+        if original is None:
+            tracks = received.tracks.items()
+            await check_audio({field: reservation.folder / name for field, name in tracks})
+            await self._storage.keep(job_id, *received.tracks.values())
+            self._check_version(upload.wanted_version)  # it may have been unloaded meanwhile
+            add = partial(self._table.submit, job_id, upload)
+        else:
+            add = partial(self._table.submit_completed, job_id, upload, original)
+
+        def work(connection: sa.Connection) -> None:
+            add(connection)
+            self._admission.remember(job_id, reservation.key, received.digest, connection)
+
+        try:
+            await self._database.write(work)
+        except sa.exc.IntegrityError:
+            return None
+        with suppress(StorageUnavailableError):  # then cleanup does it
+            if original is not None:
+                await self._storage.delete(job_id, *received.tracks.values())
+            await self._storage.release(job_id)
+        return Accepted(job_id, reused=original is not None)
+
+    def _check_version(self, version: str | None) -> None:
+        loaded = self._loaded().names
+        if version is not None and version not in loaded:
+            names = ", ".join(loaded) or "none at the moment"
+            raise InputError(
+                "model_not_loaded",
+                f"model_version is {version!r}, which is not loaded; loaded: {names}",
+            )
+
+    async def _copied_result(self, job_id: str, upload: Upload) -> Job | None:
+        """The earlier job that made this music already, after this one got a copy of it."""
+        version = upload.wanted_version or self._loaded().version
+        if not self._reuse_results or version is None:
+            return None
+        original = await self._table.find_completed(upload.content, version)
+        if original is None:
+            return None
+        try:
+            await self._copy_result(original, job_id)
+        except FileNotFoundError:  # it is being cleaned up
+            return None
+        bind_contextvars(model_version=version)
+        return original
+
+    async def _copy_result(self, original: Job, job_id: str) -> None:
+        with suppress(FileNotFoundError):
+            await self._storage.copy(original.id, GENERATED, job_id)
+            return
+        # A result is given its name just after the job is completed, maybe just now.
+        await finalize_result(self._storage, original.id, original.lease)
+        await self._storage.copy(original.id, GENERATED, job_id)
+
+    async def _withdraw(self, job_id: str) -> None:
+        with suppress(DatabaseUnavailableError, StorageUnavailableError):  # then cleanup does it
+            if await self._admission.withdraw(job_id):
+                await self._storage.remove(job_id)
