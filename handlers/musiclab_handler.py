@@ -21,10 +21,10 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.archive import load_archive
 from handlers.audio import write_wav
+from handlers.batch import form_batch
 from handlers.codec.memory import keep_activations_in_heap
 from handlers.device import choose_device, describe
-from handlers.errors import CheckpointError, InvalidRequestError
-from handlers.job_request import read_job
+from handlers.errors import CheckpointError
 from handlers.logs import job_id_in, log_json
 from handlers.pipeline import SEGMENT_SAMPLES, Pipeline
 from handlers.precision import choose_precision
@@ -121,22 +121,18 @@ class MusicLabHandler:
         """The answers; `seconds` gets the wall time of each stage as soon as it is known."""
         started = time.perf_counter()
         answers = [b""] * len(data)
-        segments: dict[int, NDArray[np.float32]] = {}
-        for index, fields in enumerate(data):
-            try:
-                segments[index] = read_job(fields)
-            except InvalidRequestError as error:
-                answers[index] = _refuse(
-                    context, index, HTTPStatus.BAD_REQUEST, error.code, error.detail
-                )
+        batch = form_batch(data)
+        for index, error in batch.refused.items():
+            answers[index] = _refuse(
+                context, index, HTTPStatus.BAD_REQUEST, error.code, error.detail
+            )
         seconds["request_decode"] = time.perf_counter() - started
         self._observe(context, "musiclab_batch_size", len(data))
-        if segments:
-            tracks = torch.from_numpy(np.stack(list(segments.values()), axis=1))
-            generated = self.pipeline.generate(tracks[0], tracks[1])
+        if batch.tracks is not None:
+            generated = self.pipeline.generate(batch.tracks[0], batch.tracks[1])
             seconds |= generated.seconds
             self._observe_gpu(context)
-            for index, waveform in zip(segments, generated.waveforms.numpy(), strict=True):
+            for index, waveform in zip(batch.indices, generated.waveforms.numpy(), strict=True):
                 answers[index] = _answer(context, index, waveform)
         for stage, wall in seconds.items():
             self._observe(context, f"musiclab_{stage}_seconds", wall)
