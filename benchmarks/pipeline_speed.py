@@ -142,15 +142,13 @@ def tables(speed: PipelineSpeed) -> str:
     )
     if "bf16" not in speed.computed:
         text += "`bf16` was left out: this machine does not compute it natively.\n\n"
-    text += table(
-        (
-            "variant",
-            "seconds",
-            *speed.flops,
-            f"to `{EAGER}`",
-            f"to `{SAME_MALLOC}`",
-            "of the floor",
-        ),
+    return text + _seconds_table(speed) + _snr_table(speed) + _floor(speed)
+
+
+def _seconds_table(speed: PipelineSpeed) -> str:
+    columns = ("variant", "seconds", *speed.flops)
+    return table(
+        (*columns, f"to `{EAGER}`", f"to `{SAME_MALLOC}`", "of the floor"),
         [
             (
                 f"`{name}`",
@@ -169,12 +167,15 @@ def tables(speed: PipelineSpeed) -> str:
             for name, computed in speed.computed.items()
         ],
     )
-    text += (
+
+
+def _snr_table(speed: PipelineSpeed) -> str:
+    text = (
         "The waveforms against those of `eager`, as signal-to-noise ratio. The starter cascade "
         "blends the tracks; the random one, which the times are of, drowns them in a sound of its "
         "own.\n\n"
     )
-    text += table(
+    return text + table(
         ("cascade", "tracks", *(f"`{name}`" for name in speed.snr)),
         [
             (cascade, sounds, *(f"{snr[cascade][sounds]:.1f} dB" for snr in speed.snr.values()))
@@ -182,12 +183,15 @@ def tables(speed: PipelineSpeed) -> str:
             for sounds in PAIRS
         ],
     )
+
+
+def _floor(speed: PipelineSpeed) -> str:
     counts = ", ".join(f"{stage} {count / 1e9:.1f}" for stage, count in speed.flops.items())
     rates = ", ".join(
         f"{rate / 1e9:.0f} GFLOP/s in {precision}, or {speed.floor_seconds(precision):.3f} s a job"
         for precision, rate in speed.gemm.items()
     )
-    return text + (
+    return (
         f"The floor: one job is {sum(speed.flops.values()) / 1e9:.1f} GFLOP ({counts}), and this "
         f"machine multiplies large matrices at {rates}.\n\n"
     )

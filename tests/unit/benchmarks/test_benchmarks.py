@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import weights
 from benchmarks.batch_sizes import BatchSizes
-from benchmarks.end_to_end import TENTH, EndToEnd, Job, Load
+from benchmarks.end_to_end import TENTH, EndToEnd
 from benchmarks.floor import LstmProducts, job_flops
 from benchmarks.goals import PIPELINE, goals
+from benchmarks.load import Job, Load
 from benchmarks.pipeline_speed import PipelineSpeed
 from benchmarks.sounds import LOUDNESS, PAIRS, SOUNDS, pair, snr_db
 from benchmarks.variant import Computed, Name
