@@ -39,8 +39,8 @@ from schemathesis.specs.openapi.checks import (
 
 from orchestrator.api.routes.root import CONTRACT
 from orchestrator.settings import Settings
-from tests.conftest import settings_in
 from tests.support.service import Service, running
+from tests.support.settings import settings_in
 from tests.support.signals import RATE, encoded, noise
 from tests.support.tracks import make_track
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.settings import PROJECT, Settings
-from tests.conftest import settings_in
 from tests.support.service import Service
+from tests.support.settings import settings_in
 from tests.support.signals import SEGMENT, encoded, noise
 from tests.system.chaos.commands import Command, wait_ready
 

@@ -17,8 +17,8 @@ from orchestrator.releases import deployer as deployment_module
 from orchestrator.releases import desired_state as wanted_module
 from orchestrator.releases.deployer import Deployer
 from orchestrator.releases.desired_state import FILE, DesiredState, DesiredStateFile
-from tests.conftest import settings_in
 from tests.support.quick_torchserve import Answer, QuickTorchServe, answering, quick_torchserve
+from tests.support.settings import settings_in
 
 STEPS = ("register", "waiting", "predict", "set-default")
 AT_WORK = b"""# TYPE musiclab_inference_requests_in_flight gauge
