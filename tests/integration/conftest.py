@@ -8,8 +8,8 @@ import pytest
 from orchestrator.settings import Settings
 from orchestrator.storage import base as storage_module
 from orchestrator.storage.base import LocalStorage, open_storage
-from tests.support.flaky_api import Stage, flaky_api, track
 from tests.support.postgres import PostgresServer
+from tests.support.proxied_api import ProxiedApi, proxied_api, track
 from tests.support.s3 import S3Server
 from tests.support.storage import HASTE, OpenHost
 from tests.support.tables import new_id
@@ -67,7 +67,7 @@ def tracks(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-async def stage(settings: Settings) -> AsyncIterator[Stage]:
+async def proxied(settings: Settings) -> AsyncIterator[ProxiedApi]:
     """An API behind a flaky proxy."""
-    async with flaky_api(settings) as stage:
-        yield stage
+    async with proxied_api(settings) as proxied:
+        yield proxied

@@ -12,8 +12,8 @@ from orchestrator.client.client import MusicLabClient, Status
 from orchestrator.errors import ApiError, ApiUnavailableError, JobFailedError
 from orchestrator.settings import Settings
 from tests.support.cache import entries
-from tests.support.flaky_api import Stage, flaky_api, track
 from tests.support.flaky_proxy import Fault, flaky_proxy
+from tests.support.proxied_api import ProxiedApi, proxied_api, track
 from tests.support.service import Service
 from tests.support.signals import RATE, SEGMENT, decoded
 
@@ -78,100 +78,100 @@ async def test_a_download_that_breaks_off_is_asked_for_again(
 
 
 async def test_a_job_whose_answer_is_lost_is_accepted_once(
-    settings: Settings, stage: Stage, tracks: tuple[Path, Path]
+    settings: Settings, proxied: ProxiedApi, tracks: tuple[Path, Path]
 ) -> None:
-    stage.proxy.plan = [Fault.DROPPED, Fault.ANSWER_LOST, 502, Fault.ANSWER_LOST, None]
-    job_id = await stage.submit(tracks)
-    assert len(stage.proxy.seen) == 5
-    assert len({request.headers["Idempotency-Key"] for request in stage.proxy.seen}) == 1
+    proxied.proxy.plan = [Fault.DROPPED, Fault.ANSWER_LOST, 502, Fault.ANSWER_LOST, None]
+    job_id = await proxied.submit(tracks)
+    assert len(proxied.proxy.seen) == 5
+    assert len({request.headers["Idempotency-Key"] for request in proxied.proxy.seen}) == 1
     assert entries(settings.cache) == [f"music_{job_id}"]
-    assert await stage.submit(tracks) != job_id
+    assert await proxied.submit(tracks) != job_id
 
 
 async def test_an_idempotency_key_of_ones_own(
-    stage: Stage, tracks: tuple[Path, Path], tmp_path: Path
+    proxied: ProxiedApi, tracks: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    job_id = await stage.submit(tracks, idempotency_key="one")
-    assert await stage.submit(tracks, idempotency_key="one") == job_id
+    job_id = await proxied.submit(tracks, idempotency_key="one")
+    assert await proxied.submit(tracks, idempotency_key="one") == job_id
     with pytest.raises(ApiError) as reused:
-        await stage.submit((tracks[0], track(tmp_path, 33)), idempotency_key="one")
+        await proxied.submit((tracks[0], track(tmp_path, 33)), idempotency_key="one")
     assert (reused.value.status, reused.value.code) == (409, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 async def test_the_service_says_when_to_come_again(
-    stage: Stage, tracks: tuple[Path, Path], status: int
+    proxied: ProxiedApi, tracks: tuple[Path, Path], status: int
 ) -> None:
-    stage.proxy.plan, stage.proxy.retry_after = [status], "1"
+    proxied.proxy.plan, proxied.proxy.retry_after = [status], "1"
     started = time.monotonic()
-    await stage.submit(tracks)
+    await proxied.submit(tracks)
     assert 1 <= time.monotonic() - started < 9
-    assert len(stage.proxy.seen) == 2
+    assert len(proxied.proxy.seen) == 2
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 500, 507])
 async def test_what_will_not_pass_is_not_tried_again(
-    stage: Stage, tracks: tuple[Path, Path], status: int
+    proxied: ProxiedApi, tracks: tuple[Path, Path], status: int
 ) -> None:
-    stage.proxy.plan = [status]
+    proxied.proxy.plan = [status]
     with pytest.raises(ApiError, match=f"answered {status}") as refused:
-        await stage.submit(tracks)
+        await proxied.submit(tracks)
     assert (refused.value.status, refused.value.code) == (status, None)
-    assert len(stage.proxy.seen) == 1
+    assert len(proxied.proxy.seen) == 1
 
 
-async def test_a_request_at_fault_is_named(stage: Stage, tracks: tuple[Path, Path]) -> None:
+async def test_a_request_at_fault_is_named(proxied: ProxiedApi, tracks: tuple[Path, Path]) -> None:
     for wrong, code, named in (
         ({"start1": 3, "end1": 2}, "invalid_window", "end_time_1 is 2 s"),
         ({"end2": 0}, "invalid_window", "end_time_2 is 0 s"),
         ({"model_version": "none"}, "model_not_loaded", "'none'"),
     ):
         with pytest.raises(ApiError, match=named) as refused:
-            await stage.submit(tracks, **wrong)
+            await proxied.submit(tracks, **wrong)
         assert (refused.value.status, refused.value.code) == (400, code)
 
 
 async def test_an_api_key(settings: Settings, tracks: tuple[Path, Path]) -> None:
-    async with flaky_api(settings, api_keys="other,secret") as stage:
+    async with proxied_api(settings, api_keys="other,secret") as proxied:
         with pytest.raises(ApiError) as refused:
-            await stage.submit(tracks)
+            await proxied.submit(tracks)
         assert (refused.value.status, refused.value.code) == (401, "unauthorized")
-        client = MusicLabClient(stage.client.url, "secret")
+        client = MusicLabClient(proxied.client.url, "secret")
         job_id = await asyncio.to_thread(client.submit, *tracks)
         assert await asyncio.to_thread(client.models) == []
         await asyncio.to_thread(client.cancel, job_id)
 
 
-async def test_patience_ends(stage: Stage) -> None:
-    client = MusicLabClient(stage.client.url, patience_s=1.5)
+async def test_patience_ends(proxied: ProxiedApi) -> None:
+    client = MusicLabClient(proxied.client.url, patience_s=1.5)
     for fault, status in ((503, 503), (Fault.DROPPED, None)):
-        stage.proxy.plan = [fault] * 100
-        stage.proxy.seen.clear()
+        proxied.proxy.plan = [fault] * 100
+        proxied.proxy.seen.clear()
         started = time.monotonic()
         with pytest.raises(ApiUnavailableError) as ended:
             await asyncio.to_thread(client.models)
         assert time.monotonic() - started < 3.5
         assert (ended.value.status, ended.value.code) == (status, None)
-        assert 2 <= len(stage.proxy.seen) < 50
+        assert 2 <= len(proxied.proxy.seen) < 50
 
-    stage.proxy.retry_after = "60"
-    stage.proxy.plan = [503, None]
+    proxied.proxy.retry_after = "60"
+    proxied.proxy.plan = [503, None]
     with pytest.raises(ApiUnavailableError) as ended:
         await asyncio.to_thread(client.models)
     assert ended.value.retry_after_s == 60
-    assert stage.proxy.plan == [None], "it came again, though its patience would have ended"
+    assert proxied.proxy.plan == [None], "it came again, though its patience would have ended"
 
 
-async def test_what_is_not_musiclab_is_named(stage: Stage) -> None:
-    stage.proxy.plan = [Fault.ANSWER_EMPTY]
+async def test_what_is_not_musiclab_is_named(proxied: ProxiedApi) -> None:
+    proxied.proxy.plan = [Fault.ANSWER_EMPTY]
     with pytest.raises(ApiError, match="is not MusicLab's"):
-        await asyncio.to_thread(stage.client.models)
+        await asyncio.to_thread(proxied.client.models)
 
 
 async def test_cancelling_again_after_a_lost_answer_is_no_error(
-    settings: Settings, stage: Stage, tracks: tuple[Path, Path]
+    settings: Settings, proxied: ProxiedApi, tracks: tuple[Path, Path]
 ) -> None:
-    job_id = await stage.submit(tracks)
-    stage.proxy.plan = [Fault.ANSWER_LOST]
-    await asyncio.to_thread(stage.client.cancel, job_id)
+    job_id = await proxied.submit(tracks)
+    proxied.proxy.plan = [Fault.ANSWER_LOST]
+    await asyncio.to_thread(proxied.client.cancel, job_id)
     assert entries(settings.cache) == []

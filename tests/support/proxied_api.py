@@ -24,7 +24,7 @@ def track(folder: Path, seed: int) -> Path:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ProxiedApi:
     """An API without a model behind a flaky proxy, and a client of the proxy."""
 
     app: web.Application
@@ -36,11 +36,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def flaky_api(settings: Settings, **changed: Any) -> AsyncIterator[Stage]:
+async def proxied_api(settings: Settings, **changed: Any) -> AsyncIterator[ProxiedApi]:
     """An API with these settings and no limit of requests, behind a proxy."""
     app = create_app(settings.model_copy(update={"rate_limit": 0} | changed))
     async with (
         TestServer(app) as server,
         flaky_proxy(str(server.make_url("")).rstrip("/")) as (proxy, url),
     ):
-        yield Stage(app, proxy, MusicLabClient(url))
+        yield ProxiedApi(app, proxy, MusicLabClient(url))
