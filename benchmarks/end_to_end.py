@@ -29,9 +29,9 @@ from orchestrator.archives.inputs import choose_inputs
 from orchestrator.archives.packing import pack
 from orchestrator.client import MusicLabClient, Status
 from orchestrator.settings import Settings
-from tests.conftest import settings_in
 from tests.support.model_client import ModelClient
 from tests.support.service import Service, running, torchserve_processes
+from tests.support.settings import settings_in
 from tests.support.signals import RATE
 from tests.support.tracks import make_track
 

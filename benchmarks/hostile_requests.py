@@ -11,9 +11,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tests.conftest import settings_in
 from tests.support.hostile_requests import Attack, attacks, watch
 from tests.support.service import running
+from tests.support.settings import settings_in
 
 
 def row(name: str, url: str, attack: Attack, clients: int, seconds: float) -> str:

@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import settings_in
 from tests.support.service import Service, running
+from tests.support.settings import settings_in
 from tests.support.tracks import make_track, restless_noise
 
 SECONDS = 240

@@ -26,8 +26,8 @@ from typing import Any
 import aiohttp
 
 from orchestrator.settings import PROJECT, Settings
-from tests.conftest import settings_in
 from tests.support.service import environment
+from tests.support.settings import settings_in
 from tests.support.signals import RATE, encoded, noise
 
 CLIENTS = 200

@@ -2,9 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,23 +17,11 @@ from tests.support.ports import free_ports
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.s3 import S3Server, s3_server
 from tests.support.service import Service, running
-from tests.support.tables import Backend, new_id
+from tests.support.settings import settings_in, with_store_of
+from tests.support.tables import Backend, Tables, new_id
 
 # The model's workers find what those before them compiled, whatever folders they have.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(PROJECT / ".cache" / "numba"))
-
-PORTS = [name for name in Settings.model_fields if name.endswith("_port")]
-
-
-def settings_in(folder: Path) -> Settings:
-    """Settings with every folder inside `folder` and every port free.
-
-    Uploads are accepted however little of this machine's disk is free.
-    """
-    chosen: dict[str, Any] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    chosen["min_free_disk_percent"] = 0
-    chosen |= {name: folder / name for name in ("checkpoints", "model_store", "run_dir", "cache")}
-    return Settings(**chosen)
 
 
 @pytest.fixture
@@ -74,11 +61,6 @@ def packed(settings: Settings, starter_settings: Settings, starter_archive: Path
     return with_store_of(starter_settings, settings)
 
 
-def with_store_of(starter: Settings, settings: Settings) -> Settings:
-    folders = {name: getattr(starter, name) for name in ("checkpoints", "model_store")}
-    return settings.model_copy(update=folders)
-
-
 @pytest.fixture(scope="session")
 def service(
     tmp_path_factory: pytest.TempPathFactory, starter_settings: Settings, starter_archive: Path
@@ -113,6 +95,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
         server: PostgresServer = request.getfixturevalue("postgres")
         url = server.create_database(f"test_{new_id()}")
     return Backend(url, tmp_path / "jobs.sqlite")
+
+
+@pytest.fixture
+async def tables(backend: Backend) -> AsyncIterator[Tables]:
+    """The tables of an empty database of each kind."""
+    async with backend.opened() as tables:
+        yield tables
 
 
 @pytest.fixture(scope="session")

@@ -5,33 +5,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from orchestrator.settings import PROJECT, Settings
-from tests.conftest import settings_in
 from tests.e2e.musiclab_page import MusicLabPage
 from tests.support.postgres import PostgresServer
 from tests.support.service import Service, running
-from tests.support.songs import songs
+from tests.support.settings import settings_in
+from tests.support.songs import TRACK_S, songs
 from tests.support.tables import new_id
 from tests.support.tracks import ffmpeg
-
-TRACK_S = 40
-
-
-def execute(settings: Settings, statement: sa.Update) -> None:
-    """Change rows in the database of a service that has PostgreSQL."""
-    url = sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(statement)
-    engine.dispose()
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium; until the last test of this folder, as asyncio.run works only without it."""
+    """Chromium; closed after this folder, as until then no other event loop can run."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     assert chromium, "this test needs a browser on PATH: apt-get install chromium"
     with sync_playwright() as playwright:

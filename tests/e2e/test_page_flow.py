@@ -71,6 +71,38 @@ def test_choose_generate_listen_download_delete(
         length = seconds(lab.card(number).locator(".length").inner_text())
         assert math.isclose(length, len(whole(song)) / RATE, abs_tol=1)
 
+    shown = choose_windows(lab)
+    play_window(lab)
+    page.evaluate(NOTE_STAGES)
+    lab.generate.click()
+    expect(lab.job.get_by_role("heading")).to_be_focused()
+    job_id = lab.job_id()
+    assert windows_of(service, job_id) == [[start, start + SECONDS] for start in shown]
+    lab.expect_music()
+    stages = page.evaluate("stages")
+    assert stages == [name for name in STAGES if name in stages], "not in their order"
+    assert {"Upload", "Generate"} <= set(stages)
+
+    listen(lab, first)
+    download(lab)
+    lab.window(1).press("Home")
+    lab.button("Again with other windows").click()
+    expect(lab.start(1)).to_have_value("1:23.50")
+    assert seconds(lab.start(2).input_value()) == shown[1]
+
+    lab.button("Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Keep").click()
+    expect(lab.history).to_have_count(1)
+    lab.delete()
+    expect(lab.history).to_have_count(0)
+    expect(lab.job).to_be_hidden()
+    assert service.call("GET", f"/api/status/{job_id}").status_code == 404
+    assert [url for url in asked if not url.startswith((service.url, "blob:"))] == []
+    assert faults == []
+
+
+def choose_windows(lab: MusicLabPage) -> list[float]:
+    """One by its start, the other by keys and the mouse; returns where they start."""
     lab.start(1).fill("1:23.5")
     lab.start(1).press("Enter")
     expect(lab.window(1)).to_have_attribute("aria-valuetext", "1:23.50 to 1:39.50")
@@ -83,22 +115,18 @@ def test_choose_generate_listen_download_delete(
     assert shown[0] == 83.5
     assert shown[1] > 17
     assert float(lab.window(2).get_attribute("aria-valuenow") or "") == shown[1]
+    return shown
 
+
+def play_window(lab: MusicLabPage) -> None:
     lab.card(1).get_by_role("button", name="Play window").click()
     expect_to_go_on(lab.card(1).locator(".cursor"), CURSOR)
     lab.card(1).get_by_role("button", name="Stop").click()
     expect(lab.card(1).get_by_role("button", name="Play window")).to_be_visible()
 
-    page.evaluate(NOTE_STAGES)
-    lab.generate.click()
-    expect(lab.job.get_by_role("heading")).to_be_focused()
-    job_id = lab.job_id()
-    assert windows_of(service, job_id) == [[start, start + SECONDS] for start in shown]
-    lab.expect_music()
-    stages = page.evaluate("stages")
-    assert stages == [name for name in STAGES if name in stages], "not in their order"
-    assert {"Upload", "Generate"} <= set(stages)
 
+def listen(lab: MusicLabPage, first: Path) -> None:
+    """Play the music, change over to the first song, and seek."""
     time = lab.job.locator(".time")
     lab.button("Play").click()
     expect_to_go_on(time, TIME)
@@ -115,22 +143,9 @@ def test_choose_generate_listen_download_delete(
     click_at(lab.job.locator(".spectrogram"), 0.25)
     assert 3.9 < time.evaluate(TIME) < 4.1
 
-    with page.expect_download() as started:
+
+def download(lab: MusicLabPage) -> None:
+    with lab.page.expect_download() as started:
         lab.job.get_by_role("link", name="Download").click()
     assert started.value.suggested_filename == "generated_music.wav"
     assert len(decoded(Path(started.value.path()).read_bytes())) == SEGMENT
-
-    lab.window(1).press("Home")
-    lab.button("Again with other windows").click()
-    expect(lab.start(1)).to_have_value("1:23.50")
-    assert seconds(lab.start(2).input_value()) == shown[1]
-
-    lab.button("Delete").click()
-    page.get_by_role("dialog").get_by_role("button", name="Keep").click()
-    expect(lab.history).to_have_count(1)
-    lab.delete()
-    expect(lab.history).to_have_count(0)
-    expect(lab.job).to_be_hidden()
-    assert service.call("GET", f"/api/status/{job_id}").status_code == 404
-    assert [url for url in asked if not url.startswith((service.url, "blob:"))] == []
-    assert faults == []

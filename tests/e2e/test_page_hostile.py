@@ -8,7 +8,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.audio.window import SECONDS
-from tests.e2e.conftest import TRACK_S
 from tests.e2e.musiclab_page import (
     DONE_WITHIN_MS,
     LOADED_WITHIN_MS,
@@ -19,6 +18,7 @@ from tests.e2e.musiclab_page import (
 from tests.e2e.test_page_jobs import jobs_of
 from tests.support.service import Service
 from tests.support.signals import RATE, encoded, tones
+from tests.support.songs import TRACK_S
 from tests.support.tracks import ffmpeg
 
 Tracks = tuple[Path, Path]

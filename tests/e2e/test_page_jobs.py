@@ -11,8 +11,8 @@ from playwright.sync_api import expect
 from orchestrator.database.schema import jobs
 from orchestrator.settings import Settings
 from orchestrator.worker.worker import MAX_DEATHS
-from tests.e2e.conftest import execute
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, UPLOADS, MusicLabPage
+from tests.support.postgres import execute
 from tests.support.service import TIDY_WITHIN_S, Service, running
 from tests.support.tracks import ffmpeg
 

@@ -10,9 +10,9 @@ from playwright.sync_api import expect
 from orchestrator.database.schema import submissions
 from orchestrator.jobs.limits import RATE_WINDOW_S
 from orchestrator.settings import Settings
-from tests.e2e.conftest import execute
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
 from tests.e2e.test_page_jobs import jobs_of
+from tests.support.postgres import execute
 from tests.support.service import Service, running
 from tests.support.tracks import ffmpeg
 

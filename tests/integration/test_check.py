@@ -1,24 +1,18 @@
 """Checking a track before anything is generated. No model is needed."""
 
-import asyncio
 import io
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from aiohttp import ClientConnectionError, ClientResponse, FormData
+from aiohttp import ClientResponse, FormData
 
-from orchestrator.api import multipart as form_module
-from orchestrator.api.app_keys import SCRATCH
 from orchestrator.audio import ffmpeg
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.settings import Settings
-from orchestrator.storage.scratch import exclusive_folder
-from tests.integration.test_submission import code_of, generate, with_api
-from tests.support.cache import entries
+from tests.support.api import api, assert_nothing_left, code_of, generate
 from tests.support.quick_model import Client
 from tests.support.service import Service
 from tests.support.signals import RATE, encoded, noise
@@ -63,10 +57,10 @@ async def by_content(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_by_name_and_size(
+async def test_by_name_and_size(
     settings: Settings, query: dict[str, Any], code: str | None, named: str
 ) -> None:
-    async def scenario(client: Client) -> None:
+    async with api(settings, max_track_mb=1, api_keys="a key") as client:
         answer = await by_name(client, **query)  # without a key
         if code is None:
             assert answer.status == 204, await answer.text()
@@ -75,11 +69,11 @@ def test_by_name_and_size(
         assert await code_of(answer) == (400, code)
         assert named in (await answer.json())["detail"]
 
-    with_api(settings, scenario, max_track_mb=1, api_keys="a key")
 
-
-def test_what_is_refused_by_name_is_refused_in_the_words_of_generate(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
+async def test_what_is_refused_by_name_is_refused_in_the_words_of_generate(
+    settings: Settings,
+) -> None:
+    async with api(settings, max_track_mb=1, rate_limit=0) as client:
         for name, content in (("notes.txt", b"x"), ("a.wav", b""), ("a.wav", bytes(MIB + 1))):
             data = FormData()
             data.add_field("track2", io.BytesIO(content), filename=name)
@@ -92,19 +86,15 @@ def test_what_is_refused_by_name_is_refused_in_the_words_of_generate(settings: S
                 expected = generated["detail"].replace("track2", track)
                 assert [(await each.json())["detail"] for each in said] == [expected] * 2
 
-    with_api(settings, scenario, max_track_mb=1, rate_limit=0)
 
-
-def test_other_tracks_are_unknown(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
+async def test_other_tracks_are_unknown(settings: Settings) -> None:
+    async with api(settings) as client:
         for answer in (
             await by_name(client, "track3", name="a.wav", size=1),
             await by_content(client, "a.wav", SOUND, "track3"),
         ):
             assert await code_of(answer) == (400, "unknown_field")
             assert "track1, track2" in (await answer.json())["detail"]
-
-    with_api(settings, scenario)
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +121,10 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["song.mp3", "song.m4a", "song.ogg"])
-def test_a_song_may_be_sent_and_its_length_is_told(
+async def test_a_song_may_be_sent_and_its_length_is_told(
     settings: Settings, song: dict[str, bytes], name: str
 ) -> None:
-    async def scenario(client: Client) -> None:
+    async with api(settings) as client:
         answer = await by_content(client, name, song[name])
         assert answer.status == 200, await answer.text()
         document = await answer.json()
@@ -142,33 +132,25 @@ def test_a_song_may_be_sent_and_its_length_is_told(
         assert document["duration_s"] == pytest.approx(40, abs=0.06)  # MP3 is padded
         assert_nothing_left(client, settings)
 
-    with_api(settings, scenario)
 
-
-def test_of_a_song_that_is_cut_off_the_true_length_is_told(
+async def test_of_a_song_that_is_cut_off_the_true_length_is_told(
     settings: Settings, song: dict[str, bytes]
 ) -> None:
     """Its header tells of forty seconds still."""
-
-    async def scenario(client: Client) -> None:
+    async with api(settings) as client:
         for name in ("song.mp3", "song.ogg"):
             answer = await by_content(client, name, song[name][: len(song[name]) // 2])
             assert 12 < (await answer.json())["duration_s"] < 28
 
-    with_api(settings, scenario)
 
-
-def test_a_length_that_takes_long_to_count_is_not_told(
+async def test_a_length_that_takes_long_to_count_is_not_told(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ffmpeg, "COUNTED_WITHIN_S", 0.01)
     long = make_endless_wav(tmp_path / "long.wav", 20 * MIB).read_bytes()
-
-    async def scenario(client: Client) -> None:
+    async with api(settings) as client:
         answer = await by_content(client, "long.wav", long)
         assert await answer.json() == {"duration_s": None}
-
-    with_api(settings, scenario)
 
 
 @pytest.mark.parametrize(
@@ -182,24 +164,22 @@ def test_a_length_that_takes_long_to_count_is_not_told(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_file_at_fault_is_refused(
+async def test_a_file_at_fault_is_refused(
     settings: Settings, name: str, content: bytes, code: str, named: str
 ) -> None:
-    async def scenario(client: Client) -> None:
+    async with api(settings, max_track_mb=1) as client:
         refused = await by_content(client, name, content)
         assert await code_of(refused) == (400, code)
         assert named in (await refused.json())["detail"]
         assert_nothing_left(client, settings)
 
-    with_api(settings, scenario, max_track_mb=1)
 
-
-def test_an_m4a_without_its_index_is_refused(settings: Settings, song: dict[str, bytes]) -> None:
-    async def scenario(client: Client) -> None:
+async def test_an_m4a_without_its_index_is_refused(
+    settings: Settings, song: dict[str, bytes]
+) -> None:
+    async with api(settings) as client:
         half = song["song.m4a"][: len(song["song.m4a"]) // 2]
         assert await code_of(await by_content(client, "song.m4a", half)) == (400, "not_audio")
-
-    with_api(settings, scenario)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +191,8 @@ def test_an_m4a_without_its_index_is_refused(settings: Settings, song: dict[str,
         (["track1", "start_time"], "unknown_field"),
     ],
 )
-def test_the_form_has_the_one_file(settings: Settings, fields: list[str], code: str) -> None:
-    async def scenario(client: Client) -> None:
+async def test_the_form_has_the_one_file(settings: Settings, fields: list[str], code: str) -> None:
+    async with api(settings) as client:
         data = FormData(default_to_multipart=True)
         for field in fields:
             data.add_field(field, SOUND, filename="a.wav")
@@ -229,19 +209,15 @@ def test_the_form_has_the_one_file(settings: Settings, fields: list[str], code: 
         assert await code_of(plain) == (400, "not_multipart")
         assert_nothing_left(client, settings)
 
-    with_api(settings, scenario)
 
-
-def test_content_needs_the_key(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
+async def test_content_needs_the_key(settings: Settings) -> None:
+    async with api(settings, api_keys="a key") as client:
         assert await code_of(await by_content(client, "a.wav", SOUND)) == (401, "unauthorized")
         assert (await by_content(client, "a.wav", SOUND, **KEY)).status == 200
 
-    with_api(settings, scenario, api_keys="a key")
 
-
-def test_both_count_against_one_rate_limit(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
+async def test_both_count_against_one_rate_limit(settings: Settings) -> None:
+    async with api(settings, rate_limit=2) as client:
         assert (await by_content(client, "a.wav", SOUND)).status == 200
         assert (await generate(client)).status == 202
         for refused in (await by_content(client, "a.wav", SOUND), await generate(client)):
@@ -249,83 +225,10 @@ def test_both_count_against_one_rate_limit(settings: Settings) -> None:
             assert 0 < int(refused.headers["Retry-After"]) <= 60
         assert (await by_name(client, name="a.wav", size=1)).status == 204
 
-    with_api(settings, scenario, rate_limit=2)
 
-
-def test_a_disk_that_is_nearly_full_is_said_to_be(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
+async def test_a_disk_that_is_nearly_full_is_said_to_be(settings: Settings) -> None:
+    async with api(settings, min_free_disk_percent=100) as client:
         assert await code_of(await by_content(client, "a.wav", SOUND)) == (507, "storage_full")
-
-    with_api(settings, scenario, min_free_disk_percent=100)
-
-
-def test_reading_ends_where_the_limit_is_crossed(settings: Settings) -> None:
-    """The client would go on for ever."""
-
-    async def scenario(client: Client) -> None:
-        sent = 0
-
-        async def endless() -> AsyncIterator[bytes]:
-            nonlocal sent
-            yield HEAD
-            while True:
-                sent += len(ZEROS)
-                yield ZEROS
-
-        answer = await client.post("/api/check/track1", data=endless(), headers=MULTIPART)
-        assert await code_of(answer) == (400, "file_too_large")
-        assert sent < 20 * MIB
-        assert_nothing_left(client, settings)
-
-    with_api(settings, scenario, max_track_mb=1)
-
-
-def test_an_upload_that_stands_still_is_given_up(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(form_module, "STALLED_S", 0.5)
-
-    async def scenario(client: Client) -> None:
-        async def stalling() -> AsyncIterator[bytes]:
-            yield HEAD + ZEROS
-            await asyncio.sleep(60)
-
-        answer = await client.post("/api/check/track1", data=stalling(), headers=MULTIPART)
-        assert await code_of(answer) == (408, "upload_timeout")
-        assert_nothing_left(client, settings)
-
-    with_api(settings, scenario)
-
-
-def test_what_a_killed_process_was_receiving_goes_with_the_next_one(settings: Settings) -> None:
-    """The files lie where the next process empties all that a dead one left."""
-    left = settings.scratch_dir / "1" / "check_killed"
-
-    async def scenario(client: Client) -> None:
-        async def breaking_off() -> AsyncIterator[bytes]:
-            yield HEAD + ZEROS
-            while not any(scratch(client).rglob("track1.wav")):
-                await asyncio.sleep(0.01)
-            (received,) = scratch(client).iterdir()
-            assert received.parent == left.parent
-            assert received.name.startswith("check_")
-            raise BrokenOffError
-
-        with pytest.raises(ClientConnectionError):
-            await client.post("/api/check/track1", data=breaking_off(), headers=MULTIPART)
-        while any(scratch(client).iterdir()):
-            await asyncio.sleep(0.01)
-
-    with_api(settings, scenario)
-    left.mkdir()
-    (left / "track1.wav").write_bytes(ZEROS)
-    with exclusive_folder(settings.scratch_dir) as folder:
-        assert folder == left.parent
-        assert list(folder.iterdir()) == []
-
-
-class BrokenOffError(Exception):
-    pass
 
 
 def test_a_running_service_makes_no_job_of_it(service: Service, song: dict[str, bytes]) -> None:
@@ -335,21 +238,3 @@ def test_a_running_service_makes_no_job_of_it(service: Service, song: dict[str, 
     assert answer.status_code == 200, answer.text
     assert answer.json()["duration_s"] == pytest.approx(40, abs=0.06)
     assert service.cached_jobs() == before
-
-
-HEAD = (
-    b'--x\r\nContent-Disposition: form-data; name="track1"; filename="a.wav"\r\n'
-    b"Content-Type: audio/wav\r\n\r\n"
-)
-ZEROS = bytes(256 * 1024)
-MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
-
-
-def scratch(client: Client) -> Path:
-    assert client.app is not None
-    return client.app[SCRATCH]
-
-
-def assert_nothing_left(client: Client, settings: Settings) -> None:
-    assert list(scratch(client).iterdir()) == []
-    assert entries(settings.cache) == []

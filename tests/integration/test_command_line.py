@@ -90,30 +90,29 @@ def test_generate_without_a_service_says_how_to_start_one(
     assert time.monotonic() - started < 20, "a service that is not there was waited for"
 
 
-def test_ctrl_c_cancels_what_generate_waits_for(settings: Settings, tracks: list[Path]) -> None:
-    async def scenario() -> None:
-        app = create_app(settings.model_copy(update={"api_keys": "secret"}))
-        async with (
-            TestServer(app) as server,
-            flaky_proxy(str(server.make_url("")).rstrip("/")) as (proxy, url),
-        ):
-            process = await asyncio.create_subprocess_exec(
-                *command("generate", *tracks, "--url", url),
-                env=environment(settings, MUSICLAB_API_KEY="secret"),
-                stderr=asyncio.subprocess.PIPE,
-                # As from a terminal, whatever started the tests.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-            async with asyncio.timeout(ENDED_WITHIN_S):
-                while not proxy.seen or not proxy.seen[-1].path.startswith("/api/events/"):
-                    await asyncio.sleep(0.1)
-                process.send_signal(signal.SIGINT)
-                _, said = await process.communicate()
-            assert process.returncode == 130
-            assert b"Traceback" not in said
-            assert entries(settings.cache) == []
-
-    asyncio.run(scenario())
+async def test_ctrl_c_cancels_what_generate_waits_for(
+    settings: Settings, tracks: list[Path]
+) -> None:
+    app = create_app(settings.model_copy(update={"api_keys": "secret"}))
+    async with (
+        TestServer(app) as server,
+        flaky_proxy(str(server.make_url("")).rstrip("/")) as (proxy, url),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            *command("generate", *tracks, "--url", url),
+            env=environment(settings, MUSICLAB_API_KEY="secret"),
+            stderr=asyncio.subprocess.PIPE,
+            # As from a terminal, whatever started the tests.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        async with asyncio.timeout(ENDED_WITHIN_S):
+            while not proxy.seen or not proxy.seen[-1].path.startswith("/api/events/"):
+                await asyncio.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, said = await process.communicate()
+        assert process.returncode == 130
+        assert b"Traceback" not in said
+        assert entries(settings.cache) == []
 
 
 def test_generate_without_a_file_is_a_usage_error(settings: Settings, tmp_path: Path) -> None:

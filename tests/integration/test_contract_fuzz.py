@@ -1,9 +1,9 @@
-"""The short form of tests/contract_fuzz.py; `make fuzz` is the long one."""
+"""The short form of tests/system/contract_fuzz; `make fuzz` is the long one."""
 
 from pathlib import Path
 
 from orchestrator.settings import Settings
-from tests.system.contract_fuzz import Fuzzer, unlimited_service
+from tests.system.contract_fuzz.fuzzer import Fuzzer, unlimited_service
 
 CASES = 100
 

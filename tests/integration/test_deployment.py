@@ -10,9 +10,9 @@ import pytest
 from orchestrator.archives.archive import MANIFEST, archive_path
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
 from orchestrator.settings import PROJECT
-from tests.conftest import settings_in
 from tests.support.model_client import ModelClient
 from tests.support.service import Service, command, environment, running
+from tests.support.settings import settings_in
 from tests.support.versions import (
     FIRST,
     SECOND,

@@ -35,7 +35,7 @@ def test_versions_of_all_workers_are_known() -> None:
     ]
 
 
-def test_an_api_without_a_model_server_follows_the_workers(
+async def test_an_api_without_a_model_server_follows_the_workers(
     postgres: PostgresServer, settings: Settings
 ) -> None:
     shared = settings.model_copy(update={"database_url": postgres.create_database(new_id())})
@@ -48,23 +48,20 @@ def test_an_api_without_a_model_server_follows_the_workers(
             while await health(client) != state:
                 await asyncio.sleep(0.1)
 
-    async def scenario() -> None:
-        api = create_app(shared, runs_jobs=False)
-        async with quick_model(shared) as here, TestClient(TestServer(api)) as client:
-            assert await health(client) == "degraded"
-            assert (await client.get("/ready")).status == 503
-            async with TestClient(TestServer(create_worker_app(here))) as worker:
-                await reaches(worker, "healthy")
-                await reaches(client, "healthy")
-                ready = await client.get("/ready")
-                assert await ready.json() == {"status": "ready", "model_version": VERSION}
-                (loaded,) = (await (await client.get("/api/models")).json())["models"]
-                assert (loaded["version"], loaded["default"]) == (VERSION, True)
-                assert "musiclab_jobs_at_work 0.0" in await (await worker.get("/metrics")).text()
-                assert (await worker.get("/api/models")).status == 404
-            # It has signed off, so nobody waits for its silence.
-            await reaches(client, "degraded")
-            reason = (await (await client.get("/health")).json())["reason"]
-            assert reason == "no worker is running"
-
-    asyncio.run(scenario())
+    api = create_app(shared, runs_jobs=False)
+    async with quick_model(shared) as here, TestClient(TestServer(api)) as client:
+        assert await health(client) == "degraded"
+        assert (await client.get("/ready")).status == 503
+        async with TestClient(TestServer(create_worker_app(here))) as worker:
+            await reaches(worker, "healthy")
+            await reaches(client, "healthy")
+            ready = await client.get("/ready")
+            assert await ready.json() == {"status": "ready", "model_version": VERSION}
+            (loaded,) = (await (await client.get("/api/models")).json())["models"]
+            assert (loaded["version"], loaded["default"]) == (VERSION, True)
+            assert "musiclab_jobs_at_work 0.0" in await (await worker.get("/metrics")).text()
+            assert (await worker.get("/api/models")).status == 404
+        # It has signed off, so nobody waits for its silence.
+        await reaches(client, "degraded")
+        reason = (await (await client.get("/health")).json())["reason"]
+        assert reason == "no worker is running"

@@ -13,7 +13,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server
 from tests.support.service import DONE_WITHIN_S, Service
 from tests.support.signals import RATE, encoded, noise
-from tests.support.tables import Backend, Tables
+from tests.support.tables import Backend
 from tests.system.chaos.checks import SWEPT_WITHIN_S, rows
 from tests.system.chaos.commands import Command, wait_until
 from tests.system.chaos.systems import ManyProcesses, started
@@ -59,8 +59,8 @@ def at_work(worker: Command) -> bool:
     return "musiclab_jobs_at_work 0.0" not in metrics.splitlines()
 
 
-def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> None:
-    async def scenario(tables: Tables) -> None:
+async def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> None:
+    async with Backend("", tmp_path / "jobs.sqlite").opened() as tables:
         await tables.submit("slept")
         job = await tables.claim()
         await tables.leases.resume()  # its lease has ended
@@ -68,5 +68,3 @@ def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> None:
         tables.leases.release_lease(job.id)
         again = await tables.claim()
         assert (again.id, again.lease) == (job.id, 2)
-
-    Backend("", tmp_path / "jobs.sqlite").run(scenario)

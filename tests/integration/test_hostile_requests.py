@@ -18,7 +18,7 @@ from orchestrator.api.app import create_app
 from orchestrator.api.app_keys import JOB_TABLE
 from orchestrator.audio.window import Window
 from orchestrator.settings import PROJECT, Settings
-from tests.integration.test_submission import SOUND, code_of, form, with_api
+from tests.support.api import SOUND, api, code_of, form
 from tests.support.hostile_mp4 import crafted_mp4
 from tests.support.hostile_requests import (
     BOUNDARY,
@@ -40,33 +40,31 @@ HELD_S = 0.02  # the longest that one callback may keep the event loop from othe
 STOPPED_S = 1.0  # far more than any answer takes, far less than before these were refused
 
 
-def test_any_content_encoding_is_refused(settings: Settings) -> None:
-    async def scenario(client: Client, encoding: str) -> None:
-        sent = {"Content-Encoding": encoding, "Origin": ORIGIN}
-        for method, path in (
-            ("POST", "/api/generate"),
-            ("POST", "/api/check/track1"),
-            ("GET", "/api/status/x"),
-            ("DELETE", "/api/cleanup/x"),
-            ("PUT", "/health"),
-            ("POST", "/nowhere"),
-        ):
-            refused = await client.request(method, path, data=b"x", headers=sent)
-            assert await code_of(refused) == (415, "unsupported_content_encoding"), path
-            assert repr(encoding) in (await refused.json())["detail"]
-            assert refused.headers["Accept-Encoding"] == "identity"
-            assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
-        preflight = sent | {"Access-Control-Request-Method": "POST"}
-        assert (await client.options("/api/generate", headers=preflight)).status == 415
+async def test_any_content_encoding_is_refused(settings: Settings) -> None:
+    server = TestServer(create_app(settings))
+    await server.start_server(auto_decompress=False)
+    async with TestClient(server) as client:
+        for encoding in ("gzip", "deflate", "br", "zstd", "gzip, gzip", "identity", ""):
+            await assert_encoding_refused(client, encoding)
 
-    async def served() -> None:
-        server = TestServer(create_app(settings))
-        await server.start_server(auto_decompress=False)
-        async with TestClient(server) as client:
-            for encoding in ("gzip", "deflate", "br", "zstd", "gzip, gzip", "identity", ""):
-                await scenario(client, encoding)
 
-    asyncio.run(served())
+async def assert_encoding_refused(client: Client, encoding: str) -> None:
+    sent = {"Content-Encoding": encoding, "Origin": ORIGIN}
+    for method, path in (
+        ("POST", "/api/generate"),
+        ("POST", "/api/check/track1"),
+        ("GET", "/api/status/x"),
+        ("DELETE", "/api/cleanup/x"),
+        ("PUT", "/health"),
+        ("POST", "/nowhere"),
+    ):
+        refused = await client.request(method, path, data=b"x", headers=sent)
+        assert await code_of(refused) == (415, "unsupported_content_encoding"), path
+        assert repr(encoding) in (await refused.json())["detail"]
+        assert refused.headers["Accept-Encoding"] == "identity"
+        assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
+    preflight = sent | {"Access-Control-Request-Method": "POST"}
+    assert (await client.options("/api/generate", headers=preflight)).status == 415
 
 
 @contextmanager
@@ -87,7 +85,7 @@ def watched_service(settings: Settings, report: Path) -> Iterator[None]:
             process.terminate()
 
 
-def test_nobody_keeps_others_waiting(settings: Settings, tmp_path: Path) -> None:
+async def test_nobody_keeps_others_waiting(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"rate_limit": 0, "log_level": "warning"})
     report = tmp_path / "report.json"
     with watched_service(settings, report):
@@ -98,7 +96,7 @@ def test_nobody_keeps_others_waiting(settings: Settings, tmp_path: Path) -> None
             seen = watch(url, attack, clients=8, seconds=1)
             assert seen.statuses == {415 if name == COMPRESSED else 400}, name
             assert max(seen.health) < STOPPED_S, (name, max(seen.health))
-        answer = asyncio.run(answer_to_chunks(settings.api_port, tiny_chunks(500_000)))
+        answer = await answer_to_chunks(settings.api_port, tiny_chunks(500_000))
         assert b"malformed_form" in answer
     held = [each for each in json.loads(report.read_text()) if each[1] > began]
     assert held[0][0] < HELD_S, held[:5]
@@ -133,8 +131,9 @@ async def exchange(port: int, *pieces: bytes, length: int, path: str = "/api/gen
         writer.close()
 
 
-def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
+async def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
+    async with api(settings) as client:
+
         async def refused(samples: int) -> None:
             data = FormData()
             for track, content in (("track1", crafted_mp4(16, samples)), ("track2", SOUND[0])):
@@ -146,8 +145,6 @@ def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
 
         async with asyncio.timeout(5):
             await asyncio.gather(*(refused(millions * MB) for millions in (3, 5, 8, 11, 15, 21)))
-
-    with_api(settings, scenario)
 
 
 @pytest.mark.parametrize(
@@ -163,22 +160,19 @@ def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
     ],
     ids=["CRLF", "newlines", "preamble", "many headers", "long header", "folded", "no boundary"],
 )
-def test_a_form_at_fault_is_refused_by_its_first_bytes(
+async def test_a_form_at_fault_is_refused_by_its_first_bytes(
     settings: Settings, start: bytes, reason: str
 ) -> None:
-    async def scenario() -> None:
-        app = create_app(settings)
-        async with TestServer(app) as server:
-            assert server.port is not None
-            for path in POSTS:
-                # Nothing more comes of all that is announced.
-                sent = start + PART
-                answer = await exchange(server.port, sent, length=60 * MB, path=path)
-                assert b" 400 " in answer.partition(b"\r\n")[0], answer
-                assert b"malformed_form" in answer
-                assert reason.encode() in answer
-
-    asyncio.run(scenario())
+    app = create_app(settings)
+    async with TestServer(app) as server:
+        assert server.port is not None
+        for path in POSTS:
+            # Nothing more comes of all that is announced.
+            sent = start + PART
+            answer = await exchange(server.port, sent, length=60 * MB, path=path)
+            assert b" 400 " in answer.partition(b"\r\n")[0], answer
+            assert b"malformed_form" in answer
+            assert reason.encode() in answer
 
 
 TEXTS = {"start_time": b"123.5", "end_time": b"139.25"}
@@ -202,39 +196,33 @@ def whole_form() -> tuple[bytes, int]:
     return texts + tracks + f"--{BOUNDARY}--\r\n".encode(), len(texts)
 
 
-def test_fields_are_read_whole_wherever_the_network_cuts_them(settings: Settings) -> None:
+async def test_fields_are_read_whole_wherever_the_network_cuts_them(settings: Settings) -> None:
     body, texts = whole_form()
     cuts = [*range(1, texts + 1), *range(len(body) - 5, len(body))]
     places = asyncio.Semaphore(4)  # few, so that the first piece is read before the second comes
+    app = create_app(settings.model_copy(update={"rate_limit": 0, "max_queued": 0}))
+    async with TestServer(app) as server:
 
-    async def scenario() -> None:
-        app = create_app(settings.model_copy(update={"rate_limit": 0, "max_queued": 0}))
-        async with TestServer(app) as server:
+        async def windows(cut: int) -> tuple[Window, ...]:
+            assert server.port is not None
+            async with places:
+                answer = await exchange(server.port, body[:cut], body[cut:], length=len(body))
+            document = json.loads(answer.rpartition(b"\r\n\r\n")[2])
+            job = await app[JOB_TABLE].get(document["job_id"])
+            assert job is not None
+            return tuple(job.windows)
 
-            async def windows(cut: int) -> tuple[Window, ...]:
-                assert server.port is not None
-                async with places:
-                    answer = await exchange(server.port, body[:cut], body[cut:], length=len(body))
-                document = json.loads(answer.rpartition(b"\r\n\r\n")[2])
-                job = await app[JOB_TABLE].get(document["job_id"])
-                assert job is not None
-                return tuple(job.windows)
-
-            found = await asyncio.gather(*map(windows, cuts))
-            expected = (Window(123.5, 139.25),) * 2
-            wrong = {cut: seen for cut, seen in zip(cuts, found, strict=True) if seen != expected}
-            assert not wrong, f"cut at these bytes, the form had other windows: {wrong}"
-
-    asyncio.run(scenario())
+        found = await asyncio.gather(*map(windows, cuts))
+        expected = (Window(123.5, 139.25),) * 2
+        wrong = {cut: seen for cut, seen in zip(cuts, found, strict=True) if seen != expected}
+        assert not wrong, f"cut at these bytes, the form had other windows: {wrong}"
 
 
-def test_a_text_that_is_too_long_is_refused(settings: Settings) -> None:
-    async def scenario(client: Client) -> None:
+async def test_a_text_that_is_too_long_is_refused(settings: Settings) -> None:
+    async with api(settings) as client:
         longest = await client.post("/api/generate", data=form(start_time="1" + " " * 127))
         assert longest.status == 202, await longest.text()
         too_long = form(start_time="1" + " " * 127 + "2")
         refused = await client.post("/api/generate", data=too_long)
         assert await code_of(refused) == (400, "malformed_form")
         assert (await refused.json())["detail"] == "start_time has more than 128 bytes"
-
-    with_api(settings, scenario)

@@ -13,9 +13,9 @@ from orchestrator.serving.management import ManagementClient
 from orchestrator.serving.process import TorchServe
 from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.watcher import ModelWatcher
-from tests.conftest import settings_in
-from tests.integration.test_torchserve_client import TRACKS, watching
+from tests.support.inference import TRACKS, watching
 from tests.support.model_client import ModelClient
+from tests.support.settings import settings_in
 from tests.support.signals import SEGMENT, decoded
 from tests.system.key_expiry import with_key_lifetime
 
@@ -34,7 +34,7 @@ def short_lived(
         yield server
 
 
-def test_several_processes_go_on_while_keys_end(short_lived: TorchServe) -> None:
+async def test_several_processes_go_on_while_keys_end(short_lived: TorchServe) -> None:
     """Each has `Keys` of its own, as processes have: none waits for another to renew."""
     settings = short_lived.settings
     ends = time.monotonic() + SECONDS
@@ -56,16 +56,13 @@ def test_several_processes_go_on_while_keys_end(short_lived: TorchServe) -> None
         while time.monotonic() < ends:
             assert client.find("starter")
 
-    async def all_at_once() -> None:
-        async with AsyncExitStack() as stack:
-            processes = [await stack.enter_async_context(watching(settings)) for _ in range(3)]
-            async with asyncio.TaskGroup() as group:
-                for client, watch in processes:
-                    group.create_task(composing(client))
-                    group.create_task(looking(watch))
-                    group.create_task(asyncio.to_thread(describing))
-
-    asyncio.run(all_at_once())
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(watching(settings)) for _ in range(3)]
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(composing(client))
+                group.create_task(looking(client.watcher))
+                group.create_task(asyncio.to_thread(describing))
 
 
 def test_a_key_that_has_ended_is_what_torchserve_refuses(short_lived: TorchServe) -> None:

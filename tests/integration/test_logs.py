@@ -10,12 +10,12 @@ import structlog
 from aiohttp import web
 from yarl import URL
 
-from orchestrator.serving import watcher as torchserve
+from orchestrator.serving import watcher as watcher_module
 from orchestrator.settings import Settings
 from orchestrator.worker import worker
-from tests.integration.test_bookkeeping import finished, submit
+from tests.support.jobs import finished, submit
 from tests.support.log_lines import Line, is_of, lines_of, log_lines
-from tests.support.quick_model import MUSIC, VERSION, with_quick_model
+from tests.support.quick_model import MUSIC, VERSION, quick_api
 from tests.support.service import Service, command, environment, log_of
 from tests.support.signals import SEGMENT, encoded, noise
 
@@ -78,11 +78,11 @@ def test_lines_of_torchserve_reach_the_log_of_the_process_without_its_polls(
     assert len(log_lines(logs / "ts_log.log")) > 0
 
 
-def test_jobs_at_work_together_keep_their_names_apart(
+async def test_jobs_at_work_together_keep_their_names_apart(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
-    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", 0.1)
+    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0.1)
     failed: set[str] = set()
 
     async def fail_once(request: web.Request) -> web.Response:
@@ -93,15 +93,11 @@ def test_jobs_at_work_together_keep_their_names_apart(
         failed.add(job_id)
         return web.json_response({"message": "Prediction failed"}, status=503)
 
-    async def scenario() -> list[str]:
-        async with with_quick_model(settings, fail_once) as client:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        async with quick_api(settings, fail_once) as client:
             job_ids = await asyncio.gather(*(submit(client) for _ in range(4)))
             for job_id in job_ids:
                 await finished(client, job_id)
-        return job_ids
-
-    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
-        job_ids = asyncio.run(scenario())
     attempt = [("job taken", None), (ASKED, VERSION)]
     for job_id in job_ids:
         assert [
@@ -111,14 +107,11 @@ def test_jobs_at_work_together_keep_their_names_apart(
         ] == [*attempt, ("attempt failed", VERSION), *attempt, ("job completed", VERSION)]
 
 
-def test_what_is_not_there_and_redirects_are_logged_too(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with with_quick_model(settings) as client:
+async def test_what_is_not_there_and_redirects_are_logged_too(settings: Settings) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with quick_api(settings) as client:
             await client.get(URL("/no%0Awhere", encoded=True))
             await client.get("/docs", allow_redirects=False)
-
-    with structlog.testing.capture_logs() as lines:
-        asyncio.run(scenario())
     said = [(line["path"], line["status"]) for line in lines if line["event"] == "request"]
     assert said == [("/no%0Awhere", 404), ("/docs", 302)]
 

@@ -9,15 +9,15 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.api.gauges import collect_gauges
-from orchestrator.serving import watcher as torchserve
+from orchestrator.serving import watcher as watcher_module
 from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 from orchestrator.storage.local import LocalStorage
 from orchestrator.worker import worker
-from tests.integration.test_bookkeeping import finished, form, run, submit
-from tests.support.quick_model import MUSIC, VERSION, Client, with_quick_model
+from tests.support.jobs import finished, form, submit, unlimited_api
+from tests.support.quick_model import MUSIC, VERSION, Client, quick_api
 from tests.support.signals import RATE, encoded, noise
-from tests.support.tables import UPLOAD, Backend, Tables, new_id
+from tests.support.tables import UPLOAD, Tables, new_id
 
 LONGEST_S = 60
 
@@ -41,50 +41,43 @@ async def model_seen(client: Client) -> None:
         await asyncio.sleep(0.05)
 
 
-def test_since_when_a_process_runs_is_told(settings: Settings) -> None:
+async def test_since_when_a_process_runs_is_told(settings: Settings) -> None:
     """The alert JobsGivenUp goes by it."""
-
-    async def scenario() -> float | None:
-        async with asyncio.timeout(LONGEST_S), with_quick_model(settings) as client:
-            return await sample(client, "process_start_time_seconds")
-
-    assert asyncio.run(scenario()) == pytest.approx(psutil.Process().create_time(), abs=2)
+    async with asyncio.timeout(LONGEST_S), quick_api(settings) as client:
+        started = await sample(client, "process_start_time_seconds")
+    assert started == pytest.approx(psutil.Process().create_time(), abs=2)
 
 
-def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
+async def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
     """An unanswered request and a job that named the version, until both have ended."""
+    asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def scenario() -> None:
-        asked, answer = asyncio.Event(), asyncio.Event()
+    async def predict(request: web.Request) -> web.Response:
+        await request.read()
+        asked.set()
+        await answer.wait()
+        return web.Response(body=MUSIC)
 
-        async def predict(request: web.Request) -> web.Response:
-            await request.read()
-            asked.set()
-            await answer.wait()
-            return web.Response(body=MUSIC)
+    async def needs(client: Client) -> list[float | None]:
+        names = ("musiclab_inference_requests_in_flight", "musiclab_jobs_pinned")
+        return [await sample(client, name, model_version=VERSION) for name in names]
 
-        async def needs(client: Client) -> list[float | None]:
-            names = ("musiclab_inference_requests_in_flight", "musiclab_jobs_pinned")
-            return [await sample(client, name, model_version=VERSION) for name in names]
-
-        async with asyncio.timeout(LONGEST_S), with_quick_model(settings, predict) as client:
-            await model_seen(client)
-            assert await needs(client) == [None, 0]
-            job_id = await submit(client, form(model_version=VERSION))
-            await asked.wait()
-            assert await needs(client) == [1, 1]
-            answer.set()
-            await finished(client, job_id)
-            assert await needs(client) == [0, 0]
-            unpinned = await submit(client, form(start_time="0.1"))
-            assert await sample(client, "musiclab_jobs_pinned", model_version=VERSION) == 0
-            await finished(client, unpinned)
-
-    asyncio.run(scenario())
+    async with asyncio.timeout(LONGEST_S), quick_api(settings, predict) as client:
+        await model_seen(client)
+        assert await needs(client) == [None, 0]
+        job_id = await submit(client, form(model_version=VERSION))
+        await asked.wait()
+        assert await needs(client) == [1, 1]
+        answer.set()
+        await finished(client, job_id)
+        assert await needs(client) == [0, 0]
+        unpinned = await submit(client, form(start_time="0.1"))
+        assert await sample(client, "musiclab_jobs_pinned", model_version=VERSION) == 0
+        await finished(client, unpinned)
 
 
-def test_the_queue_is_told_from_any_database(backend: Backend, settings: Settings) -> None:
-    async def gauges(tables: Tables) -> dict[tuple[str, ...], float]:
+async def test_the_queue_is_told_from_any_database(tables: Tables, settings: Settings) -> None:
+    async def gauges() -> dict[tuple[str, ...], float]:
         files = LocalStorage(settings.cache)
         nothing = ModelStatus(ready=False)
         seen = await collect_gauges(tables.database, files, nothing, settings)
@@ -94,27 +87,24 @@ def test_the_queue_is_told_from_any_database(backend: Backend, settings: Setting
             for each in family.samples
         }
 
-    async def scenario(tables: Tables) -> None:
-        assert (await gauges(tables))["musiclab_oldest_queued_job_age_seconds",] == 0
-        await tables.submit(new_id())
-        await asyncio.sleep(0.5)
-        await tables.submit(new_id(), replace(UPLOAD, wanted_version="v1"))
-        now = await gauges(tables)
-        assert 0.5 <= now["musiclab_oldest_queued_job_age_seconds",] < LONGEST_S
-        assert now["musiclab_jobs", "queued"] == 2
-        assert now["musiclab_jobs", "running"] == 0
-        assert now["musiclab_jobs_pinned", "v1"] == 1
-        assert now["musiclab_stored_bytes",] == 2 * UPLOAD.size
-        assert now["musiclab_database_up",] == 1
-
-    backend.run(scenario)
+    assert (await gauges())["musiclab_oldest_queued_job_age_seconds",] == 0
+    await tables.submit(new_id())
+    await asyncio.sleep(0.5)
+    await tables.submit(new_id(), replace(UPLOAD, wanted_version="v1"))
+    now = await gauges()
+    assert 0.5 <= now["musiclab_oldest_queued_job_age_seconds",] < LONGEST_S
+    assert now["musiclab_jobs", "queued"] == 2
+    assert now["musiclab_jobs", "running"] == 0
+    assert now["musiclab_jobs_pinned", "v1"] == 1
+    assert now["musiclab_stored_bytes",] == 2 * UPLOAD.size
+    assert now["musiclab_database_up",] == 1
 
 
-def test_how_jobs_ended_and_what_it_took(
+async def test_how_jobs_ended_and_what_it_took(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
-    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", 0.1)
+    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0.1)
     asked = 0
 
     async def predict(request: web.Request) -> web.Response:
@@ -125,35 +115,32 @@ def test_how_jobs_ended_and_what_it_took(
             return web.json_response({"code": 503, "message": "Prediction failed"}, status=503)
         return web.Response(body=MUSIC)
 
-    async def scenario() -> None:
-        async with asyncio.timeout(LONGEST_S), with_quick_model(settings, predict) as client:
-            await model_seen(client)
-            await finished(client, await submit(client))
-            too_late = form(encoded(noise(RATE, 3)), start_time_1="9")
-            await finished(client, await submit(client, too_late))
-            await submit(client)  # is given what the first one made
-            finished_total = "musiclab_jobs_finished_total"
-            for value, name, labels in (
-                (1, finished_total, {"outcome": "completed", "model_version": VERSION}),
-                (1, finished_total, {"outcome": "window_past_end", "model_version": "none"}),
-                (1, "musiclab_failed_attempts_total", {"reason": "model_failed"}),
-                (0, "musiclab_failed_attempts_total", {"reason": "files"}),
-                (1, "musiclab_job_attempts_bucket", {"le": "1.0"}),
-                (2, "musiclab_job_attempts_count", {}),
-                (3, "musiclab_job_attempts_sum", {}),
-                (3, "musiclab_jobs_accepted_total", {}),
-                (1, "musiclab_results_reused_total", {}),
-                (2, "musiclab_jobs", {"state": "completed"}),
-            ):
-                assert await sample(client, name, **labels) == value, (name, labels)
-
-    asyncio.run(scenario())
+    async with asyncio.timeout(LONGEST_S), quick_api(settings, predict) as client:
+        await model_seen(client)
+        await finished(client, await submit(client))
+        too_late = form(encoded(noise(RATE, 3)), start_time_1="9")
+        await finished(client, await submit(client, too_late))
+        await submit(client)  # is given what the first one made
+        finished_total = "musiclab_jobs_finished_total"
+        for value, name, labels in (
+            (1, finished_total, {"outcome": "completed", "model_version": VERSION}),
+            (1, finished_total, {"outcome": "window_past_end", "model_version": "none"}),
+            (1, "musiclab_failed_attempts_total", {"reason": "model_failed"}),
+            (0, "musiclab_failed_attempts_total", {"reason": "files"}),
+            (1, "musiclab_job_attempts_bucket", {"le": "1.0"}),
+            (2, "musiclab_job_attempts_count", {}),
+            (3, "musiclab_job_attempts_sum", {}),
+            (3, "musiclab_jobs_accepted_total", {}),
+            (1, "musiclab_results_reused_total", {}),
+            (2, "musiclab_jobs", {"state": "completed"}),
+        ):
+            assert await sample(client, name, **labels) == value, (name, labels)
 
 
-def test_requests_are_counted_by_route_and_never_by_what_clients_choose(
+async def test_requests_are_counted_by_route_and_never_by_what_clients_choose(
     settings: Settings,
 ) -> None:
-    async def scenario(client: Client) -> None:
+    async with unlimited_api(settings) as client:
         for path in ("/api/status/abc", "/api/status/def", "/nowhere", "/somewhere"):
             await client.get(path)
         await client.request("PROPFIND", "/health")
@@ -171,5 +158,3 @@ def test_requests_are_counted_by_route_and_never_by_what_clients_choose(
         assert await sample(client, timed, method="GET", route="/api/status/{job_id}") == 2
         assert await sample(client, "musiclab_http_requests_in_flight") == 1  # this one
         assert await sample(client, "musiclab_refused_requests_total", code="not_found") == 2
-
-    run(settings, scenario)

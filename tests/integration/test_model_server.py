@@ -19,7 +19,6 @@ from orchestrator.errors import ModelServerError
 from orchestrator.serving import process as model_server_module
 from orchestrator.serving.process import TorchServe
 from orchestrator.settings import PROJECT, Settings
-from tests.conftest import settings_in
 from tests.support.model_client import ModelClient
 from tests.support.service import (
     ENDED_WITHIN_S,
@@ -28,6 +27,7 @@ from tests.support.service import (
     running,
     torchserve_processes,
 )
+from tests.support.settings import settings_in
 from tests.support.signals import SEGMENT, decoded, encoded, noise
 
 

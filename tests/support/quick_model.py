@@ -27,6 +27,11 @@ Predict = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Client = TestClient[web.Request, web.Application]
 
 
+def app_of(client: Client) -> web.Application:
+    assert client.app is not None
+    return client.app
+
+
 async def _describe(request: web.Request) -> web.Response:
     loaded = request.app[VERSIONS]
     if not loaded:
@@ -82,7 +87,7 @@ async def quick_model(
 
 
 @asynccontextmanager
-async def with_quick_model(
+async def quick_api(
     settings: Settings, predict: Predict = _predict, versions: list[str] | None = None
 ) -> AsyncIterator[Client]:
     """A client of the whole API, whose worker asks the quick model; arguments as there."""

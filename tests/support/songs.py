@@ -10,6 +10,7 @@ from tests.support.debian import fetched
 from tests.support.signals import RATE, SEGMENT, Samples, decoded
 
 OWN_SONGS = "MUSICLAB_TEST_SONGS"
+TRACK_S = 40  # of the tracks that are made of them
 
 
 def songs() -> list[Path]:

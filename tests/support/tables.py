@@ -1,11 +1,10 @@
 """The tables of one process, opened for a test, and jobs in them."""
 
-import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -70,18 +69,6 @@ class Tables:
         await self.leases.complete(job, 768_000, {"generate": 2.0}, WORK_S)
 
 
-Scenario = Callable[[Tables], Coroutine[Any, Any, None]]
-
-
-async def opened(url: str, file: Path) -> Tables:
-    """As a process does at its start."""
-    database = Database(url, file)
-    await database.open()
-    leases = Leases(database)
-    await leases.resume()
-    return Tables(database, JobTable(database), leases)
-
-
 @dataclass(frozen=True)
 class Backend:
     """A database of a test's own; `url` is empty for SQLite."""
@@ -89,18 +76,17 @@ class Backend:
     url: str
     file: Path
 
-    def run(self, *scenarios: Scenario) -> None:
-        """Each scenario with the database opened anew, as after a restart."""
-
-        async def all_of_them() -> None:
-            for scenario in scenarios:
-                tables = await opened(self.url, self.file)
-                try:
-                    await scenario(tables)
-                finally:
-                    await tables.database.close()
-
-        asyncio.run(all_of_them())
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Tables]:
+        """Its tables, opened as a process does at its start."""
+        database = Database(self.url, self.file)
+        await database.open()
+        try:
+            leases = Leases(database)
+            await leases.resume()
+            yield Tables(database, JobTable(database), leases)
+        finally:
+            await database.close()
 
 
 def new_id() -> str:

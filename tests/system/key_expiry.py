@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.settings import PROJECT, Settings
-from tests.conftest import settings_in
 from tests.support.service import Service
+from tests.support.settings import settings_in
 from tests.support.signals import SEGMENT, encoded, noise
 from tests.system.chaos.commands import Command, wait_ready
 
@@ -25,7 +25,7 @@ KINDS = ("inference", "management", "API")
 
 
 @dataclass
-class Heartbeat:
+class Report:
     """What came of a run.
 
     Attributes:
@@ -64,7 +64,7 @@ def with_key_lifetime(settings: Settings, minutes: float) -> Settings:
     return settings.model_copy(update={"config_properties": file})
 
 
-def run(settings: Settings, seconds: float, lifetime_min: float) -> Heartbeat:
+def run(settings: Settings, seconds: float, lifetime_min: float) -> Report:
     """Two clients' jobs, one after another, with a restart of TorchServe in the middle.
 
     Args:
@@ -74,7 +74,7 @@ def run(settings: Settings, seconds: float, lifetime_min: float) -> Heartbeat:
     """
     chosen = {"rate_limit": 0, "reuse_results": False}
     settings = with_key_lifetime(settings.model_copy(update=chosen), lifetime_min)
-    report, service = Heartbeat(), Service(settings)
+    report, service = Report(), Service(settings)
     up = Command(("up",), settings, settings.api_port, settings.run_dir / "up.log")
     up.start()
     try:
@@ -98,7 +98,7 @@ def run(settings: Settings, seconds: float, lifetime_min: float) -> Heartbeat:
     return report
 
 
-def _jobs(service: Service, number: int, until: float, report: Heartbeat) -> int:
+def _jobs(service: Service, number: int, until: float, report: Report) -> int:
     """Submit jobs one after another; how many were completed."""
     completed = 0
     tracks = {

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.conftest import settings_in
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
 from tests.support.service import Service, running
+from tests.support.settings import settings_in
 from tests.support.songs import songs
 from tests.support.tracks import ffmpeg
 

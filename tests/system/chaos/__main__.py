@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conftest import settings_in
+from tests.support.settings import settings_in
 from tests.system.chaos.run import out, run
 from tests.system.chaos.systems import SYSTEMS
 

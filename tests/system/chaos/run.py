@@ -36,7 +36,7 @@ out = Console(soft_wrap=True, highlight=False)
 
 
 @dataclass
-class Heartbeat:
+class Report:
     """What came of a run."""
 
     blows: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class Heartbeat:
             out.print(f"WRONG {fault}", markup=False)
 
 
-def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -> Heartbeat:
+def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -> Report:
     """Strike at random moments while jobs are submitted; then look whether any was lost.
 
     Args:
@@ -73,7 +73,7 @@ def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -
     """
     began = time.monotonic()
     chance = random.Random(seed)  # noqa: S311
-    report = Heartbeat()
+    report = Report()
     chosen = settings.model_copy(update=CHOSEN | {"model_store": _store_of_one_by_one(settings)})
     with SYSTEMS[backend](chosen, folder) as system:
         load = Load(system.settings.api_port)

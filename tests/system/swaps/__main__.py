@@ -5,8 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conftest import settings_in
 from tests.support.service import Service, running
+from tests.support.settings import settings_in
 from tests.support.versions import pack_two
 from tests.system.swaps.run import run
 

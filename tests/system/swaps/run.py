@@ -21,7 +21,7 @@ out = Console(soft_wrap=True, highlight=False)
 
 
 @dataclass
-class Heartbeat:
+class Report:
     """What came of it.
 
     Attributes:
@@ -52,12 +52,12 @@ class Heartbeat:
             out.print(fault)
 
 
-def run(service: Service, deploys: int, bare: int, clients: int) -> Heartbeat:
+def run(service: Service, deploys: int, bare: int, clients: int) -> Report:
     """Swap between FIRST, which serves, and SECOND; the clients go on all the time."""
     settings = service.settings
     began = time.monotonic()
     load = Load(service, _references(settings))
-    report = Heartbeat(load)
+    report = Report(load)
     ways = [("musiclab model deploy", _deploy)] * deploys
     ways += [("management API alone", _swap_by_hand)] * bare
     with load.by(clients):

@@ -17,8 +17,8 @@ from orchestrator.archives.inputs import HANDLERS, OFFICIAL_CODEC, Device, choos
 from orchestrator.archives.packing import find_packed, pack
 from orchestrator.errors import ArchiveError, PackError
 from orchestrator.settings import PROJECT, Settings
-from tests.conftest import settings_in
 from tests.support.quick_torchserve import small_archive
+from tests.support.settings import settings_in
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ request that is never answered, a worker replaced just as a request is sent, one
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from orchestrator.errors import InferenceNotStartedError, ModelUnavailableError
 from orchestrator.serving import inference
-from orchestrator.serving import watcher as torchserve
+from orchestrator.serving import watcher as watcher_module
 from orchestrator.serving.inference import InferenceClient
 from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.watcher import ModelWatcher
@@ -86,37 +86,30 @@ class TorchServe:
             await asyncio.sleep(LOOK_S)
 
 
-Scenario = Callable[[TorchServe, InferenceClient], Coroutine[Any, Any, None]]
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", LOOK_S)
+    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", LOOK_S)
     monkeypatch.setattr(inference, "NONE_LEFT_S", NONE_LEFT_S)
     monkeypatch.setattr(inference, "SOME_LEFT_S", SOME_LEFT_S)
 
 
-def run(scenario: Scenario, *pids: int) -> None:
-    """A scenario with a watched TorchServe that has workers with these process ids."""
-
-    async def served() -> None:
-        server = TorchServe(*pids)
-        async with (
-            TestServer(server.application(), shutdown_timeout=0) as listening,
-            aiohttp.ClientSession() as session,
-        ):
-            port = listening.port
-            assert port is not None
-            keys = Tokens(Path("no-keys"), "http://127.0.0.1:1")
-            watch = ModelWatcher(session, Settings(management_port=port, metrics_port=port), keys)
-            watching = asyncio.create_task(watch.run())
-            await watch.changed()
-            client = InferenceClient(session, f"http://127.0.0.1:{port}", keys, watch)
-            async with asyncio.timeout(WAIT_S):
-                await scenario(server, client)
-            watching.cancel()
-
-    asyncio.run(served())
+@asynccontextmanager
+async def served(*pids: int) -> AsyncIterator[tuple[TorchServe, InferenceClient]]:
+    """A watched TorchServe that has workers with these process ids, and a client of it."""
+    server = TorchServe(*pids)
+    async with (
+        TestServer(server.application(), shutdown_timeout=0) as listening,
+        aiohttp.ClientSession() as session,
+    ):
+        port = listening.port
+        assert port is not None
+        keys = Tokens(Path("no-keys"), "http://127.0.0.1:1")
+        watch = ModelWatcher(session, Settings(management_port=port, metrics_port=port), keys)
+        watching = asyncio.create_task(watch.run())
+        await watch.changed()
+        async with asyncio.timeout(WAIT_S):
+            yield server, InferenceClient(session, f"http://127.0.0.1:{port}", keys, watch)
+        watching.cancel()
 
 
 async def sent(server: TorchServe, client: InferenceClient) -> asyncio.Task[bytes]:
@@ -134,8 +127,8 @@ async def seconds_until_given_up(request: asyncio.Task[bytes]) -> float:
     return time.monotonic() - began
 
 
-def test_what_a_version_is_is_asked_again_only_when_it_has_become_ready_anew() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_what_a_version_is_is_asked_again_only_when_it_has_become_ready_anew() -> None:
+    async with served(1) as (server, client):
         await server.look()
         assert server.metrics_read == 1
         server.pids = set()
@@ -145,23 +138,19 @@ def test_what_a_version_is_is_asked_again_only_when_it_has_become_ready_anew() -
         await server.look()
         assert (client.watcher.status.device, server.metrics_read) == ("cuda0", 2)
 
-    run(scenario, 1)
 
-
-def test_the_capacity_is_what_all_ready_workers_batch() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_the_capacity_is_what_all_ready_workers_batch() -> None:
+    async with served(1) as (server, client):
         for pids, capacity in (({1, 2}, 8), (set(), 1), ({3}, 4), (None, 1)):
             server.pids = pids
             await client.watcher.changed()
             await client.watcher.changed()
             assert client.watcher.status.capacity == capacity, pids
 
-    run(scenario, 1)
-
 
 @pytest.mark.parametrize("left", [set(), {2}, None], ids=["dead", "replaced", "server away"])
-def test_a_request_whose_worker_is_gone_is_given_up_soon(left: set[int] | None) -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_a_request_whose_worker_is_gone_is_given_up_soon(left: set[int] | None) -> None:
+    async with served(1) as (server, client):
         request = await sent(server, client)
         await server.look()
         server.pids = left
@@ -170,11 +159,9 @@ def test_a_request_whose_worker_is_gone_is_given_up_soon(left: set[int] | None) 
         while not server.connection.is_closing():  # else the request goes on for nobody
             await asyncio.sleep(LOOK_S)
 
-    run(scenario, 1)
 
-
-def test_a_late_answer_of_a_worker_that_is_gone_is_taken() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_a_late_answer_of_a_worker_that_is_gone_is_taken() -> None:
+    async with served(1) as (server, client):
         request = await sent(server, client)
         await server.look()
         server.pids = set()
@@ -182,32 +169,26 @@ def test_a_late_answer_of_a_worker_that_is_gone_is_taken() -> None:
         server.answer.set_result(b"music")
         assert await request == b"music"
 
-    run(scenario, 1)
 
-
-def test_where_one_of_two_workers_is_gone_the_other_has_time() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_where_one_of_two_workers_is_gone_the_other_has_time() -> None:
+    async with served(1, 2) as (server, client):
         request = await sent(server, client)
         await server.look()
         server.pids = {2, 3}
         assert await seconds_until_given_up(request) >= SOME_LEFT_S
 
-    run(scenario, 1, 2)
 
-
-def test_a_worker_replaced_while_the_request_is_sent_has_time() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_a_worker_replaced_while_the_request_is_sent_has_time() -> None:
+    async with served(1) as (server, client):
         server.on_arrival = lambda: setattr(server, "pids", {2})
         request = await sent(server, client)
         await asyncio.sleep(2 * NONE_LEFT_S)
         server.answer.set_result(b"music")
         assert await request == b"music"
 
-    run(scenario, 1)
 
-
-def test_a_request_that_waits_for_the_first_worker_has_time() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_a_request_that_waits_for_the_first_worker_has_time() -> None:
+    async with served() as (server, client):
         request = await sent(server, client)
         await asyncio.sleep(2 * NONE_LEFT_S)
         server.pids = {1}
@@ -215,11 +196,9 @@ def test_a_request_that_waits_for_the_first_worker_has_time() -> None:
         server.answer.set_result(b"music")
         assert await request == b"music"
 
-    run(scenario)
 
-
-def test_one_look_that_fails_ends_no_request() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_one_look_that_fails_ends_no_request() -> None:
+    async with served(1) as (server, client):
         request = await sent(server, client)
         await server.look()
         server.pids = None
@@ -230,16 +209,12 @@ def test_one_look_that_fails_ends_no_request() -> None:
         server.answer.set_result(b"music")
         assert await request == b"music"
 
-    run(scenario, 1)
 
-
-def test_a_connection_that_breaks_off_may_have_cost_an_attempt() -> None:
-    async def scenario(server: TorchServe, client: InferenceClient) -> None:
+async def test_a_connection_that_breaks_off_may_have_cost_an_attempt() -> None:
+    async with served(1) as (server, client):
         request = await sent(server, client)
         assert server.connection is not None
         server.connection.abort()
         with pytest.raises(ModelUnavailableError, match=r"broke off$") as lost:
             await request
         assert not isinstance(lost.value, InferenceNotStartedError)
-
-    run(scenario, 1)

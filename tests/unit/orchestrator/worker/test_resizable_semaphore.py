@@ -1,8 +1,8 @@
 """Slots: never more than the number, first come first served, none lost."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from orchestrator.worker.resizable_semaphore import ResizableSemaphore
 
@@ -54,16 +54,15 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def run(number: int, scenario: Callable[[Queue], Coroutine[Any, Any, None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(WAIT_S):
-            await scenario(Queue(number))
+@asynccontextmanager
+async def slots(number: int) -> AsyncIterator[Queue]:
+    """A queue for that many slots, whose use has to end in time."""
+    async with asyncio.timeout(WAIT_S):
+        yield Queue(number)
 
-    asyncio.run(bounded())
 
-
-def test_no_more_than_the_number_are_held_and_the_first_come_is_served_first() -> None:
-    async def scenario(queue: Queue) -> None:
+async def test_no_more_than_the_number_are_held_and_the_first_come_is_served_first() -> None:
+    async with slots(2) as queue:
         await queue.ask("a", "b")
         assert not queue.slots.free
         await queue.ask("c", "d")
@@ -75,11 +74,9 @@ def test_no_more_than_the_number_are_held_and_the_first_come_is_served_first() -
         await queue.end("c")
         assert queue.slots.free
 
-    run(2, scenario)
 
-
-def test_nobody_overtakes_those_who_wait() -> None:
-    async def scenario(queue: Queue) -> None:
+async def test_nobody_overtakes_those_who_wait() -> None:
+    async with slots(1) as queue:
         await queue.ask("a", "b")
         ending = asyncio.create_task(queue.end("a"))
         await asyncio.sleep(0)  # it is about to give its slot back
@@ -87,11 +84,9 @@ def test_nobody_overtakes_those_who_wait() -> None:
         await ending
         assert queue.holders == ["b"]
 
-    run(1, scenario)
 
-
-def test_who_is_cancelled_gives_up_its_place() -> None:
-    async def scenario(queue: Queue) -> None:
+async def test_who_is_cancelled_gives_up_its_place() -> None:
+    async with slots(1) as queue:
         await queue.ask("a", "b", "c")
         await asyncio.wait({queue.cancel("b")})
         await queue.end("a")
@@ -99,32 +94,26 @@ def test_who_is_cancelled_gives_up_its_place() -> None:
         await asyncio.wait({queue.cancel("c")})
         assert queue.slots.free
 
-    run(1, scenario)
 
-
-def test_a_slot_given_to_one_who_is_cancelled_at_that_moment_is_not_lost() -> None:
-    async def scenario(queue: Queue) -> None:
+async def test_a_slot_given_to_one_who_is_cancelled_at_that_moment_is_not_lost() -> None:
+    async with slots(1) as queue:
         await queue.ask("a", "b", "c")
         queue.slots.resize(2)  # gives b its slot, which b has not noticed
         await asyncio.wait({queue.cancel("b")})
         await settled()
         assert queue.holders == ["a", "c"]
 
-    run(1, scenario)
 
-
-def test_more_slots_are_given_at_once() -> None:
-    async def scenario(queue: Queue) -> None:
+async def test_more_slots_are_given_at_once() -> None:
+    async with slots(1) as queue:
         await queue.ask("a", "b", "c", "d")
         queue.slots.resize(3)
         await settled()
         assert queue.holders == ["a", "b", "c"]
 
-    run(1, scenario)
 
-
-def test_fewer_slots_take_effect_as_they_are_given_back() -> None:
-    async def scenario(queue: Queue) -> None:
+async def test_fewer_slots_take_effect_as_they_are_given_back() -> None:
+    async with slots(3) as queue:
         await queue.ask("a", "b", "c", "d", "e")
         queue.slots.resize(1)
         for name in ("a", "b"):
@@ -133,5 +122,3 @@ def test_fewer_slots_take_effect_as_they_are_given_back() -> None:
         assert queue.holders == ["c"]
         await queue.end("c")
         assert queue.holders == ["d"]
-
-    run(3, scenario)

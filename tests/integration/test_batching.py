@@ -1,17 +1,17 @@
 """The model is sent as many requests as it batches, and the next ones are ready by then."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
-from orchestrator.serving import watcher as torchserve
+from orchestrator.serving import watcher as watcher_module
 from orchestrator.settings import Settings
-from tests.integration.test_bookkeeping import converted_job, finished, status
 from tests.support import quick_model as module
-from tests.support.quick_model import BATCH_SIZE, MUSIC, VERSION, Client, with_quick_model
+from tests.support.jobs import converted_job, finished, status
+from tests.support.quick_model import BATCH_SIZE, MUSIC, VERSION, Client, quick_api
 
 WITHIN_S = 15.0
 LOOK_S = 0.1
@@ -45,23 +45,20 @@ class SlowModel:
         return web.Response(body=MUSIC)
 
 
-def run(
-    settings: Settings, scenario: Callable[[Client, SlowModel], Coroutine[Any, Any, None]]
-) -> None:
-    async def served() -> None:
-        model = SlowModel()
-        async with with_quick_model(settings, model.predict, model.loaded) as client:
-            try:
-                await scenario(client, model)
-            finally:
-                model.go.set()  # else the model's server waits for its requests
-
-    asyncio.run(served())
+@asynccontextmanager
+async def slow_model(settings: Settings) -> AsyncIterator[tuple[Client, SlowModel]]:
+    """A client of the API and the model that it asks."""
+    model = SlowModel()
+    async with quick_api(settings, model.predict, model.loaded) as client:
+        try:
+            yield client, model
+        finally:
+            model.go.set()  # else the model's server waits for its requests
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchserve, "WATCH_INTERVAL_S", LOOK_S)
+    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", LOOK_S)
 
 
 async def reached(what: str, condition: Callable[[], Awaitable[bool]]) -> None:
@@ -77,8 +74,8 @@ async def messages(client: Client, job_ids: list[str]) -> list[str]:
     return [(await status(client, job_id))["message"] for job_id in job_ids]
 
 
-def test_a_batch_is_at_work_and_the_next_one_waits_for_it(settings: Settings) -> None:
-    async def scenario(client: Client, model: SlowModel) -> None:
+async def test_a_batch_is_at_work_and_the_next_one_waits_for_it(settings: Settings) -> None:
+    async with slow_model(settings) as (client, model):
         job_ids = [await converted_job(client) for _ in range(2 * BATCH_SIZE + 2)]
         taken, queued = job_ids[: 2 * BATCH_SIZE], job_ids[2 * BATCH_SIZE :]
         # Of those that are taken, whoever is ready first asks first.
@@ -102,15 +99,12 @@ def test_a_batch_is_at_work_and_the_next_one_waits_for_it(settings: Settings) ->
         assert began["generate"] > 0.5 > began["wait"]
         assert waited["wait"] > 0.5 > waited["generate"]
 
-    run(settings, scenario)
 
-
-def test_as_the_model_takes_more_it_is_sent_more(
+async def test_as_the_model_takes_more_it_is_sent_more(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 1)
-
-    async def scenario(client: Client, model: SlowModel) -> None:
+    async with slow_model(settings) as (client, model):
         for _ in range(6):
             await converted_job(client)
 
@@ -123,15 +117,12 @@ def test_as_the_model_takes_more_it_is_sent_more(
         await asyncio.sleep(2 * LOOK_S)
         assert model.most == 3
 
-    run(settings, scenario)
 
-
-def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then(
+async def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 1)
-
-    async def scenario(client: Client, model: SlowModel) -> None:
+    async with slow_model(settings) as (client, model):
         job_ids = [await converted_job(client) for _ in range(2)]
 
         async def one_waits() -> bool:
@@ -150,5 +141,3 @@ def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then(
         model.go.set()
         done = [await finished(client, job_id) for job_id in (first, second)]
         assert [each["model_version"] for each in done] == [VERSION, "newer"]
-
-    run(settings, scenario)

@@ -1,31 +1,22 @@
-"""Holds a running MusicLab to its contract: thousands of requests, right and wrong ones.
-
-    python -m tests.system.contract_fuzz --max-examples 3200 --seed 1
+"""Sends requests, right and wrong ones, and notes which answers the contract does not allow.
 
 Schemathesis makes the requests from openapi.yaml and checks every answer against it. The forms with
-tracks are made here: a part's file name, by which the API tells a track's format, is nothing that a
-contract can speak of. Jobs that were accepted are asked for, followed, downloaded and removed.
+tracks are made in cases.py: a part's file name, by which the API tells a track's format, is nothing
+that a contract can speak of. Jobs that were accepted are asked for, followed, downloaded and
+removed.
 """
 
-import argparse
 import itertools
 import json
 import random
 import re
-import sys
-import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, seed
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.core.failures import FailureGroup
@@ -39,10 +30,10 @@ from schemathesis.specs.openapi.checks import (
 
 from orchestrator.api.routes.root import CONTRACT
 from orchestrator.settings import Settings
-from tests.conftest import settings_in
 from tests.support.service import Service, running
-from tests.support.signals import RATE, encoded, noise
-from tests.support.tracks import make_track
+from tests.system.contract_fuzz.cases import Part, drawn, forms, make_tracks
+from tests.system.contract_fuzz.report import Report
+from tests.system.contract_fuzz.schemas import fits, is_event
 
 SHAPES = [
     status_code_conformance,
@@ -80,53 +71,6 @@ SHARES = {
     "nowhere": 0.06,
 }
 
-Part = tuple[str, tuple[str | None, bytes]]
-
-
-@dataclass
-class Heartbeat:
-    """What a run has seen."""
-
-    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    states: Counter[str] = field(default_factory=Counter)
-    violations: list[str] = field(default_factory=list)
-
-    @property
-    def cases(self) -> int:
-        return self.statuses.total()
-
-    def count(self, operation: str, *statuses: int) -> int:
-        """Answers to one operation, with these statuses if there are any."""
-        return sum(
-            count
-            for (name, status), count in self.statuses.items()
-            if name == operation and status in (statuses or (status,))
-        )
-
-    @property
-    def server_errors(self) -> int:
-        """Without the 501 of chat, which is meant."""
-        return sum(
-            count
-            for (name, status), count in self.statuses.items()
-            if status >= 500 and (name, status) != ("chat", 501)
-        )
-
-    def lines(self) -> Iterator[str]:
-        yield f"cases                {self.cases}"
-        yield f"  to generate        {self.count('generate')}"
-        yield f"    accepted (202)   {self.count('generate', 202)}"
-        yield f"server errors (5xx)  {self.server_errors}"
-        yield f"violations           {len(self.violations)}"
-        yield "states seen          " + _counts(self.states)
-        for name in sorted({name for name, _ in self.statuses}):
-            seen = Counter({str(s): n for (other, s), n in self.statuses.items() if other == name})
-            yield f"{name:<20} {_counts(seen)}"
-
-
-def _counts(seen: Counter[str]) -> str:
-    return ", ".join(f"{name}: {count}" for name, count in sorted(seen.items()))
-
 
 class Fuzzer:
     """Sends requests to one service and takes notes.
@@ -137,7 +81,7 @@ class Fuzzer:
     """
 
     def __init__(self, service: Service, folder: Path) -> None:
-        self.report = Heartbeat()
+        self.report = Report()
         self._url = service.url
         self._session = requests.Session()
         self._schema = schemathesis.openapi.from_dict(CONTRACT)
@@ -149,7 +93,7 @@ class Fuzzer:
         self._forms = forms(tracks, service.call("GET", "/health").json()["model_version"])
         self._random = random.Random()  # noqa: S311
 
-    def run(self, cases: int, seed_number: int) -> Heartbeat:
+    def run(self, cases: int, seed_number: int) -> Report:
         """Send about so many requests, in an order that the seed tells."""
         self._random.seed(seed_number)
         plan = []
@@ -288,137 +232,6 @@ def accepted(service: Service, wav: bytes, start: str) -> str:
     return str(answer.json()["job_id"])
 
 
-def is_event(document: dict[str, Any]) -> bool:
-    """Whether it is a status, which of the past has no outlook, or says that the job is gone."""
-    if document["status"] == "deleted":
-        return document.keys() == {"job_id", "status"}
-    outlook: dict[str, Any] = {}
-    if document["status"] in ("queued", "running"):
-        outlook["eta_seconds"] = None
-    if document["status"] == "queued":
-        outlook["queue_position"] = 1
-    return fits("Status", outlook | document)
-
-
-def fits(schema: str, document: Any) -> bool:
-    """Whether a document is what a schema of the contract says."""
-    whole = {"$ref": f"#/components/schemas/{schema}", "components": with_null(COMPONENTS)}
-    return bool(jsonschema_rs.validator_for(whole).is_valid(document))
-
-
-COMPONENTS = {"schemas": CONTRACT["components"]["schemas"]}
-
-
-def with_null(schema: Any) -> Any:
-    """OpenAPI 3.0's `nullable` as JSON Schema has it."""
-    if isinstance(schema, list):
-        return [with_null(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {name: with_null(each) for name, each in schema.items() if name != "nullable"}
-    return {"anyOf": [inner, {"type": "null"}]} if schema.get("nullable") is True else inner
-
-
-def drawn(strategy: st.SearchStrategy[Any], count: int, seed_number: int) -> list[Any]:
-    """So many different values, or all if there are fewer."""
-    values: list[Any] = []
-
-    @seed(seed_number)
-    @hypothesis_settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def keep(value: Any) -> None:
-        values.append(value)
-
-    keep()
-    return values
-
-
-def mostly(usual: Any, other: st.SearchStrategy[Any], parts: int) -> st.SearchStrategy[Any]:
-    """The usual value in that many parts of one more."""
-    return st.integers(0, parts).flatmap(lambda number: other if number == 0 else st.just(usual))
-
-
-def forms(tracks: dict[str, bytes], version: str) -> st.SearchStrategy[list[Part]]:
-    """The parts of a form; most can be accepted.
-
-    Most tracks are the same, so that most jobs get the music of an earlier one.
-    """
-    good = mostly((".wav", tracks[".wav"]), st.sampled_from(list(tracks.items())), 6)
-    broken = st.sampled_from(
-        [
-            b"",
-            b"no music at all\n" * 50,
-            bytes(1000),
-            encoded(noise(RATE, 1)[:0]),
-            *(content[: len(content) // 3] for content in tracks.values()),
-            *(content[len(content) // 3 :] for content in tracks.values()),
-        ]
-    )
-    names = st.sampled_from(
-        [
-            *(f"x{end}" for end in tracks),
-            "x.WAV",
-            "x",
-            ".mp3",
-            "x.mp3.exe",
-            "é.ogg",
-            "a/b.wav",
-            None,
-        ]
-    )
-
-    @st.composite
-    def track(draw: st.DrawFn) -> tuple[str | None, bytes]:
-        extension, content = draw(good)
-        name: str | None = f"x{extension}"
-        if draw(st.integers(0, 9)) == 0:
-            name = draw(names)
-        if draw(st.integers(0, 9)) == 0:
-            content = draw(broken | st.binary(max_size=2000))
-        return name, content
-
-    @st.composite
-    def form(draw: st.DrawFn) -> list[Part]:
-        parts: list[Part] = [("track1", draw(track())), ("track2", draw(track()))]
-        texts: dict[str, str] = draw(mostly({}, times(), 2))
-        if draw(st.integers(0, 9)) == 0:
-            texts = texts | {"model_version": draw(st.sampled_from([version, "1.0"]) | st.text())}
-        parts += [(name, (None, text.encode(errors="replace"))) for name, text in texts.items()]
-        damage = draw(st.integers(0, 40))
-        if damage == 0:
-            parts.pop(0)
-        elif damage == 1:
-            parts.append(draw(st.sampled_from(parts)))
-        elif damage == 2:
-            parts.append((draw(st.text(min_size=1)), (None, b"1")))
-        return parts
-
-    return form()
-
-
-def times() -> st.SearchStrategy[dict[str, str]]:
-    """The window's fields: some that change nothing, starts past the end, and nonsense."""
-    same = st.sampled_from([{"start_time": "0"}, {"start_time_1": "0", "end_time_1": "16.0"}])
-    past = st.sampled_from([{"start_time": "7"}, {"start_time_2": "1e9", "end_time": "3"}])
-    fields = [f"{edge}_time{track}" for edge in ("start", "end") for track in ("", "_1", "_2")]
-    numbers = st.floats().map(str) | st.sampled_from(["", " 1", "1_0", "-0", "1e999", "x" * 300])
-    wild = st.dictionaries(st.sampled_from(fields), numbers | st.text(max_size=9), max_size=3)
-    return same | past | wild
-
-
-def make_tracks(folder: Path) -> dict[str, bytes]:
-    """A third of a second of sound in every format, by extension."""
-    kinds = ("stereo.wav", "48_khz.flac", "vorbis.ogg", "vbr.mp3", "edit_list.m4a")
-    sound = noise(RATE // 3, 1)
-    return {Path(kind).suffix: make_track(folder, kind, sound).read_bytes() for kind in kinds}
-
-
 @contextmanager
 def unlimited_service(settings: Settings) -> Iterator[Service]:
     """`musiclab up` that takes whatever comes, from those who have the key."""
@@ -427,22 +240,3 @@ def unlimited_service(settings: Settings) -> Iterator[Service]:
     unlimited = settings.model_copy(update=chosen)
     with running(unlimited, "up"):
         yield Service(unlimited)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Hold a running MusicLab to its contract.")
-    parser.add_argument("--max-examples", type=int, default=3200, help="requests to send")
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with unlimited_service(settings_in(folder)) as service:
-            report = Fuzzer(service, folder).run(arguments.max_examples, arguments.seed)
-    for violation in report.violations[:20]:
-        print(violation, end="\n\n")
-    print(*report.lines(), sep="\n")
-    sys.exit(1 if report.violations or report.server_errors else 0)
-
-
-if __name__ == "__main__":
-    main()

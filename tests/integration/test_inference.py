@@ -5,13 +5,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 
 from orchestrator.archives.archive import archive_path, import_archive
@@ -26,20 +23,17 @@ from orchestrator.serving.status import LoadedVersion, ModelStatus
 from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.settings import Settings
-from tests.conftest import settings_in
+from tests.support.inference import TRACKS, watching
 from tests.support.log_lines import Line, lines_of
 from tests.support.model_client import ModelClient
 from tests.support.service import torchserve_processes
-from tests.support.signals import SEGMENT, decoded, encoded, noise
+from tests.support.settings import settings_in
+from tests.support.signals import SEGMENT, decoded
 from tests.support.versions import Change, altered, unchanged, with_text
 
-TRACKS = encoded(noise(SEGMENT, 1)), encoded(noise(SEGMENT, 2))
 JOB = "b1946ac92492d2347c6235b4d2611184"
 WAIT_S = 60.0
 KNOWN_WITHIN_S = 8.0  # of a worker's end, by the request that it had
-
-Scenario = Callable[[InferenceClient, ModelWatcher], Coroutine[Any, Any, None]]
-
 
 Load = Callable[[str, Change], None]
 
@@ -73,29 +67,6 @@ def load(own_server: TorchServe) -> Iterator[Load]:
     yield load_version
     for version in loaded:
         manage("DELETE", f"/models/musiclab/{version}")
-
-
-def run(settings: Settings, scenario: Scenario) -> None:
-    async def watched() -> None:
-        async with watching(settings) as (client, watch):
-            await scenario(client, watch)
-
-    asyncio.run(watched())
-
-
-@asynccontextmanager
-async def watching(settings: Settings) -> AsyncIterator[tuple[InferenceClient, ModelWatcher]]:
-    """The clients of one TorchServe, with a watch that has looked once."""
-    async with aiohttp.ClientSession() as session:
-        keys = Tokens(settings.key_file, settings.management_url)
-        watch = ModelWatcher(session, settings, keys)
-        url = f"http://127.0.0.1:{settings.inference_port}"
-        running = asyncio.create_task(watch.run())
-        await watch.changed()
-        try:
-            yield InferenceClient(session, url, keys, watch), watch
-        finally:
-            running.cancel()
 
 
 async def until(watch: ModelWatcher, condition: Callable[[ModelStatus], bool]) -> None:
@@ -134,9 +105,9 @@ async def at_work(server: TorchServe, client: InferenceClient, version: str) -> 
     return request
 
 
-def test_the_status_tells_what_serves(model_server: TorchServe) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
-        status = watch.status
+async def test_the_status_tells_what_serves(model_server: TorchServe) -> None:
+    async with watching(model_server.settings) as client:
+        status = client.watcher.status
         pids = found(status, "starter").worker_pids
         (version,) = status.versions
         expected = LoadedVersion("starter", True, 1, 1, "cpu", "starter", "starter", pids, 4)
@@ -151,11 +122,9 @@ def test_the_status_tells_what_serves(model_server: TorchServe) -> None:
         without_pids = replace(version, worker_pids=frozenset())
         assert elsewhere == replace(status, versions=(without_pids,))
 
-    run(model_server.settings, scenario)
 
-
-def test_music_or_a_refusal_comes_back(model_server: TorchServe) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
+async def test_music_or_a_refusal_comes_back(model_server: TorchServe) -> None:
+    async with watching(model_server.settings) as client:
         assert len(decoded(await client.generate("starter", *TRACKS, "answered"))) == SEGMENT
         with pytest.raises(ModelRejectedInputError, match="track2 is not audio") as refused:
             await client.generate("starter", TRACKS[0], b"no audio", "refused")
@@ -171,44 +140,39 @@ def test_music_or_a_refusal_comes_back(model_server: TorchServe) -> None:
         assert line["code"] == "not_audio"
         assert "track2" in line["detail"]
 
-    run(model_server.settings, scenario)
 
-
-def test_a_request_that_nobody_takes_finds_the_model_away(
+async def test_a_request_that_nobody_takes_finds_the_model_away(
     model_server: TorchServe, tmp_path: Path
 ) -> None:
     stale = tmp_path / "key_file.json"
     stale.write_text('{"inference": {"key": "of-an-earlier-start"}}')
-
-    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
+    async with watching(model_server.settings) as client:
         with pytest.raises(InferenceNotStartedError, match="404"):
             await client.generate("unknown", *TRACKS, JOB)
         with pytest.raises(InferenceNotStartedError, match="400"):
             tokens = Tokens(stale, model_server.settings.management_url)
             await replace(client, tokens=tokens).generate("starter", *TRACKS, JOB)
         without_key = ModelWatcher(client.session, model_server.settings, tokens)
-        watching = asyncio.create_task(without_key.run())
+        running = asyncio.create_task(without_key.run())
         await without_key.changed()
-        watching.cancel()
+        running.cancel()
         assert without_key.status.reason == "the model server refuses the key that is here"
 
-    run(model_server.settings, scenario)
 
-
-def test_without_torchserve_the_model_is_away(settings: Settings) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
-        assert watch.status == ModelStatus(False, reason="the model server does not answer")
+async def test_without_torchserve_the_model_is_away(settings: Settings) -> None:
+    async with watching(settings) as client:
+        assert client.watcher.status == ModelStatus(
+            False, reason="the model server does not answer"
+        )
         with pytest.raises(InferenceNotStartedError, match=r"cannot be reached$"):
             await client.generate("starter", *TRACKS, JOB)
 
-    run(settings, scenario)
 
-
-def test_a_killed_worker_is_known_soon_and_the_next_one_serves(
+async def test_a_killed_worker_is_known_soon_and_the_next_one_serves(
     own_server: TorchServe,
 ) -> None:
-    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
-        (pid,) = killed = found(watch.status, "first").worker_pids
+    async with watching(own_server.settings) as client:
+        (pid,) = killed = found(client.watcher.status, "first").worker_pids
         request = await at_work(own_server, client, "first")
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
@@ -217,23 +181,20 @@ def test_a_killed_worker_is_known_soon_and_the_next_one_serves(
         assert not isinstance(lost.value, InferenceNotStartedError)
         assert time.monotonic() - began < KNOWN_WITHIN_S
 
-        await until(watch, lambda status: not status.ready)
-        assert watch.status.reason == "the model is loading"
-        await until(watch, lambda status: status.ready)
-        assert not found(watch.status, "first").worker_pids & killed
+        await until(client.watcher, lambda status: not status.ready)
+        assert client.watcher.status.reason == "the model is loading"
+        await until(client.watcher, lambda status: status.ready)
+        assert not found(client.watcher.status, "first").worker_pids & killed
         assert len(decoded(await client.generate("first", *TRACKS, JOB))) == SEGMENT
 
-    run(own_server.settings, scenario)
 
-
-def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
+async def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
     own_server: TorchServe, load: Load
 ) -> None:
     manage = ModelClient(own_server.settings, own_server.key_file).manage
     load("second", unchanged)
-
-    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
-        both = {loaded.version: loaded for loaded in watch.status.versions}
+    async with watching(own_server.settings) as client:
+        both = {loaded.version: loaded for loaded in client.watcher.status.versions}
         assert {version: loaded.default for version, loaded in both.items()} == {
             "first": True,
             "second": False,
@@ -242,10 +203,10 @@ def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
         assert not both["first"].worker_pids & both["second"].worker_pids
 
         manage("PUT", "/models/musiclab/second/set-default")
-        await until(watch, lambda status: status.version == "second")
-        assert found(watch.status, "second").default
+        await until(client.watcher, lambda status: status.version == "second")
+        assert found(client.watcher.status, "second").default
         manage("PUT", "/models/musiclab/first/set-default")
-        await until(watch, lambda status: status.version == "first")
+        await until(client.watcher, lambda status: status.version == "first")
 
         # To a request whose version is deleted nothing is ever answered, or that its worker died.
         request = await at_work(own_server, client, "second")
@@ -255,18 +216,18 @@ def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
             await request
         assert not isinstance(lost.value, InferenceNotStartedError)
         assert time.monotonic() - began < KNOWN_WITHIN_S
-        await until(watch, lambda status: status.find("second") is None)
-
-    run(own_server.settings, scenario)
+        await until(client.watcher, lambda status: status.find("second") is None)
 
 
-def test_no_worker_is_away_and_code_that_raises_is_not(own_server: TorchServe, load: Load) -> None:
+async def test_no_worker_is_away_and_code_that_raises_is_not(
+    own_server: TorchServe, load: Load
+) -> None:
     raising = "raise ValueError('on purpose')"
     load("raising", with_text("musiclab_handler.py", "started = time.perf_counter()", raising))
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 
     # TorchServe answers 503 in both cases.
-    async def scenario(client: InferenceClient, watch: ModelWatcher) -> None:
+    async with watching(own_server.settings) as client:
         with pytest.raises(ModelUnavailableError, match="503") as failed:
             await client.generate("raising", *TRACKS, "raised")
         assert not isinstance(failed.value, InferenceNotStartedError)
@@ -280,5 +241,3 @@ def test_no_worker_is_away_and_code_that_raises_is_not(own_server: TorchServe, l
         assert scaled.status_code == 200, scaled.text
         with pytest.raises(InferenceNotStartedError, match="503"):
             await client.generate("raising", *TRACKS, JOB)
-
-    run(own_server.settings, scenario)

@@ -1,0 +1,66 @@
+"""The event stream of a job, which may be resumed."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import ClientResponse
+
+from orchestrator.api.app_keys import WORKER
+from orchestrator.settings import Settings
+from tests.support.jobs import status, submit, unlimited_api
+from tests.support.quick_model import app_of
+
+
+async def events(answer: ClientResponse) -> AsyncIterator[tuple[int | None, dict[str, Any]]]:
+    """The id and the document of each event, until the stream ends."""
+    assert answer.content_type == "text/event-stream"
+    async for block in _blocks(answer):
+        fields = dict(line.split(": ", 1) for line in block.strip().splitlines())
+        if "data" in fields:
+            number = fields.get("id")
+            yield None if number is None else int(number), json.loads(fields["data"])
+
+
+async def _blocks(answer: ClientResponse) -> AsyncIterator[str]:
+    while block := await answer.content.readuntil(b"\n\n"):
+        yield block.decode()
+
+
+async def test_events_tell_every_change_and_end(settings: Settings) -> None:
+    async with unlimited_api(settings) as client:
+        job_id = await submit(client)
+        told = [each async for each in events(await client.get(f"/api/events/{job_id}"))]
+        numbers = [number for number, _ in told if number is not None]
+        assert numbers == sorted(numbers)
+        assert told[-1][1] == await status(client, job_id)
+        assert told[-1][1]["status"] == "completed"
+
+        # Whoever was away since the second one is told all that came after it, and only that.
+        again = await client.get(f"/api/events/{job_id}", headers={"Last-Event-ID": "2"})
+        missed = [each async for each in events(again)]
+        assert [number for number, _ in missed] == list(range(3, numbers[-1] + 1))
+        progress = [document["progress"] for _, document in missed]
+        assert progress == sorted(progress)
+        over = await client.get(
+            f"/api/events/{job_id}", headers={"Last-Event-ID": str(numbers[-1])}
+        )
+        assert over.status == 204
+        refused = await client.get(f"/api/events/{job_id}", headers={"Last-Event-ID": "x"})
+        assert (refused.status, (await refused.json())["code"]) == (400, "invalid_event_id")
+
+
+async def test_events_tell_that_a_job_moves_up_and_is_deleted(settings: Settings) -> None:
+    async with unlimited_api(settings) as client:
+        app = app_of(client)
+        await app[WORKER].finish(0)  # nothing is taken any more
+        first, second = [await submit(client) for _ in range(2)]
+        told = events(await client.get(f"/api/events/{second}"))
+        number, document = await anext(told)
+        assert (number, document["queue_position"]) == (1, 2)
+        await client.delete(f"/api/cleanup/{first}")
+        number, document = await anext(told)
+        assert (number, document["queue_position"]) == (1, 1)
+        await client.delete(f"/api/cleanup/{second}")
+        assert await anext(told) == (None, {"job_id": second, "status": "deleted"})
+        assert [each async for each in told] == []

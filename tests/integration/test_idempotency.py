@@ -1,0 +1,66 @@
+"""A request that is repeated with the same key is accepted once."""
+
+import asyncio
+
+import pytest
+from aiohttp import FormData
+
+from orchestrator.settings import Settings
+from tests.support.api import accepted, api, code_of, form, generate
+from tests.support.cache import entries
+from tests.support.tables import Backend
+
+
+@pytest.fixture
+def stored(backend: Backend, settings: Settings) -> Settings:
+    """Settings with a database of each kind."""
+    return settings.model_copy(update={"database_url": backend.url})
+
+
+async def test_the_same_key_gives_the_same_job(stored: Settings) -> None:
+    async with api(stored) as client:
+        first = await generate(client, Idempotency_Key="one")
+        again = await generate(client, Idempotency_Key="one")
+        assert await accepted(first) == await accepted(again)
+        assert again.headers["Location"] == first.headers["Location"]
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert "Idempotent-Replayed" not in first.headers
+        other = await accepted(await generate(client, Idempotency_Key="two"))
+        assert other != await accepted(first)
+        assert len(entries(stored.cache)) == 2
+
+
+async def test_the_same_key_at_the_same_time_gives_the_same_job(stored: Settings) -> None:
+    async with api(stored, rate_limit=0) as client:
+        answers = await asyncio.gather(*(generate(client, Idempotency_Key="one") for _ in range(8)))
+        assert len({await accepted(answer) for answer in answers}) == 1
+        assert len(entries(stored.cache)) == 1
+
+
+@pytest.mark.parametrize(
+    "other", [form(0, 2), form(start_time_1="0.1"), form(1, 0)], ids=["file", "time", "order"]
+)
+async def test_the_same_key_with_another_body_is_refused(
+    settings: Settings, other: FormData
+) -> None:
+    async with api(settings) as client:
+        job_id = await accepted(await generate(client, Idempotency_Key="one"))
+        refused = await generate(client, other, Idempotency_Key="one")
+        assert await code_of(refused) == (409, "idempotency_key_reused")
+        assert entries(settings.cache) == [f"music_{job_id}"]
+
+
+async def test_a_repeated_request_passes_limits_and_outlives_its_job(settings: Settings) -> None:
+    async with api(settings, rate_limit=1, max_queued=1) as client:
+        job_id = await accepted(await generate(client, Idempotency_Key="one"))
+        assert (await generate(client)).status == 429
+        assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
+        assert await accepted(await generate(client, Idempotency_Key="one")) == job_id
+        assert entries(settings.cache) == []
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "caf\u00e9"])
+async def test_a_key_at_fault_is_refused(settings: Settings, key: str) -> None:
+    async with api(settings) as client:
+        refused = await generate(client, Idempotency_Key=key)
+        assert await code_of(refused) == (400, "invalid_idempotency_key")

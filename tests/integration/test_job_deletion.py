@@ -1,0 +1,113 @@
+"""Deleting a job that is being converted, or is about to be completed."""
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from orchestrator.api.app import create_app, create_worker_app
+from orchestrator.api.app_keys import STORAGE, WORKER
+from orchestrator.serving import watcher as watcher_module
+from orchestrator.settings import Settings
+from tests.support.cache import entries
+from tests.support.jobs import converted_job, form, status, submit, unlimited_api
+from tests.support.quick_model import MUSIC, app_of, quick_model
+from tests.support.tracks import make_endless_wav
+
+RACES = 1000
+
+
+async def test_deleting_a_job_ends_its_ffmpeg_within_a_second(
+    settings: Settings, tmp_path: Path
+) -> None:
+    long = make_endless_wav(tmp_path / "long.wav", 50 * 2**20)
+    async with unlimited_api(settings) as client:
+        with long.open("rb") as file:
+            job_id = await submit(client, form(file, start_time_1="1e6"))
+        async with asyncio.timeout(20):
+            while not ffmpegs():
+                await asyncio.sleep(0.01)
+        began = time.monotonic()
+        assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
+        assert time.monotonic() - began < 1
+        assert ffmpegs() == []
+        assert entries(settings.cache) == []
+        assert (await client.get(f"/api/status/{job_id}")).status == 404
+
+
+async def test_deleting_a_job_ends_its_ffmpeg_on_another_host_too(
+    shared: Settings, tmp_path: Path
+) -> None:
+    long = make_endless_wav(tmp_path / "long.wav", 50 * 2**20)
+    api = create_app(shared, runs_jobs=False)
+    async with (
+        quick_model(shared) as host,
+        TestClient(TestServer(create_worker_app(host))),
+        TestClient(TestServer(api)) as client,
+    ):
+        with long.open("rb") as file:
+            job_id = await submit(client, form(file, start_time_1="1e6"))
+        async with asyncio.timeout(20):
+            while not ffmpegs():
+                await asyncio.sleep(0.01)
+        assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
+        async with asyncio.timeout(1):
+            while ffmpegs():
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while await api[STORAGE].job_ids() or list(shared.scratch_dir.glob("*/*")):
+                await asyncio.sleep(0.05)
+
+
+def ffmpegs() -> list[psutil.Process]:
+    """Those that read a window, and are children of this process."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "ffmpeg" in child.name() and "-frames:a" not in child.cmdline():
+                found.append(child)
+    return found
+
+
+async def test_deletion_races_completion(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand times a DELETE comes at some moment of the last stages."""
+    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0.2)
+    chance = random.Random(4)  # noqa: S311
+    deleted, completed = 0, 0
+    async with unlimited_api(settings) as client:
+        app = app_of(client)
+
+        async def race() -> None:
+            nonlocal deleted, completed
+            job_id = await converted_job(client)
+            app[WORKER].wake()
+            moment = chance.choice((0, 30, 50, 95, 100))
+            while (await status(client, job_id))["progress"] < moment:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(chance.uniform(0, 0.02))
+            download = await client.get(f"/api/download/{job_id}")
+            assert download.status in (200, 400), await download.text()
+            if download.status == 200:
+                assert await download.read() == MUSIC
+                completed += 1
+            answer = await client.delete(f"/api/cleanup/{job_id}")
+            assert answer.status == 200, await answer.text()
+            deleted += 1
+            assert (await client.get(f"/api/status/{job_id}")).status == 404
+
+        async def races() -> None:
+            for _ in range(RACES // 8):
+                await race()
+
+        await asyncio.gather(*(races() for _ in range(8)))
+        await asyncio.sleep(0.5)
+        assert await app[STORAGE].job_ids() == set()
+    assert deleted == RACES
+    assert RACES / 20 < completed < RACES - RACES / 20, "the moments miss the race; adapt them"

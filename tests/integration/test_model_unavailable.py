@@ -1,0 +1,42 @@
+"""The API while TorchServe is down: nothing is lost, and nothing is spent."""
+
+import asyncio
+
+import pytest
+
+from orchestrator.settings import Settings
+from orchestrator.worker import worker
+from tests.support.api import accepted, api, code_of, form, generate
+from tests.support.cache import entries
+
+
+async def test_jobs_wait_and_can_be_deleted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "POLL_S", 0.05)
+    async with api(settings) as client:
+        health = await (await client.get("/health")).json()
+        assert (health["status"], health["model_loaded"]) == ("degraded", False)
+        assert health["reason"]
+
+        job_id = await accepted(await generate(client))
+        await asyncio.sleep(1)  # time in which a worker that does not wait would try
+        status = await (await client.get(f"/api/status/{job_id}")).json()
+        assert (status["status"], status["progress"], status["attempts"]) == ("queued", 0, 0)
+        assert status["queue_position"] == 1
+        early = await client.get(f"/api/download/{job_id}")
+        assert (early.status, (await early.json())["code"]) == (400, "not_ready")
+
+        assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
+        assert entries(settings.cache) == []
+
+
+async def test_without_a_model_the_service_says_so(settings: Settings) -> None:
+    async with api(settings) as client:
+        assert await code_of(await client.get("/ready")) == (503, "model_not_ready")
+        assert await (await client.get("/api/models")).json() == {"models": []}
+        refused = await generate(client, form(model_version="v9"))
+        assert await code_of(refused) == (400, "model_not_loaded")
+        assert "none" in (await refused.json())["detail"]
+        assert await code_of(await client.post("/api/chat")) == (501, "chat_inactive")
+        assert entries(settings.cache) == []

@@ -1,0 +1,104 @@
+"""Forms as clients of all kinds send them, byte for byte."""
+
+import pytest
+
+from orchestrator.settings import Settings
+from tests.support.api import api, code_of
+from tests.support.cache import entries
+from tests.support.signals import RATE, encoded, noise
+
+SOUND = encoded(noise(RATE, 1))
+
+
+async def answer(settings: Settings, body: bytes, kind: str) -> tuple[int, str, str]:
+    """The status of an answer to a check of track1, its code, and its sentence."""
+    async with api(settings) as client:
+        sent = await client.post("/api/check/track1", data=body, headers={"Content-Type": kind})
+        if sent.status == 200:
+            return 200, "", ""
+        return *await code_of(sent), (await sent.json())["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "boundary"),
+    [
+        (
+            "multipart/form-data; boundary=----WebKitFormBoundary7MA",
+            "----WebKitFormBoundary7MA",
+        ),
+        ("multipart/form-data; boundary=----=_Part_1_2.3", "----=_Part_1_2.3"),
+        ('Multipart/Form-Data; charset=utf-8; Boundary="a b:c"', "a b:c"),
+        ("multipart/form-data;boundary=" + "x" * 70, "x" * 70),
+    ],
+)
+@pytest.mark.parametrize("end", [b"--\r\n", b"--", b"--\r\nan epilogue\r\n"])
+async def test_boundaries(settings: Settings, kind: str, boundary: str, end: bytes) -> None:
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="track1"; filename="a.wav"\r\n'
+    form = head.encode() + b"Content-Type: audio/wav\r\n\r\n" + SOUND
+    assert await answer(settings, form + f"\r\n--{boundary}".encode() + end, kind) == (200, "", "")
+
+
+@pytest.mark.parametrize("boundary", ["", "x" * 71])
+async def test_a_boundary_at_fault(settings: Settings, boundary: str) -> None:
+    kind = f"multipart/form-data; boundary={boundary}"
+    status, code, detail = await answer(settings, f"--{boundary}--".encode(), kind)
+    assert (status, code) == (400, "malformed_form")
+    assert f"a boundary of {len(boundary)} characters; it has to have 1 to 70" in detail
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        b'form-data; name="track1"; filename="a.wav"',
+        b"form-data; name=track1; filename=a.wav",
+        'form-data; name="track1"; filename="M\u00fcsik \u97f3.wav"'.encode(),
+        b'form-data; name="track1"; filename="M\xfcsik.wav"',
+        b"form-data; name=\"track1\"; filename*=utf-8''M%C3%BCsik.wav",
+        b'form-data; name="track1"; filename="a \\"b\\" c.wav"',
+        b'form-data; name="track1"; filename="a %22b%22;c.wav"',
+        b'form-data; name="track1"; filename="C:\\music\\a.wav"',
+    ],
+)
+async def test_names_of_files(settings: Settings, disposition: bytes) -> None:
+    form = b"--x\r\ncontent-disposition: " + disposition + b"\r\n\r\n" + SOUND + b"\r\n--x--\r\n"
+    assert await answer(settings, form, "multipart/form-data; boundary=x") == (200, "", "")
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [b'attachment; name="track1"', b'form-data; filename="a.wav"', b"form-data", b"", b"\xff"],
+)
+async def test_a_part_at_fault(settings: Settings, disposition: bytes) -> None:
+    form = b"--x\r\nContent-Disposition: " + disposition + b"\r\n\r\n" + SOUND + b"\r\n--x--\r\n"
+    status, code, _ = await answer(settings, form, "multipart/form-data; boundary=x")
+    assert (status, code) == (400, "malformed_form")
+
+
+def part(name: str, content: bytes) -> bytes:
+    head = f'--abc\r\nContent-Disposition: form-data; name="{name}"; filename="x.wav"\r\n\r\n'
+    return head.encode() + content
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "malformed_form"),
+        (b"no form at all", "malformed_form"),
+        (b"--abc\r\nContent-Disp", "malformed_form"),
+        (part("track1", SOUND) + b"\r\n" + part("track2", SOUND[:20_000]), "malformed_form"),
+        (b"--abc--\r\n", "missing_field"),
+        (
+            part("track1", SOUND) + b"\r\n" + part("track1", SOUND) + b"\r\n--abc--",
+            "repeated_field",
+        ),
+    ],
+    ids=["empty", "no form", "cut header", "cut track", "nothing in it", "repeated"],
+)
+async def test_a_broken_form_is_refused_and_leaves_nothing(
+    settings: Settings, body: bytes, code: str
+) -> None:
+    async with api(settings) as client:
+        kind = {"Content-Type": "multipart/form-data; boundary=abc"}
+        refused = await client.post("/api/generate", data=body, headers=kind)
+        assert (refused.status, (await refused.json())["code"]) == (400, code)
+        assert entries(settings.cache) == []

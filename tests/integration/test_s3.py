@@ -1,0 +1,108 @@
+"""The URL of a bucket, and a bucket that is away, missing or refuses the key."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import SettingsError, StorageUnavailableError
+from orchestrator.storage import open_storage
+from orchestrator.storage.base import GENERATED, JobStorage
+from orchestrator.storage.local import LocalStorage
+from orchestrator.storage.s3 import S3Storage
+from tests.support.s3 import S3Server
+from tests.support.storage import HASTE, OpenHost, kept
+
+AWAY_WITHIN_S = 30
+
+
+async def away_after(files: JobStorage) -> list[float]:
+    """How many seconds each operation takes to find out that the bucket is away."""
+
+    async def one(attempt: Coroutine[Any, Any, object]) -> float:
+        started = time.monotonic()
+        with pytest.raises(StorageUnavailableError, match=r"of job|that have files"):
+            await attempt
+        return time.monotonic() - started
+
+    attempts = (
+        files.keep("a", "track1.mp3"),
+        files.keep("a", "track2.mp3"),
+        files.fetch("a", GENERATED),
+        files.read("a", GENERATED),
+        files.names("a"),
+        files.rename("a", "track1.mp3", GENERATED),
+        files.copy("a", "track1.mp3", "b"),
+        files.delete("a", GENERATED),
+        files.remove("b"),
+        files.job_ids(),
+    )
+    return await asyncio.gather(*map(one, attempts))
+
+
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_bucket_away_is_told_of_in_time_and_may_be_back(
+    bucket_host: OpenHost, s3: S3Server
+) -> None:
+    files = bucket_host("here")
+    await kept(files, "a", track1_mp3=b"one", track2_mp3=bytes(20_000_000))
+    os.kill(s3.pid, signal.SIGSTOP)
+    try:
+        silent = await away_after(files)
+    finally:
+        os.kill(s3.pid, signal.SIGCONT)
+    assert max(silent) < AWAY_WITHIN_S / HASTE
+    s3.stop()
+    try:
+        refusing = await away_after(files)
+    finally:
+        s3.start()
+    assert max(refusing) < AWAY_WITHIN_S / HASTE
+    assert await bucket_host("there").read("a", "track1.mp3") == b"one"
+
+
+async def test_a_missing_bucket_is_not_taken_for_missing_files(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    files = open_storage("s3://nobody-made-this", tmp_path, tmp_path)
+    with pytest.raises(StorageUnavailableError, match=r"x\.wav of job a failed: .* no such bucket"):
+        await files.read("a", "x.wav")
+    with pytest.raises(StorageUnavailableError, match="The specified bucket does not exist"):
+        await files.names("a")
+
+
+async def test_a_wrong_key_is_told_of(
+    bucket_host: OpenHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    with pytest.raises(StorageUnavailableError, match=r"of job a failed: .*signature"):
+        await bucket_host("here").read("a", GENERATED)
+
+
+def test_without_a_url_the_files_are_in_the_cache(tmp_path: Path) -> None:
+    for url in (None, ""):
+        files = open_storage(url, tmp_path / "cache", tmp_path / "scratch")
+        assert isinstance(files, LocalStorage)
+        assert files.workspace("a") == tmp_path / "cache" / "music_a"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket/a/prefix/"])
+def test_a_bucket_is_named_by_a_url(tmp_path: Path, url: str) -> None:
+    files = open_storage(url, tmp_path / "cache", tmp_path / "scratch")
+    assert isinstance(files, S3Storage)
+    assert files.workspace("a") == tmp_path / "scratch" / "music_a"
+
+
+@pytest.mark.parametrize(
+    "url", ["bucket", "s3://", "s3:///prefix", "gs://bucket", "/srv/files", "s3://b/p?x=1"]
+)
+def test_a_url_that_names_no_bucket_is_told_of(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match=r"MUSICLAB_FILES_URL .* s3://bucket/prefix"):
+        open_storage(url, tmp_path, tmp_path)

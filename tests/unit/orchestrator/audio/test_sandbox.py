@@ -1,0 +1,239 @@
+"""What ffmpeg may do with an upload: limits of time, memory and threads, and no other files."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.audio import ffmpeg as module
+from orchestrator.audio import sandbox
+from orchestrator.audio.ffmpeg import convert, has_audio
+from orchestrator.audio.sandbox import AT_ONCE, Purpose
+from orchestrator.errors import ConversionError, NotAudioError, TooSlowError
+from orchestrator.settings import PROJECT
+from tests.support.conversions import LATE, children, cut, refusal
+from tests.support.hostile_mp4 import crafted_mp4
+from tests.support.signals import RATE, encoded, tones
+
+pytestmark = pytest.mark.usefixtures("ffmpeg")
+
+
+@pytest.mark.parametrize("name", ["list.mp3", "list.m3u8"])
+async def test_a_playlist_opens_nothing(
+    track: Callable[[str], Path], tmp_path: Path, target: Path, name: str
+) -> None:
+    shutil.copy(track("cbr.mp3"), tmp_path / "secret.mp3")
+    source = tmp_path / name
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/secret.mp3"
+        for other in ("secret.mp3", str(tmp_path / "secret.mp3"), url):
+            for script in (
+                f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{other}\n#EXT-X-ENDLIST\n",
+                f"ffconcat version 1.0\nfile '{other}'\n",
+                f"{other}\n",
+            ):
+                source.write_text(script)
+                await refusal(NotAudioError, source, target)
+        assert not await has_audio(source)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+async def test_names_are_only_names(tmp_path: Path, target: Path) -> None:
+    for name in ("concat:a|b.wav", "-i.wav", "%d.wav", "http:a.wav", "a 'b\".wav"):
+        source = tmp_path / name
+        source.write_bytes(encoded(tones(RATE, 440)))
+        assert await has_audio(source)
+        assert len(await cut(source, 0, target)) == RATE
+
+
+async def test_a_relative_path_serves_as_well(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-tone.wav").write_bytes(encoded(tones(RATE, 440)))
+    assert len(await cut(Path("-tone.wav"), 0, target)) == RATE
+
+
+async def test_cancelling_kills_ffmpeg_at_once(endless: Path, target: Path) -> None:
+    task = asyncio.create_task(convert(endless, LATE, target))
+    await asyncio.sleep(0.5)
+    assert len(children()) == 1
+    assert not task.done()
+    began = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < 1
+    assert not children()
+    assert not any(target.parent.iterdir())
+
+
+async def test_ffmpeg_leaves_the_cpu_to_the_api(endless: Path, target: Path) -> None:
+    task = asyncio.create_task(convert(endless, LATE, target))
+    await asyncio.sleep(0.5)
+    (child,) = children()
+    priorities = {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in child.threads()}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert priorities == {min(19, os.nice(0) + 10)}
+
+
+async def test_ffmpeg_is_killed_when_it_takes_too_long(
+    endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "TIMEOUT_S", 0.5)
+    error = await refusal(TooSlowError, endless, target, LATE.start)
+    assert "endless.wav took longer than 0.5 s" in str(error)
+    assert error.code == "too_slow"
+    assert not children()
+
+
+async def test_an_ffmpeg_that_dies_is_no_end_of_the_track(endless: Path, target: Path) -> None:
+    task = asyncio.create_task(convert(endless, LATE, target))
+    await asyncio.sleep(0.5)
+    children()[0].kill()
+    with pytest.raises(ConversionError, match="ffmpeg ended with -9"):
+        await task
+    assert not any(target.parent.iterdir())
+
+
+async def test_a_crafted_index_is_refused_in_little_memory(tmp_path: Path, target: Path) -> None:
+    """Six at once, in a process of their own, where no other child has taken more."""
+    for count, millions in itertools.product((1, 16), (3, 11, 21)):
+        content = crafted_mp4(count, millions * 1_000_000)
+        assert len(content) < 10_000
+        source = tmp_path / f"{count}_{millions}.m4a"
+        source.write_bytes(content)
+        await refusal(NotAudioError, source, target)
+    command = [sys.executable, "-c", LOOK_AT_ALL, *sorted(map(str, tmp_path.glob("*.m4a")))]
+    look = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    kilobytes, *answers = look.stdout.splitlines()[-1].split()  # before it come lines of the log
+    assert len(answers) == 6 and set(answers) <= {"not_audio", "False"}
+    assert int(kilobytes) < 300_000
+
+
+LOOK_AT_ALL = """
+import asyncio, resource, sys
+from pathlib import Path
+from orchestrator.errors import TrackError
+from orchestrator.audio.ffmpeg import has_audio
+
+async def look(source):
+    try:
+        return await has_audio(Path(source))
+    except TrackError as error:
+        return error.code
+
+async def look_at_all():
+    return await asyncio.gather(*map(look, sys.argv[1:]))
+
+answers = asyncio.run(look_at_all())
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, *answers)
+"""
+
+
+async def test_a_file_that_needs_too_much_memory_is_at_fault(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)  # the wheel's, which unfolds all of it
+    source = tmp_path / "crafted.m4a"
+    source.write_bytes(crafted_mp4(16, 3_000_000))
+    error = await refusal(NotAudioError, source, target)
+    assert "crafted.m4a cannot be decoded with 200 MB of memory" in str(error)
+    with pytest.raises(NotAudioError, match="200 MB"):
+        await has_audio(source)
+
+
+async def test_a_file_that_needs_too_much_cpu_time_is_at_fault(
+    endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONVERTING", Purpose("converting", cpu_s=1))
+    error = await refusal(NotAudioError, endless, target, LATE.start)
+    assert "endless.wav cannot be decoded with 200 MB of memory and 1 s of CPU time" in str(error)
+
+
+async def test_many_cpus_start_no_more_threads(
+    ffmpeg: Path, endless: Path, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stacks of a thread for each CPU would take most of the memory."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f'#!/bin/sh\nexec {ffmpeg} -cpucount 64 "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+
+    task = asyncio.create_task(convert(endless, LATE, target))
+    await asyncio.sleep(0.5)
+    (child,) = children()
+    threads = child.num_threads()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert threads <= 8
+
+
+@pytest.fixture
+def curious(track: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of ffmpeg, a script that writes what it runs in into this file."""
+    track("cbr.mp3")  # by a real one
+    report, program = tmp_path / "report", tmp_path / "curious"
+    limits = "for limit in d t s; do ulimit -$limit; done"
+    program.write_text(f"#!/bin/sh\n{{ env; {limits}; }} > {report}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    return report
+
+
+async def test_ffmpeg_gets_limits_and_no_environment(
+    track: Callable[[str], Path], curious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSICLAB_API_KEYS", "a secret")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/libraries")
+    assert not await has_audio(track("cbr.mp3"))
+    *environment, data, cpu, stack = curious.read_text().splitlines()
+    assert {line.partition("=")[0] for line in environment} <= {"LD_LIBRARY_PATH", "PWD"}
+    assert "LD_LIBRARY_PATH=/libraries" in environment
+    assert (int(data), int(cpu)) == (200_000_000 // 1024, 5)
+    assert int(stack) <= 8192
+
+
+def test_lower_limits_than_ours_stay(track: Callable[[str], Path], curious: Path) -> None:
+    lower = f"ulimit -d 150000; ulimit -t 3; ulimit -s 4096; exec {sys.executable} -c '{LOOK}' $0"
+    command = ["/bin/sh", "-c", lower, str(track("cbr.mp3"))]
+    subprocess.run(command, cwd=PROJECT, check=True)
+    assert curious.read_text().splitlines()[-3:] == ["150000", "3", "4096"]
+
+
+LOOK = """
+import asyncio, sys
+from pathlib import Path
+from orchestrator.audio.ffmpeg import has_audio
+
+asyncio.run(has_audio(Path(sys.argv[1])))
+"""
+
+
+async def test_conversions_wait_for_each_other_but_uploads_not_for_them(
+    track: Callable[[str], Path], endless: Path, target: Path
+) -> None:
+    targets = [target.with_name(f"{number}.wav") for number in range(AT_ONCE + 3)]
+    tasks = [asyncio.create_task(convert(endless, LATE, each)) for each in targets]
+    async with asyncio.timeout(10):
+        while len(children()) < AT_ONCE:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # in which further ones would start
+    running = len(children())
+    found = await asyncio.wait_for(has_audio(track("cbr.mp3")), 10)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (running, found) == (AT_ONCE, True)
+    assert not children()

@@ -1,0 +1,21 @@
+"""A TorchServe that versions are deployed to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.releases import deployer as deployment_module
+from orchestrator.releases import desired_state as wanted_module
+from tests.support.quick_torchserve import QuickTorchServe, quick_torchserve
+from tests.support.settings import settings_in
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
+    monkeypatch.setattr(deployment_module, "POLL_S", 0.001)
+    monkeypatch.setattr(deployment_module, "REGISTERED_WITHIN_S", 0.02)
+    monkeypatch.setattr(deployment_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(wanted_module, "POLL_S", 0.002)
+    with quick_torchserve(settings_in(tmp_path)) as server:
+        yield server
