@@ -91,6 +91,14 @@ class Database:
         """The same in a transaction. Work that is repeated may have been committed before."""
         return await _with_patience(lambda: self._engine.write(work), patience_s)
 
+    async def ping(self, patience_s: float) -> None:
+        """Run a query that needs no table.
+
+        Raises:
+            DatabaseUnavailableError: it was not answered within `patience_s` seconds.
+        """
+        await self.read(_select_one, patience_s)
+
     def serialise(self, connection: sa.Connection) -> None:
         """Let no other writer that asks for this in until the transaction ends."""
         if self.is_shared:
@@ -241,3 +249,7 @@ async def _with_patience(once: Callable[[], Coroutine[Any, Any, T]], patience_s:
                 raise DatabaseUnavailableError(f"the database does not answer: {reason}") from error
         await asyncio.sleep(wait)
         wait = min(longest, 2 * wait)
+
+
+def _select_one(connection: sa.Connection) -> None:
+    connection.execute(sa.select(1))
