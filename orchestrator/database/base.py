@@ -24,7 +24,7 @@ class Engine(Protocol):
         """What `work` returns."""
 
     async def write(self, work: Work[T]) -> T:
-        """The same in one transaction."""
+        """The same in one transaction, changes of the schema included."""
 
     def serialise(self, connection: sa.Connection) -> None:
         """Waits until no other transaction that called this is open."""

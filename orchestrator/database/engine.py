@@ -20,10 +20,11 @@ from tenacity import (
 )
 
 from orchestrator.database.base import Engine, T, Work
+from orchestrator.database.migrate import migrate
 from orchestrator.database.postgresql import PostgreSQL
-from orchestrator.database.schema import LAYOUT, identity, layout, metadata
+from orchestrator.database.schema import identity
 from orchestrator.database.sqlite import SQLite
-from orchestrator.errors import DatabaseInUseError, DatabaseUnavailableError, SettingsError
+from orchestrator.errors import DatabaseInUseError, DatabaseUnavailableError
 
 # Long enough to ride out a restart of PostgreSQL where no client waits for an answer.
 PATIENCE_S = 60.0
@@ -52,7 +53,7 @@ class Database:
         self._engine: Engine = PostgreSQL(url) if url else SQLite(file)
 
     async def open(self) -> None:
-        """Take the database, and create the tables where there are none.
+        """Take the database, and create its tables or upgrade them in one transaction.
 
         Raises:
             DatabaseInUseError: another process owns the file.
@@ -62,7 +63,7 @@ class Database:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._take_file()
         try:
-            self.id = await self.write(self._create)
+            self.id = await self.write(self._prepare)
         except BaseException:
             await self.close()
             raise
@@ -108,27 +109,13 @@ class Database:
                 "folder"
             ) from None
 
-    def _create(self, connection: sa.Connection) -> str:
+    def _prepare(self, connection: sa.Connection) -> str:
+        """Create or upgrade the tables; returns the database's id."""
         self.serialise(connection)
-        if "jobs" in sa.inspect(connection).get_table_names():
-            self._check_layout(connection)
-        else:
-            metadata.create_all(connection)
-            connection.execute(sa.insert(layout).values(number=LAYOUT))
-        identity.create(connection, checkfirst=True)  # which came later than the layout's number
+        migrate(connection, self._engine.name)
         if connection.execute(sa.select(identity.c.id)).first() is None:
             connection.execute(sa.insert(identity).values(id=uuid.uuid4().hex))
         return str(connection.execute(sa.select(identity.c.id)).scalar_one())
-
-    def _check_layout(self, connection: sa.Connection) -> None:
-        found = None
-        if "layout" in sa.inspect(connection).get_table_names():
-            found = connection.execute(sa.select(layout.c.number)).scalar()
-        if found != LAYOUT:
-            raise SettingsError(
-                f"{self._engine.name} was made by another version of MusicLab; let that version "
-                "finish its jobs, then remove it"
-            )
 
 
 async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:

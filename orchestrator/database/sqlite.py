@@ -33,6 +33,9 @@ class SQLite:
     async def write(self, work: Work[T]) -> T:
         def once() -> T:
             with self._engine.begin() as connection:
+                # Python's driver begins a transaction at the first change of a row only, and would
+                # commit every change of the schema on its own.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
                 return work(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, once)
