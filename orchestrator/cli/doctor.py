@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import sqlalchemy as sa
-
 from orchestrator.api.routes.frontend import INDEX
 from orchestrator.archives.inputs import BEST_MODEL, OFFICIAL_CODEC
 from orchestrator.audio.ffmpeg import find_ffmpeg
@@ -110,7 +108,7 @@ def _database(settings: Settings) -> Finding:
     async def ask() -> None:
         database = Database(settings.database_url, settings.database_file)
         try:
-            await database.read(_nothing, ASKED_FOR_S)
+            await database.ping(ASKED_FOR_S)
         finally:
             await database.close()
 
@@ -119,10 +117,6 @@ def _database(settings: Settings) -> Finding:
     except MusicLabError as error:
         return Finding("missing", "database", str(error))
     return Finding("ok", "database", "MUSICLAB_DATABASE_URL answers")
-
-
-def _nothing(connection: sa.Connection) -> None:
-    pass
 
 
 def _files(settings: Settings) -> Finding:

@@ -1,1 +1,1 @@
-"""SQLite or PostgreSQL, and the schema."""
+"""SQLite or PostgreSQL, the schema, and its migrations."""

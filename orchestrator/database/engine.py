@@ -1,43 +1,37 @@
-"""The database behind the tables: SQLite for one process, PostgreSQL for many.
+"""The database: SQLite for one process, PostgreSQL for many.
 
-The same statements run on both. What differs is here: the lock on the file, who may write when, and
-how long a database that is away is waited for.
+The same statements run on both. `sqlite` and `postgresql` hold what differs; here is the lock on
+SQLite's file, and for how long an unreachable database is tried again.
 """
 
 import asyncio
 import fcntl
-import time
 import uuid
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import create_async_engine
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_before_delay,
+    wait_exponential,
+)
 
-from orchestrator.database.schema import LAYOUT, identity, layout, metadata
-from orchestrator.errors import DatabaseInUseError, DatabaseUnavailableError, SettingsError
+from orchestrator.database.base import Engine, T, Work
+from orchestrator.database.migrate import migrate
+from orchestrator.database.postgresql import PostgreSQL
+from orchestrator.database.schema import identity
+from orchestrator.database.sqlite import SQLite
+from orchestrator.errors import DatabaseInUseError, DatabaseUnavailableError
 
-# Long enough to ride out a restart of PostgreSQL for those who have nobody waiting for them.
+# Long enough to ride out a restart of PostgreSQL where no client waits for an answer.
 PATIENCE_S = 60.0
-RETRY_S = (0.1, 2.0)  # the first wait and the longest; each is twice the one before
-
-# A process that is frozen or cut off within a transaction must not hold a row for ever, nor may a
-# connection to a host that is gone. Both are libpq's and PostgreSQL's own names.
-POSTGRESQL_OPTIONS = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 10_000,
-    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s",
-}
-# Any number that nobody else uses: serialises what has to be counted and written in one go.
-ADVISORY_LOCK = 0x6D75736963
-
-T = TypeVar("T")
-# Work is done on a connection without awaiting anything. (Asynchronous drivers of SQLite go to a
-# thread and back for every statement and every fetch, and made status three times as slow.)
-Work = Callable[[sa.Connection], T]
+# The first wait and the longest, in seconds; each is twice the one before.
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 2.0
+# Errors of the connection, of the server or of a lock, which another try may not meet.
+RETRIED = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 
 
 class Database:
@@ -59,7 +53,7 @@ class Database:
         self._engine: Engine = PostgreSQL(url) if url else SQLite(file)
 
     async def open(self) -> None:
-        """Take the database, and create the tables where there are none.
+        """Take the database, and create its tables or upgrade them in one transaction.
 
         Raises:
             DatabaseInUseError: another process owns the file.
@@ -69,7 +63,7 @@ class Database:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._take_file()
         try:
-            self.id = await self.write(self._create)
+            self.id = await self.write(self._prepare)
         except BaseException:
             await self.close()
             raise
@@ -91,10 +85,17 @@ class Database:
         """The same in a transaction. Work that is repeated may have been committed before."""
         return await _with_patience(lambda: self._engine.write(work), patience_s)
 
+    async def ping(self, patience_s: float) -> None:
+        """Run a query that needs no table.
+
+        Raises:
+            DatabaseUnavailableError: it was not answered within `patience_s` seconds.
+        """
+        await self.read(_select_one, patience_s)
+
     def serialise(self, connection: sa.Connection) -> None:
         """Let no other writer that asks for this in until the transaction ends."""
-        if self.is_shared:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        self._engine.serialise(connection)
 
     def _take_file(self) -> None:
         self._lock_file = self._file.with_suffix(".lock").open("w")
@@ -108,111 +109,13 @@ class Database:
                 "folder"
             ) from None
 
-    def _create(self, connection: sa.Connection) -> str:
+    def _prepare(self, connection: sa.Connection) -> str:
+        """Create or upgrade the tables; returns the database's id."""
         self.serialise(connection)
-        if "jobs" in sa.inspect(connection).get_table_names():
-            self._check_layout(connection)
-        else:
-            metadata.create_all(connection)
-            connection.execute(sa.insert(layout).values(number=LAYOUT))
-        identity.create(connection, checkfirst=True)  # which came later than the layout's number
+        migrate(connection, self._engine.name)
         if connection.execute(sa.select(identity.c.id)).first() is None:
             connection.execute(sa.insert(identity).values(id=uuid.uuid4().hex))
         return str(connection.execute(sa.select(identity.c.id)).scalar_one())
-
-    def _check_layout(self, connection: sa.Connection) -> None:
-        found = None
-        if "layout" in sa.inspect(connection).get_table_names():
-            found = connection.execute(sa.select(layout.c.number)).scalar()
-        if found != LAYOUT:
-            where = "the database of MUSICLAB_DATABASE_URL" if self.is_shared else self._file
-            raise SettingsError(
-                f"{where} was made by another version of MusicLab; let that version finish its "
-                "jobs, then remove it"
-            )
-
-
-class Engine(Protocol):
-    """Where work is done."""
-
-    async def read(self, work: Work[T]) -> T: ...
-
-    async def write(self, work: Work[T]) -> T: ...
-
-    async def close(self) -> None: ...
-
-
-class SQLite:
-    """A file.
-
-    It is written in one thread, which waits for the disk, and no writer for another. It is read in
-    the event loop: a reader never waits for the writer, most reads take half a millisecond, and
-    going to a thread and back took up to 25 ms on a machine whose cores are all at work.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._engine = sa.create_engine(f"sqlite:///{file}")
-        event.listen(self._engine, "connect", _configure)
-        self._writer = ThreadPoolExecutor(1, "sqlite-writer")
-
-    async def read(self, work: Work[T]) -> T:
-        with self._engine.connect() as connection:
-            return work(connection)
-
-    async def write(self, work: Work[T]) -> T:
-        def once() -> T:
-            with self._engine.begin() as connection:
-                return work(connection)
-
-        return await asyncio.get_running_loop().run_in_executor(self._writer, once)
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._writer.shutdown)
-        self._engine.dispose()
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    """Readers beside one writer, and a commit that outlasts a power failure."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-class PostgreSQL:
-    """A server.
-
-    Raises:
-        SettingsError: the URL is not one of PostgreSQL.
-    """
-
-    def __init__(self, url: str) -> None:
-        try:
-            parsed = sa.make_url(url)
-        except sa.exc.ArgumentError:
-            parsed = None
-        if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
-            raise SettingsError(
-                "MUSICLAB_DATABASE_URL has to be postgresql://user:password@host:port/database"
-            )
-        self._engine = create_async_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            connect_args=POSTGRESQL_OPTIONS,
-            pool_size=8,
-            max_overflow=8,
-            pool_pre_ping=True,
-        )
-
-    async def read(self, work: Work[T]) -> T:
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(work)
-
-    async def write(self, work: Work[T]) -> T:
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
-
-    async def close(self) -> None:
-        await self._engine.dispose()
 
 
 async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
@@ -230,14 +133,22 @@ async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _with_patience(once: Callable[[], Coroutine[Any, Any, T]], patience_s: float) -> T:
-    deadline = time.monotonic() + patience_s
-    wait, longest = RETRY_S
-    while True:
-        try:
-            return await _undisturbed(once())
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-            if time.monotonic() + wait > deadline:
-                reason = str(getattr(error, "orig", error)).partition("\n")[0]
-                raise DatabaseUnavailableError(f"the database does not answer: {reason}") from error
-        await asyncio.sleep(wait)
-        wait = min(longest, 2 * wait)
+    async def attempt() -> T:
+        return await _undisturbed(once())
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(RETRIED),
+        wait=wait_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S),
+        stop=stop_before_delay(patience_s),
+        reraise=True,
+    )
+    try:
+        result: T = await retrying(attempt)
+    except RETRIED as error:
+        reason = str(getattr(error, "orig", error)).partition("\n")[0]
+        raise DatabaseUnavailableError(f"the database does not answer: {reason}") from error
+    return result
+
+
+def _select_one(connection: sa.Connection) -> None:
+    connection.execute(sa.select(1))

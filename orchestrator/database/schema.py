@@ -28,7 +28,8 @@ def _now_in_postgresql(_element: Any, _compiler: Any, **_: Any) -> str:
 
 NOW = now()
 
-# The number of this layout; a database with another one is refused.
+# A database with another number is refused. It stays 1: changes of the tables are revisions in
+# `migrations`, of which versions older than those know nothing but this number.
 LAYOUT = 1
 layout = sa.Table("layout", metadata, sa.Column("number", sa.Integer, primary_key=True))
 

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-import sqlalchemy as sa
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -40,12 +39,8 @@ async def ready(request: web.Request) -> web.Response:
     model = request.app[WATCHER].status
     if not model.ready:
         raise RequestError("model_not_ready", f"No model is ready: {model.reason}", status=503)
-    await request.app[DATABASE].read(_ask, READY_PATIENCE_S)
+    await request.app[DATABASE].ping(READY_PATIENCE_S)
     return web.json_response({"status": "ready", "model_version": model.version})
-
-
-def _ask(connection: sa.Connection) -> None:
-    connection.execute(sa.select(1))
 
 
 @routes.get("/metrics")
