@@ -4,8 +4,6 @@ The same statements run on both. `sqlite` and `postgresql` hold what differs; he
 SQLite's file, and for how long an unreachable database is tried again.
 """
 
-import asyncio
-import fcntl
 import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -19,12 +17,14 @@ from tenacity import (
     wait_exponential,
 )
 
+from orchestrator.concurrency import shielded
 from orchestrator.database.base import Engine, T, Work
 from orchestrator.database.migrate import migrate
 from orchestrator.database.postgresql import PostgreSQL
 from orchestrator.database.schema import identity
 from orchestrator.database.sqlite import SQLite
 from orchestrator.errors import DatabaseInUseError, DatabaseUnavailableError
+from orchestrator.filesystem import lock
 
 # Long enough to ride out a restart of PostgreSQL where no client waits for an answer.
 PATIENCE_S = 60.0
@@ -99,15 +99,12 @@ class Database:
 
     def _take_file(self) -> None:
         self._lock_file = self._file.with_suffix(".lock").open("w")
-        try:
-            # The kernel drops it with the process, however that ends.
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._lock_file):
             self._lock_file.close()
             raise DatabaseInUseError(
                 f"another process uses {self._file}; stop it, or set MUSICLAB_RUN_DIR to another "
                 "folder"
-            ) from None
+            )
 
     def _prepare(self, connection: sa.Connection) -> str:
         """Create or upgrade the tables; returns the database's id."""
@@ -118,23 +115,11 @@ class Database:
         return str(connection.execute(sa.select(identity.c.id)).scalar_one())
 
 
-async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
-    """Let a transaction end even if whoever waits for it is cancelled.
-
-    A statement that is cut off leaves a connection in an unknown state, and drivers differ in what
-    they make of it.
-    """
-    task = asyncio.create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
-
-
 async def _with_patience(once: Callable[[], Coroutine[Any, Any, T]], patience_s: float) -> T:
     async def attempt() -> T:
-        return await _undisturbed(once())
+        # A statement that is cut off leaves a connection in an unknown state, and drivers differ in
+        # what they make of it.
+        return await shielded(once())
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RETRIED),
