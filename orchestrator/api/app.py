@@ -97,7 +97,7 @@ async def _with_database(app: web.Application) -> AsyncIterator[None]:
         except StorageUnavailableError as error:
             # It may be back. Until then cleanup, which claims it first, deletes nothing.
             log.error("the store of the files is unavailable", reason=str(error))
-        await app[LEASES].resume()
+        await app[LEASES].expire_previous()
         async with background_tasks(app[LEASES].run_renewals()):
             yield
     finally:

@@ -122,7 +122,7 @@ async def collect_gauges(
     with suppress(DatabaseUnavailableError):
         counts = await database.read(_count, READ_PATIENCE_S)
     with suppress(StorageUnavailableError):
-        disk = await files.disk()
+        disk = await files.disk_usage()
     return Gauges(settings, model, counts, disk)
 
 

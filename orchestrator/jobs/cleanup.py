@@ -41,7 +41,7 @@ class Cleanup:
         self._due = 0.0
         self._suspects: set[str] = set()
 
-    def soon(self) -> None:
+    def run_soon(self) -> None:
         """Sweep with the next look, as when a job was taken over because a worker has died."""
         self._due = 0.0
 
@@ -50,40 +50,40 @@ class Cleanup:
         await run_periodically(self._run_if_due, LEASE_S, "cleanup was cut short")
 
     async def _run_if_due(self) -> None:
-        if await self.abandoned_uploads():
-            self.soon()
+        if await self.remove_abandoned_uploads():
+            self.run_soon()
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + EVERY_S
         try:
-            await self.everything()
+            await self.run_once()
         except (MusicLabError, OSError):
-            self.soon()
+            self.run_soon()
             raise
 
-    async def everything(self) -> None:
+    async def run_once(self) -> None:
         """Remove expired jobs and what finished jobs do not need; quarantine files without a row.
 
         Raises:
             SettingsError: the files belong to another database.
         """
         await self._storage.claim(self._database.id)  # where they were out of reach at the start
-        await self._expired()
-        await self._forgotten()
+        await self._remove_expired()
+        await self._remove_forgotten_submissions()
         # The files first: a row is there before its files, so a job whose files were listed and
         # whose row is not found afterwards has lost it.
         found = await self._storage.job_ids()
         states = await self._states(sorted(found))
-        await self._without_row(found - states.keys())
+        await self._quarantine_orphans(found - states.keys())
         for job_id, (state, lease) in states.items():
             if state == "completed":
                 await finalize_result(self._storage, job_id, lease)
-                await self._storage.release(job_id)
+                await self._storage.release_workspace(job_id)
             elif state == "failed":
                 await self._storage.remove(job_id)
-        await self._quarantined()
+        await self._check_quarantine()
 
-    async def _without_row(self, job_ids: set[str]) -> None:
+    async def _quarantine_orphans(self, job_ids: set[str]) -> None:
         """Quarantine the files of jobs that had no row the last time, either.
 
         Whoever removes a job deletes its row before its files.
@@ -93,9 +93,9 @@ class Cleanup:
             log.warning("files of an unknown job quarantined", job_id=job_id)
         self._suspects = job_ids - self._suspects
         if self._suspects:
-            self.soon()
+            self.run_soon()
 
-    async def _quarantined(self) -> None:
+    async def _check_quarantine(self) -> None:
         since = await self._storage.quarantined()
         states = await self._states(sorted(since))
         for job_id, then in since.items():
@@ -106,13 +106,13 @@ class Cleanup:
                 await self._storage.discard(job_id)
                 log.info("files in quarantine deleted", job_id=job_id)
 
-    async def _expired(self) -> None:
+    async def _remove_expired(self) -> None:
         old = sa.select(jobs.c.id).where(
             jobs.c.state.in_(FINAL), jobs.c.finished_at < NOW - self._kept_s
         )
         await self._remove(old)
 
-    async def abandoned_uploads(self) -> bool:
+    async def remove_abandoned_uploads(self) -> bool:
         """Remove what a process that died, or stood still, was receiving."""
         abandoned = sa.select(jobs.c.id).where(
             jobs.c.state == "receiving", jobs.c.lease_until < NOW
@@ -130,7 +130,7 @@ class Cleanup:
             await self._storage.remove(job_id)
         return len(removed)
 
-    async def _forgotten(self) -> None:
+    async def _remove_forgotten_submissions(self) -> None:
         forgotten = sa.delete(submissions).where(
             submissions.c.forget_at < NOW, submissions.c.job_id.not_in(sa.select(jobs.c.id))
         )

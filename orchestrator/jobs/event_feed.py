@@ -1,6 +1,6 @@
-"""Shows jobs to those who ask once and to those who follow, however many they are.
+"""Shows jobs to single requests and to followers, however many they are.
 
-What is asked for at the same time is read in one go, and one look a few times a second serves all
+What is requested at the same time is read in one go, and one poll a few times a second serves all
 followers of this process. So hundreds of them cost little more than one, whichever process changes
 the jobs.
 """
@@ -66,14 +66,14 @@ class Subscription:
     """What one follower of one job is told; None when the process is about to end."""
 
     def __init__(self) -> None:
-        self._told: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
 
-    def tell(self, event: Event | None) -> None:
-        self._told.put_nowait(event)
+    def put(self, event: Event | None) -> None:
+        self._events.put_nowait(event)
 
     async def next(self, timeout_s: float) -> Event | None:
         """Raises TimeoutError: nothing changed in that time."""
-        return await asyncio.wait_for(self._told.get(), timeout_s)
+        return await asyncio.wait_for(self._events.get(), timeout_s)
 
 
 class EventFeed:
@@ -87,10 +87,10 @@ class EventFeed:
         self._database = database
         self._estimates = estimates
         self._kept_s = kept_s
-        self._asked: dict[str, asyncio.Future[JobSnapshot | None]] = {}
+        self._requested: dict[str, asyncio.Future[JobSnapshot | None]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
-        self._told: dict[str, tuple[int, int | None]] = {}
+        self._published: dict[str, tuple[int, int | None]] = {}
         self._followed = asyncio.Event()
 
     async def get(self, job_id: str) -> JobSnapshot | None:
@@ -99,11 +99,11 @@ class EventFeed:
         Raises:
             DatabaseUnavailableError: it does not answer.
         """
-        if job_id not in self._asked:
-            self._asked[job_id] = asyncio.get_running_loop().create_future()
+        if job_id not in self._requested:
+            self._requested[job_id] = asyncio.get_running_loop().create_future()
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read_asked())
-        return await asyncio.shield(self._asked[job_id])
+            self._reading = asyncio.create_task(self._read_requested())
+        return await asyncio.shield(self._requested[job_id])
 
     async def document(self, snapshot: JobSnapshot) -> dict[str, Any]:
         """The job's status with what changes by itself: its place, and the time left.
@@ -121,7 +121,7 @@ class EventFeed:
             document["queue_position"] = snapshot.position
         return document
 
-    async def missed(self, job_id: str, after: int) -> list[Event]:
+    async def events_after(self, job_id: str, after: int) -> list[Event]:
         """What the job's status said in every revision after that one."""
         query = (
             sa.select(events.c.revision, events.c.document)
@@ -147,28 +147,28 @@ class EventFeed:
             self._subscriptions[job_id].discard(subscription)
             if not self._subscriptions[job_id]:
                 del self._subscriptions[job_id]
-                self._told.pop(job_id, None)
+                self._published.pop(job_id, None)
 
     def close(self) -> None:
         """End all subscriptions."""
         for job_id in list(self._subscriptions):
-            self._tell(job_id, None)
+            self._publish(job_id, None)
 
     async def run(self) -> None:
         """Look until cancelled."""
-        await run_periodically(self._look, INTERVAL_S, "events are late")
+        await run_periodically(self._poll, INTERVAL_S, "events are late")
 
-    async def _read_asked(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
+    async def _read_requested(self) -> None:
+        while self._requested:
+            requested, self._requested = self._requested, {}
             try:
-                snapshots = await self._snapshots(list(asked))
+                snapshots = await self._snapshots(list(requested))
             except Exception as error:
-                for future in asked.values():
+                for future in requested.values():
                     future.set_exception(error)
-                    future.exception()  # whoever asked may have gone
+                    future.exception()  # the requester may have gone
                 continue
-            for job_id, future in asked.items():
+            for job_id, future in requested.items():
                 future.set_result(snapshots.get(job_id))
 
     async def _snapshots(self, job_ids: Sequence[str]) -> dict[str, JobSnapshot]:
@@ -184,7 +184,7 @@ class EventFeed:
 
         return await self._database.read(work, READ_PATIENCE_S)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         if not self._subscriptions:
             self._followed.clear()
             await self._followed.wait()
@@ -194,27 +194,27 @@ class EventFeed:
             snapshot = snapshots.get(job_id)
             if snapshot is None:
                 gone = {"job_id": job_id, "status": "deleted"}
-                self._tell(job_id, Event(None, None, json.dumps(gone), final=True))
+                self._publish(job_id, Event(None, None, json.dumps(gone), final=True))
                 continue
-            now, before = (snapshot.job.revision, snapshot.position), self._told.get(job_id)
+            now, before = (snapshot.job.revision, snapshot.position), self._published.get(job_id)
             if now != before:
-                await self._tell_changes(snapshot, before)
-                self._told[job_id] = now
+                await self._publish_changes(snapshot, before)
+                self._published[job_id] = now
 
-    async def _tell_changes(
+    async def _publish_changes(
         self, snapshot: JobSnapshot, before: tuple[int, int | None] | None
     ) -> None:
         """What was between two looks as it was, and then the present status."""
         job = snapshot.job
         if before is not None and job.revision > before[0] + 1:
-            for event in await self.missed(job.id, before[0]):
+            for event in await self.events_after(job.id, before[0]):
                 if event.revision is not None and event.revision < job.revision:
-                    self._tell(job.id, event)
-        self._tell(job.id, event_of(job.revision, await self.document(snapshot)))
+                    self._publish(job.id, event)
+        self._publish(job.id, event_of(job.revision, await self.document(snapshot)))
 
-    def _tell(self, job_id: str, event: Event | None) -> None:
+    def _publish(self, job_id: str, event: Event | None) -> None:
         for subscription in self._subscriptions.get(job_id, ()):
-            subscription.tell(event)
+            subscription.put(event)
 
 
 _QUEUE = sa.select(jobs.c.id).where(jobs.c.state == "queued").order_by(jobs.c.created_at, jobs.c.id)

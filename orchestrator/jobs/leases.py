@@ -38,7 +38,7 @@ class Leases:
         self._database = database
         self._held: set[str] = set()
 
-    async def resume(self) -> None:
+    async def expire_previous(self) -> None:
         """On a database that nobody shares, end what a dead process held."""
         if self._database.is_shared:
             return
@@ -72,7 +72,7 @@ class Leases:
 
         await self._database.write(work)
 
-    async def held(self, job_ids: list[str]) -> set[str]:
+    async def still_held(self, job_ids: list[str]) -> set[str]:
         """Which of these jobs nobody has deleted or taken over since this process took them."""
         ours = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.owner == self.owner)
 

@@ -81,7 +81,7 @@ async def check_free_space(storage: JobStorage, needed_percent: float) -> None:
         StorageFullError: less than `needed_percent` of the disk is free.
         StorageUnavailableError: that could not be found out.
     """
-    disk = await storage.disk()
+    disk = await storage.disk_usage()
     free = 100 * disk.free / disk.size
     if free < needed_percent:
         raise StorageFullError(

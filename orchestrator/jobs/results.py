@@ -10,7 +10,7 @@ async def finalize_result(storage: JobStorage, job_id: str, lease: int) -> None:
 
     May be repeated, and done by several at once: the row says which result it is.
     """
-    names = await storage.names(job_id)
+    names = await storage.list_names(job_id)
     if part_name(lease) in names:
         with suppress(FileNotFoundError):  # somebody else was quicker
             await storage.rename(job_id, part_name(lease), GENERATED)

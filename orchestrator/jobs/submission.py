@@ -151,7 +151,7 @@ class Submissions:
             await self._storage.create(job_id)
             yield Reservation(job_id, self._storage.workspace(job_id), key, earlier)
         except DatabaseUnavailableError:
-            await self._storage.release(job_id)
+            await self._storage.release_workspace(job_id)
             raise  # it may have been accepted; if not, cleanup finds it
         except BaseException:
             await asyncio.shield(self._withdraw(job_id))
@@ -196,7 +196,7 @@ class Submissions:
         if original is None:
             tracks = received.tracks.items()
             await check_audio({field: reservation.folder / name for field, name in tracks})
-            await self._storage.keep(job_id, *received.tracks.values())
+            await self._storage.persist(job_id, *received.tracks.values())
             self._check_version(upload.wanted_version)  # it may have been unloaded meanwhile
             add = partial(self._table.submit, job_id, upload)
         else:
@@ -213,7 +213,7 @@ class Submissions:
         with suppress(StorageUnavailableError):  # then cleanup does it
             if original is not None:
                 await self._storage.delete(job_id, *received.tracks.values())
-            await self._storage.release(job_id)
+            await self._storage.release_workspace(job_id)
         return Accepted(job_id, reused=original is not None)
 
     def _check_version(self, version: str | None) -> None:

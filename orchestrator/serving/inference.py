@@ -131,7 +131,7 @@ class InferenceClient:
         latest, noted, patience = deadline.when(), self._workers(version), INFERENCE_TIMEOUT_S
         assert latest is not None  # noqa: S101 - for mypy
         for look in itertools.count(1):
-            await self.watcher.changed()
+            await self.watcher.next_poll()
             present = self._workers(version)
             if look <= 2 or not noted:
                 noted |= present

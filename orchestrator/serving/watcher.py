@@ -28,7 +28,7 @@ class ModelWatcher:
         self._management = settings.management_url
         self._metrics = settings.model_metrics_url
         self._labels: dict[str, dict[str, str]] = {}
-        self._looked = asyncio.Condition()
+        self._polled = asyncio.Condition()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -37,20 +37,20 @@ class ModelWatcher:
 
     async def _poll(self) -> None:
         try:
-            self.status = await self._look()
+            self.status = await self._fetch_status()
         except Exception:
             self.status = ModelStatus(ready=False, reason="its answer was not understood")
             raise
         finally:
-            async with self._looked:
-                self._looked.notify_all()
+            async with self._polled:
+                self._polled.notify_all()
 
-    async def changed(self) -> None:
+    async def next_poll(self) -> None:
         """Wait for the end of the next look, whether it finds a change or not."""
-        async with self._looked:
-            await self._looked.wait()
+        async with self._polled:
+            await self._polled.wait()
 
-    async def _look(self) -> ModelStatus:
+    async def _fetch_status(self) -> ModelStatus:
         try:
             default = await self._describe(DEFAULT_PATH)
             registered = RegisteredVersion.read(default, await self._describe(ALL_PATH))

@@ -7,7 +7,7 @@
 
 Every job has a workspace, a folder of plain files, since ffmpeg reads and writes nothing else. With
 a local folder that is where the files are kept. With a bucket it is this host's scratch: a file
-counts once keep() has put it into the bucket, and fetch() brings it to hosts that lack it.
+counts once persist() has put it into the bucket, and fetch() brings it to hosts that lack it.
 
 A file is written under a name of its own and then left as it is: two jobs may share its bytes.
 
@@ -88,7 +88,7 @@ class JobStorage(ABC):
             await run_in_thread(make_folder, self.workspace(job_id))
 
     @abstractmethod
-    async def keep(self, job_id: str, *names: str) -> None:
+    async def persist(self, job_id: str, *names: str) -> None:
         """Make files of the workspace outlast a power failure, or this host.
 
         Raises:
@@ -104,7 +104,7 @@ class JobStorage(ABC):
         """The bytes that are kept. FileNotFoundError: there are none."""
 
     @abstractmethod
-    async def names(self, job_id: str) -> set[str]:
+    async def list_names(self, job_id: str) -> set[str]:
         """The names of the files that are kept."""
 
     @abstractmethod
@@ -120,7 +120,7 @@ class JobStorage(ABC):
         """Delete files wherever they are; that some are missing is no error."""
 
     @abstractmethod
-    async def release(self, job_id: str) -> None:
+    async def release_workspace(self, job_id: str) -> None:
         """Drop what this host holds of the job besides the kept files."""
 
     @abstractmethod
@@ -147,7 +147,7 @@ class JobStorage(ABC):
     async def quarantined(self) -> dict[str, float]:
         """The jobs whose files are in quarantine; since when, in seconds since 1970."""
 
-    async def disk(self) -> DiskUsage:
+    async def disk_usage(self) -> DiskUsage:
         """The disk that uploads are written to."""
         with storage_errors("asking for the free space on the disk"):
             return await run_in_thread(_disk_usage, self._root)

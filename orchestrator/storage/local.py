@@ -19,8 +19,9 @@ from orchestrator.storage.folders import file_names, job_ids_in, remove_folder, 
 
 
 class LocalStorage(JobStorage):
-    """Keeps them in a folder: `music_{job_id}/` for each job. Its names() are also of files that
-    lie there and are not kept yet.
+    """Keeps them in a folder, `music_{job_id}/` for each job.
+
+    list_names() includes files that lie there and are not persisted yet.
     """
 
     async def claim(self, database_id: str) -> None:
@@ -29,7 +30,7 @@ class LocalStorage(JobStorage):
             owner = await run_in_thread(_claim, marker, database_id)
         check_owner(owner, database_id, "MUSICLAB_CACHE", str(self._root), str(marker))
 
-    async def keep(self, job_id: str, *names: str) -> None:
+    async def persist(self, job_id: str, *names: str) -> None:
         paths = [self._path(job_id, name) for name in names]
         with storage_errors(f"writing files of job {job_id} to disk"):
             await run_in_thread(sync, *paths)
@@ -44,7 +45,7 @@ class LocalStorage(JobStorage):
         with storage_errors(f"reading {name} of job {job_id}"):
             return await run_in_thread(self._path(job_id, name).read_bytes)
 
-    async def names(self, job_id: str) -> set[str]:
+    async def list_names(self, job_id: str) -> set[str]:
         with storage_errors(f"listing the files of job {job_id}"):
             return await run_in_thread(file_names, self.workspace(job_id))
 
@@ -61,7 +62,7 @@ class LocalStorage(JobStorage):
         with storage_errors(f"deleting files of job {job_id}"):
             await run_in_thread(unlink_files, *paths)
 
-    async def release(self, job_id: str) -> None:
+    async def release_workspace(self, job_id: str) -> None:
         """Nothing: the workspace is where the files are kept."""
 
     async def remove(self, job_id: str) -> None:

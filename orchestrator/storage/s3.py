@@ -77,7 +77,7 @@ class S3Storage(JobStorage):
             await self._store.put_async(MARKER, database_id.encode(), mode="create")
         return await self._owner()
 
-    async def keep(self, job_id: str, *names: str) -> None:
+    async def persist(self, job_id: str, *names: str) -> None:
         for name in names:
             path, key = self._path(job_id, name), _object_key(job_id, name)
             with storage_errors(f"uploading {name} of job {job_id}"):
@@ -96,7 +96,7 @@ class S3Storage(JobStorage):
             found = await self._store.get_async(_object_key(job_id, name))
             return bytes(await found.bytes_async())
 
-    async def names(self, job_id: str) -> set[str]:
+    async def list_names(self, job_id: str) -> set[str]:
         with storage_errors(f"listing the files of job {job_id}"):
             return {key.rpartition("/")[2] for key in await self._keys(job_id)}
 
@@ -117,12 +117,12 @@ class S3Storage(JobStorage):
             await self._store.delete_async([_object_key(job_id, name) for name in names])
             await run_in_thread(unlink_files, *paths)
 
-    async def release(self, job_id: str) -> None:
+    async def release_workspace(self, job_id: str) -> None:
         with storage_errors(f"removing what this host holds of job {job_id}"):
             await run_in_thread(remove_folder, self.workspace(job_id))
 
     async def remove(self, job_id: str) -> None:
-        await self.release(job_id)  # first, so that nothing more is uploaded from here
+        await self.release_workspace(job_id)  # first, so that nothing more is uploaded from here
         with storage_errors(f"removing the files of job {job_id}"):
             while keys := await self._keys(job_id):
                 await self._store.delete_async(keys)
@@ -137,7 +137,7 @@ class S3Storage(JobStorage):
 
     async def quarantine(self, job_id: str) -> None:
         """Marks them: an object cannot be moved."""
-        await self.release(job_id)
+        await self.release_workspace(job_id)
         with storage_errors(f"setting the files of job {job_id} aside"):
             if await self._keys(job_id):
                 await self._store.put_async(_mark_of(job_id), b"")

@@ -70,7 +70,7 @@ class Attempt:
     async def run(self) -> None:
         """All stages that are not done yet."""
         job = self.job
-        await self._check_wanted()
+        await self._check_requested_version()
         self.timings["queued"] = round((job.started_at or job.created_at) - job.created_at, 3)
         await self._storage.create(job.id)
         if job.converted:
@@ -81,12 +81,12 @@ class Attempt:
             await self._leases.advance(job, 10, "Converting audio to WAV...")
             windows = await _run_both(*(self._convert(track) for track in TRACKS))
             self._end_stage("convert")
-            keeping = self._keep(sum(map(len, windows)), dict(self.timings))
+            keeping = self._persist_windows(sum(map(len, windows)), dict(self.timings))
             music, _ = await _run_both(self._generate(*windows), keeping)
         await self._leases.advance(job, 95, "Saving output...")
         await self._save(music)
 
-    async def _check_wanted(self) -> None:
+    async def _check_requested_version(self) -> None:
         """Leave a job that asked for a version by name to those who have it.
 
         Raises:
@@ -114,13 +114,13 @@ class Attempt:
             error.args = (f"track{track}: {error}",)
             raise
 
-    async def _keep(self, size: int, timings: dict[str, float]) -> None:
+    async def _persist_windows(self, size: int, timings: dict[str, float]) -> None:
         """Spare later attempts the conversion.
 
         The uploads go last: who dies on the way leaves a job that can be converted again.
         """
         job = self.job
-        await self._storage.keep(job.id, *map(window_name, TRACKS))
+        await self._storage.persist(job.id, *map(window_name, TRACKS))
         await self._leases.mark_converted(job, size, timings)
         await self._storage.delete(job.id, *(_upload(job, track) for track in TRACKS))
 
@@ -139,7 +139,7 @@ class Attempt:
         version = self.model_version = job.wanted_version or status.version
         loaded = None if version is None else status.find(version)
         if version is None or loaded is None:
-            await self._check_wanted()
+            await self._check_requested_version()
             raise InferenceNotStartedError(status.reason or f"version {version} is not loaded")
         bind_contextvars(model_version=version)
         log.info("inference request sent")
@@ -165,7 +165,7 @@ class Attempt:
     async def _is_gone(self, version: str) -> bool:
         """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
         for _ in range(2):  # the first look to end may have begun before
-            await self._watcher.changed()
+            await self._watcher.next_poll()
             status = self._watcher.status
             if status.versions and status.find(version) is None:
                 return True
@@ -176,7 +176,7 @@ class Attempt:
         path = self._storage.workspace(job.id) / part
         # On the event loop: less than 1 MB, and a thread would go on when the job is cancelled.
         path.write_bytes(music)
-        await self._storage.keep(job.id, part)
+        await self._storage.persist(job.id, part)
         self._end_stage("save")
         work_seconds = time.monotonic() - self._began
         await self._leases.complete(job, len(music), self.timings, work_seconds)

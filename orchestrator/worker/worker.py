@@ -44,9 +44,9 @@ class Worker:
     where a job that is deleted can still be taken away.
     """
 
-    def __init__(self, table: JobTable, sweep: Cleanup, needs: Dependencies) -> None:
+    def __init__(self, table: JobTable, cleanup: Cleanup, needs: Dependencies) -> None:
         self._table = table
-        self._sweep = sweep
+        self._cleanup = cleanup
         self._needs = needs
         self._leases = needs.leases
         self._storage = needs.storage
@@ -68,7 +68,7 @@ class Worker:
             while not self._finishing:
                 self._wake.clear()
                 try:
-                    await self._take_jobs()
+                    await self._claim_jobs()
                 except DatabaseUnavailableError as error:
                     log.warning("no jobs could be taken", reason=str(error))
                 except Exception:
@@ -94,7 +94,7 @@ class Worker:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _take_jobs(self) -> None:
+    async def _claim_jobs(self) -> None:
         while (
             self._watcher.status.ready
             and len(self._running) < JOBS_PER_SLOT * self._watcher.status.capacity
@@ -109,7 +109,7 @@ class Worker:
                 await self._hand_back(job)
                 return
             if job.deaths:  # and may have left something
-                self._sweep.soon()
+                self._cleanup.run_soon()
             self._running[job.id] = asyncio.create_task(self._work(job))
             self._metrics.at_work.set(len(self._running))
 
@@ -118,7 +118,7 @@ class Worker:
         before = list(self._running)
         if not before:
             return
-        held = await self._leases.held(before)
+        held = await self._leases.still_held(before)
         for job_id in set(before) - held:
             task = self._running.get(job_id)
             if task is not None:
@@ -128,7 +128,7 @@ class Worker:
         """Have as many slots as the model takes requests."""
         while True:
             self._semaphore.resize(self._watcher.status.capacity)
-            await self._watcher.changed()
+            await self._watcher.next_poll()
 
     async def _work(self, job: Job) -> None:
         """One attempt at one job, whatever comes of it."""
@@ -136,10 +136,10 @@ class Worker:
         log.info("job taken", attempts=job.attempts)
         try:
             try:
-                await self._try(job)
+                await self._run_attempt(job)
             finally:
                 # Whoever goes on with the job, maybe another host, has what is kept.
-                await self._storage.release(job.id)
+                await self._storage.release_workspace(job.id)
         except (DatabaseUnavailableError, StorageUnavailableError) as error:
             # The lease ends by itself, and whoever finds the database takes the job over; files
             # that are left are swept.
@@ -150,7 +150,7 @@ class Worker:
             self._metrics.at_work.set(len(self._running))
             self.wake()
 
-    async def _try(self, job: Job) -> None:
+    async def _run_attempt(self, job: Job) -> None:
         attempt = Attempt(job, self._needs, self._semaphore)
         try:
             if job.deaths > MAX_DEATHS:
@@ -162,20 +162,20 @@ class Worker:
                 bind_contextvars(model_version=attempt.model_version)
         except LeaseLostError:
             log.info("job was deleted or taken over")
-            await self._clear_away(job)
+            await self._discard_leftovers(job)
         except asyncio.CancelledError:
             await self._hand_back(job)
             raise
         except DatabaseUnavailableError:
             raise
         except Exception as error:
-            await self._end(attempt, _as_attempt_error(error))
+            await self._fail_or_retry(attempt, _as_attempt_error(error))
         else:
             self._count(attempt, "completed", job.attempts + 1)
             log.info("job completed", **attempt.timings)
             await finalize_result(self._storage, job.id, job.lease)
 
-    async def _end(self, attempt: Attempt, error: AttemptError) -> None:
+    async def _fail_or_retry(self, attempt: Attempt, error: AttemptError) -> None:
         """Fails the job or puts it back in the queue, as the error says."""
         attempts = attempt.job.attempts + error.counts_as_attempt
         if not error.retryable:
@@ -200,22 +200,22 @@ class Worker:
         try:
             await self._leases.retry(job, 0, "Waiting in the queue", job.attempts)
         except LeaseLostError:
-            await self._clear_away(job)
+            await self._discard_leftovers(job)
 
-    async def _clear_away(self, job: Job) -> None:
+    async def _discard_leftovers(self, job: Job) -> None:
         """Leave nothing of ours where the job is gone, or another's work."""
         present = await self._table.get(job.id)
         if present is None:
             await self._storage.remove(job.id)
         elif present.lease != job.lease:
             await self._storage.delete(job.id, part_name(job.lease))
-            self._sweep.soon()  # a window of ours may have come after the result of the other
+            self._cleanup.run_soon()  # a window of ours may have come after the result of the other
 
     async def _fail(self, attempt: Attempt, code: str, sentence: str, attempts: int) -> None:
         try:
             await self._leases.fail(attempt.job, code, sentence, attempts)
         except LeaseLostError:
-            await self._clear_away(attempt.job)
+            await self._discard_leftovers(attempt.job)
             return
         self._count(attempt, code, attempts)
         await self._storage.remove(attempt.job.id)
@@ -228,7 +228,7 @@ class Worker:
             message = f"Waiting for another try: {reason}"
             await self._leases.retry(attempt.job, wait, message, attempts)
         except LeaseLostError:
-            await self._clear_away(attempt.job)
+            await self._discard_leftovers(attempt.job)
 
     def _count(self, attempt: Attempt, outcome: str, attempts: int) -> None:
         self._metrics.finished.labels(outcome, attempt.model_version or NO_VERSION).inc()

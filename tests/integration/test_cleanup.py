@@ -45,9 +45,9 @@ async def backdate(tables: Tables, job_id: str, seconds: float) -> None:
 
 async def cleaned_up(tables: Tables, files: LocalStorage) -> None:
     cleanup = Cleanup(tables.database, files, kept_s=DAY_S)
-    await cleanup.abandoned_uploads()
+    await cleanup.remove_abandoned_uploads()
     for _ in range(2):
-        await cleanup.everything()
+        await cleanup.run_once()
 
 
 async def test_files_of_unknown_jobs_are_quarantined_for_a_day(
@@ -61,7 +61,7 @@ async def test_files_of_unknown_jobs_are_quarantined_for_a_day(
         await cleaned_up(tables, files)
         assert await files.job_ids() == {"queued", "receiving"}
         assert (await files.quarantined()).keys() == {"unknown"}
-    assert await files.names("queued") == {upload_name(1, ".mp3")}
+    assert await files.list_names("queued") == {upload_name(1, ".mp3")}
     monkeypatch.setattr(cleanup_module, "QUARANTINE_S", 0)
     await cleaned_up(tables, files)
     assert await files.quarantined() == {}
@@ -77,10 +77,10 @@ async def test_files_that_are_being_deleted_are_not_quarantined(
         await tables.admission().admit(job_id, "192.0.2.1", 1, repeated=False)
         await put(files, job_id, upload_name(1, ".mp3"))
         assert await tables.admission().withdraw(job_id)
-        await cleanup.everything()
+        await cleanup.run_once()
         assert await files.job_ids() == {job_id}
         await files.remove(job_id)
-    await cleanup.everything()
+    await cleanup.run_once()
     assert await files.quarantined() == {}
 
 
@@ -93,7 +93,7 @@ async def test_files_come_back_from_quarantine_with_their_row(
     await tables.submit("a")  # as when a database is put back to a later state
     await cleaned_up(tables, files)
     assert await files.quarantined() == {}
-    assert await files.names("a") == {upload_name(1, ".mp3")}
+    assert await files.list_names("a") == {upload_name(1, ".mp3")}
 
 
 async def test_files_of_another_database_are_left_alone(
@@ -130,10 +130,10 @@ async def test_a_completed_job_keeps_its_accepted_result_only(
     await put(files, "a", part_name(job.lease), stray, window_name(1), upload_name(1, ".wav"))
     for _ in range(2):
         await cleaned_up(tables, files)
-        assert await files.names("a") == {GENERATED}
+        assert await files.list_names("a") == {GENERATED}
     assert await files.read("a", GENERATED) == part_name(job.lease).encode()
     await finalize_result(files, "a", job.lease)
-    assert await files.names("a") == {GENERATED}
+    assert await files.list_names("a") == {GENERATED}
 
 
 async def test_a_failed_job_keeps_no_files(tables: Tables, files: LocalStorage) -> None:

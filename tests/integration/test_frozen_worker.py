@@ -63,7 +63,7 @@ async def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> 
     async with Backend("", tmp_path / "jobs.sqlite").opened() as tables:
         await tables.submit("slept")
         job = await tables.claim()
-        await tables.leases.resume()  # its lease has ended
+        await tables.leases.expire_previous()  # its lease has ended
         assert await tables.leases.claim() is None
         tables.leases.release_lease(job.id)
         again = await tables.claim()

@@ -74,7 +74,7 @@ async def until(watch: ModelWatcher, condition: Callable[[ModelStatus], bool]) -
     deadline = time.monotonic() + WAIT_S
     while not condition(watch.status):
         assert time.monotonic() < deadline, f"not so after {WAIT_S:g} s: {watch.status}"
-        await watch.changed()
+        await watch.next_poll()
 
 
 def worker_lines(server: TorchServe, job_id: str) -> list[Line]:
@@ -154,7 +154,7 @@ async def test_a_request_that_nobody_takes_finds_the_model_away(
             await replace(client, tokens=tokens).generate("starter", *TRACKS, JOB)
         without_key = ModelWatcher(client.session, model_server.settings, tokens)
         running = asyncio.create_task(without_key.run())
-        await without_key.changed()
+        await without_key.next_poll()
         running.cancel()
         assert without_key.status.reason == "the model server refuses the key that is here"
 

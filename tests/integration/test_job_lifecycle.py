@@ -28,7 +28,7 @@ async def test_from_upload_to_cleanup(anywhere: Settings) -> None:
         assert set(done["timings"]) == {"queued", "convert", "wait", "generate", "save"}
         assert await (await client.get(f"/api/download/{job_id}")).read() == MUSIC
         async with asyncio.timeout(5):
-            while await app[STORAGE].names(job_id) != {"generated.wav"}:
+            while await app[STORAGE].list_names(job_id) != {"generated.wav"}:
                 await asyncio.sleep(0.02)
         assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
         assert await app[STORAGE].job_ids() == set()
@@ -85,7 +85,7 @@ async def test_a_later_attempt_need_not_convert_again(
         app = app_of(client)
         job_id = await submit(client)
         windows = {window_name(track) for track in (1, 2)}
-        while await app[STORAGE].names(job_id) != windows:  # the uploads are gone
+        while await app[STORAGE].list_names(job_id) != windows:  # the uploads are gone
             await asyncio.sleep(0.02)
         tried.set()
         done = await finished(client, job_id)

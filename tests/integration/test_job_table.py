@@ -56,7 +56,7 @@ async def test_every_change_is_an_event(tables: Tables) -> None:
     await tables.leases.advance(job, 10, "Converting")
     await tables.leases.renew()
     await tables.complete(job)
-    events = await tables.feed.missed("a", after=0)
+    events = await tables.feed.events_after("a", after=0)
     assert [event.revision for event in events] == [1, 2, 3, 4, 5]
     documents = [json.loads(event.data) for event in events]
     states = [(document["status"], document["progress"]) for document in documents]
@@ -68,7 +68,7 @@ async def test_every_change_is_an_event(tables: Tables) -> None:
         ("completed", 100),
     ]
     assert documents[-1] == status_document(await tables.get("a"))
-    assert [event.revision for event in await tables.feed.missed("a", after=3)] == [4, 5]
+    assert [event.revision for event in await tables.feed.events_after("a", after=3)] == [4, 5]
 
 
 async def test_a_finished_job_tells_until_when_it_is_kept(tables: Tables) -> None:

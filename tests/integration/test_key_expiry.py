@@ -48,7 +48,7 @@ async def test_several_processes_go_on_while_keys_end(short_lived: TorchServe) -
 
     async def looking(watch: ModelWatcher) -> None:
         while time.monotonic() < ends:
-            await watch.changed()
+            await watch.next_poll()
             assert watch.status.ready, watch.status.reason
 
     def describing() -> None:

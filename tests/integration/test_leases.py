@@ -113,7 +113,7 @@ async def test_a_commit_whose_answer_was_lost_may_be_repeated(tables: Tables) ->
     job = await tables.claim()
     for _ in range(2):
         await tables.leases.complete(job, 1, {}, 1.0)
-    assert len(await tables.feed.missed("a", after=2)) == 1
+    assert len(await tables.feed.events_after("a", after=2)) == 1
 
 
 async def test_only_what_is_held_is_renewed(
@@ -129,7 +129,7 @@ async def test_only_what_is_held_is_renewed(
     assert again.lease == 2
     await tables.leases.renew()
     assert await tables.leases.claim() is None
-    assert await tables.leases.held(["a", "b"]) == {"a"}
+    assert await tables.leases.still_held(["a", "b"]) == {"a"}
 
 
 async def test_a_deleted_job_cannot_be_written(tables: Tables) -> None:
@@ -140,7 +140,7 @@ async def test_a_deleted_job_cannot_be_written(tables: Tables) -> None:
     with pytest.raises(LeaseLostError):
         await tables.leases.complete(job, 1, {}, 1.0)
     assert await tables.table.get("a") is None
-    assert await tables.feed.missed("a", after=0) == []
+    assert await tables.feed.events_after("a", after=0) == []
 
 
 async def test_after_a_restart_what_ran_is_taken_at_once(tmp_path: Path) -> None:

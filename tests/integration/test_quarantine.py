@@ -12,21 +12,21 @@ async def test_files_go_into_quarantine_and_come_back(host: OpenHost) -> None:
         await kept(here, job_id, track1_mp3=job_id.encode(), generated_wav=b"music")
     assert await there.quarantined() == {}
     await there.quarantine("a")
-    await here.release("a")
+    await here.release_workspace("a")
     assert await there.job_ids() == {"b"}
     (since,) = (await there.quarantined()).values()
     assert abs(time.time() - since) < 60
     await here.restore("a")
     assert await there.job_ids() == {"a", "b"}
-    assert await there.names("a") == {"track1.mp3", GENERATED}
+    assert await there.list_names("a") == {"track1.mp3", GENERATED}
     assert await there.read("a", "track1.mp3") == b"a"
     assert await there.quarantined() == {}
     await there.quarantine("b")
     await there.discard("b")
     assert await there.quarantined() == {}
-    await here.release("b")
+    await here.release_workspace("b")
     assert await there.job_ids() == {"a"}
-    assert await there.names("b") == set()
+    assert await there.list_names("b") == set()
 
 
 async def test_what_comes_later_joins_what_is_in_quarantine(host: OpenHost) -> None:
@@ -36,7 +36,7 @@ async def test_what_comes_later_joins_what_is_in_quarantine(host: OpenHost) -> N
     await kept(files, "a", track2_mp3=b"new", generated_wav=b"music")
     await files.quarantine("a")
     await files.restore("a")
-    assert await files.names("a") == {"track1.mp3", "track2.mp3", GENERATED}
+    assert await files.list_names("a") == {"track1.mp3", "track2.mp3", GENERATED}
     assert await files.read("a", "track2.mp3") == b"new"
 
 

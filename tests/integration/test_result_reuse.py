@@ -15,13 +15,13 @@ async def test_a_result_that_has_no_name_yet_is_reused(anywhere: Settings) -> No
         first = await submit(client)
         await finished(client, first)
         async with asyncio.timeout(10):
-            while await app[STORAGE].names(first) != {GENERATED}:
+            while await app[STORAGE].list_names(first) != {GENERATED}:
                 await asyncio.sleep(0.01)
         await app[STORAGE].rename(first, GENERATED, part_name(1))  # as a moment before
         second = await submit(client)
         assert (await status(client, second))["status"] == "completed"
         for job_id in (first, second):
-            assert await app[STORAGE].names(job_id) == {GENERATED}
+            assert await app[STORAGE].list_names(job_id) == {GENERATED}
             assert await (await client.get(f"/api/download/{job_id}")).read() == MUSIC
 
 
@@ -43,7 +43,7 @@ async def test_a_repeated_request_is_answered_with_what_was_made(anywhere: Setti
         third = await submit(client)
         await client.delete(f"/api/cleanup/{first}")
         assert await (await client.get(f"/api/download/{third}")).read() == MUSIC
-        assert await app[STORAGE].names(third) == {"generated.wav"}
+        assert await app[STORAGE].list_names(third) == {"generated.wav"}
         other = await submit(client, form(start_time="0.1"))
         assert (await status(client, other))["status"] != "completed"
         named = await submit(client, form(model_version=VERSION))

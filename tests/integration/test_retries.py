@@ -138,14 +138,14 @@ async def test_a_job_outlives_many_processes_but_not_any_number(
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is loaded is looked at all the time, and each look tells what was so a moment ago."""
-    look = ModelWatcher._look
+    look = ModelWatcher._fetch_status
 
     async def slow(watch: ModelWatcher) -> ModelStatus:
         status = await look(watch)
         await asyncio.sleep(0.05)
         return status
 
-    monkeypatch.setattr(ModelWatcher, "_look", slow)
+    monkeypatch.setattr(ModelWatcher, "_fetch_status", slow)
     monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0)
     monkeypatch.setattr(leases, "STRANDED_S", 0.05)
 

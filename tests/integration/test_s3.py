@@ -31,11 +31,11 @@ async def away_after(files: JobStorage) -> list[float]:
         return time.monotonic() - started
 
     attempts = (
-        files.keep("a", "track1.mp3"),
-        files.keep("a", "track2.mp3"),
+        files.persist("a", "track1.mp3"),
+        files.persist("a", "track2.mp3"),
         files.fetch("a", GENERATED),
         files.read("a", GENERATED),
-        files.names("a"),
+        files.list_names("a"),
         files.rename("a", "track1.mp3", GENERATED),
         files.copy("a", "track1.mp3", "b"),
         files.delete("a", GENERATED),
@@ -75,7 +75,7 @@ async def test_a_missing_bucket_is_not_taken_for_missing_files(
     with pytest.raises(StorageUnavailableError, match=r"x\.wav of job a failed: .* no such bucket"):
         await files.read("a", "x.wav")
     with pytest.raises(StorageUnavailableError, match="The specified bucket does not exist"):
-        await files.names("a")
+        await files.list_names("a")
 
 
 async def test_a_wrong_key_is_told_of(

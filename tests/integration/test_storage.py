@@ -23,7 +23,7 @@ async def test_what_one_host_keeps_every_host_has(host: OpenHost) -> None:
     big = os.urandom(12_000_000)  # uploaded in parts, the last one smaller
     await kept(here, "a", track1_mp3=big, track2_mp3=b"two")
     await kept(here, "ab", track1_mp3=b"of another job")
-    assert await there.names("a") == {"track1.mp3", "track2.mp3"}
+    assert await there.list_names("a") == {"track1.mp3", "track2.mp3"}
     assert await there.job_ids() == {"a", "ab"}
     path = await there.fetch("a", "track1.mp3")
     assert path == there.workspace("a") / "track1.mp3"
@@ -34,12 +34,12 @@ async def test_what_one_host_keeps_every_host_has(host: OpenHost) -> None:
 
 async def test_a_file_that_is_not_there_is_told_of(host: OpenHost) -> None:
     files = host("here")
-    assert await files.names("a") == set()
+    assert await files.list_names("a") == set()
     assert await files.job_ids() == set()
     await lacks(files.fetch("a", UPLOAD))
     await files.create("a")
-    assert await files.names("a") == set()
-    await lacks(files.keep("a", UPLOAD))
+    assert await files.list_names("a") == set()
+    await lacks(files.persist("a", UPLOAD))
     await lacks(files.fetch("a", UPLOAD))
     await lacks(files.read("a", UPLOAD))
     await lacks(files.rename("a", UPLOAD, GENERATED))
@@ -54,7 +54,7 @@ async def test_a_rename_takes_the_place_of_what_was_there(host: OpenHost) -> Non
     await kept(here, "a", generated_wav=b"old", generated_7_part=b"new")
     assert (await there.fetch("a", GENERATED)).read_bytes() == b"old"
     await there.rename("a", part_name(7), GENERATED)
-    assert await here.names("a") == {GENERATED}
+    assert await here.list_names("a") == {GENERATED}
     assert await here.read("a", GENERATED) == b"new"
     assert (await there.fetch("a", GENERATED)).read_bytes() == b"new"
     await lacks(there.fetch("a", part_name(7)))
@@ -68,7 +68,7 @@ async def test_a_copy_outlives_the_job_it_came_from(host: OpenHost) -> None:
     assert there.workspace("b").is_dir()
     await here.remove("a")
     assert await here.job_ids() >= {"b"}
-    assert await here.names("b") == {UPLOAD}
+    assert await here.list_names("b") == {UPLOAD}
     assert (await here.fetch("b", UPLOAD)).read_bytes() == b"one"
 
 
@@ -90,7 +90,7 @@ async def test_deleted_files_are_gone_everywhere_and_others_stay(host: OpenHost)
     here, there = host("here"), host("there")
     await kept(here, "a", track1_mp3=b"one", track2_mp3=b"two", generated_wav=b"music")
     await here.delete("a", "track1.mp3", "track2.mp3", "window1.wav")
-    assert await there.names("a") == {GENERATED}
+    assert await there.list_names("a") == {GENERATED}
     await lacks(here.fetch("a", "track1.mp3"))
     await lacks(there.fetch("a", "track1.mp3"))
     await here.delete("a")
@@ -105,7 +105,7 @@ async def test_a_removed_job_leaves_nothing(host: OpenHost) -> None:
     await there.remove("a")
     assert not there.workspace("a").exists()
     assert await there.job_ids() == {"b"}
-    assert await here.names("a") == set()
+    assert await here.list_names("a") == set()
     await here.remove("a")
     assert await here.job_ids() == {"b"}
 
@@ -130,8 +130,8 @@ async def test_the_scratch_of_a_host_is_released_alone(bucket_host: OpenHost) ->
     await here.create("only here")
     assert await here.job_ids() == {"a", "only here"}
     assert await there.job_ids() == {"a"}
-    await here.release("a")
-    await here.release("only here")
+    await here.release_workspace("a")
+    await here.release_workspace("only here")
     assert not here.workspace("a").exists()
     assert await here.job_ids() == {"a"}
     assert (await here.fetch("a", UPLOAD)).read_bytes() == b"one"
@@ -140,7 +140,7 @@ async def test_the_scratch_of_a_host_is_released_alone(bucket_host: OpenHost) ->
 async def test_releasing_the_folder_of_a_job_keeps_its_files(tmp_path: Path) -> None:
     files = LocalStorage(tmp_path)
     await kept(files, "a", track1_mp3=b"one")
-    await files.release("a")
+    await files.release_workspace("a")
     assert await files.read("a", UPLOAD) == b"one"
 
 
@@ -163,7 +163,7 @@ async def test_a_download_given_up_leaves_no_piece(bucket_host: OpenHost) -> Non
 async def test_only_plain_names_are_taken(host: OpenHost, name: str) -> None:
     files = host("here")
     for attempt in (
-        files.keep("a", name),
+        files.persist("a", name),
         files.fetch("a", name),
         files.read("a", name),
         files.rename("a", GENERATED, name),
@@ -178,7 +178,7 @@ async def test_only_plain_names_are_taken(host: OpenHost, name: str) -> None:
 
 async def test_the_disk_is_that_of_the_workspaces(host: OpenHost) -> None:
     files = host("here")
-    disk = await files.disk()
+    disk = await files.disk_usage()
     usage = psutil.disk_usage(str(files.workspace("a").parent))
     assert disk.size == usage.total
     assert disk.free == pytest.approx(usage.free, abs=0.05 * usage.total)

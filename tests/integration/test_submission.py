@@ -95,7 +95,7 @@ async def test_what_was_accepted_stays_whatever_happens_until_the_answer(
 ) -> None:
     async with api(settings) as client:
         app = app_of(client)
-        release = app[STORAGE].release
+        release = app[STORAGE].release_workspace
 
         async def cancelled(job_id: str) -> None:
             if await app[JOB_TABLE].get(job_id) is not None:
@@ -103,7 +103,7 @@ async def test_what_was_accepted_stays_whatever_happens_until_the_answer(
             await release(job_id)
 
         with monkeypatch.context() as broken:
-            broken.setattr(app[STORAGE], "release", cancelled)
+            broken.setattr(app[STORAGE], "release_workspace", cancelled)
             with pytest.raises(ServerDisconnectedError):
                 await generate(client, Idempotency_Key="one")
         job_id = await accepted(await generate(client, Idempotency_Key="one"))

@@ -23,7 +23,7 @@ async def watching(settings: Settings) -> AsyncIterator[InferenceClient]:
         watch = ModelWatcher(session, settings, keys)
         url = f"http://127.0.0.1:{settings.inference_port}"
         running = asyncio.create_task(watch.run())
-        await watch.changed()
+        await watch.next_poll()
         try:
             yield InferenceClient(session, url, keys, watch)
         finally:

@@ -19,7 +19,7 @@ async def kept(files: JobStorage, job_id: str, **contents: bytes) -> None:
     names = [name.replace("_", ".") for name in contents]
     for name, content in zip(names, contents.values(), strict=True):
         (files.workspace(job_id) / name).write_bytes(content)
-    await files.keep(job_id, *names)
+    await files.persist(job_id, *names)
 
 
 async def lacks(attempt: Coroutine[Any, Any, object]) -> None:

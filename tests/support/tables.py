@@ -83,7 +83,7 @@ class Backend:
         await database.open()
         try:
             leases = Leases(database)
-            await leases.resume()
+            await leases.expire_previous()
             yield Tables(database, JobTable(database), leases)
         finally:
             await database.close()

@@ -30,8 +30,8 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
         raise
     finally:
         route = route_of(request)
-        tell = log.debug if request.method in ("GET", "HEAD") and route in POLLED else log.info
-        tell(
+        log_line = log.debug if request.method in ("GET", "HEAD") and route in POLLED else log.info
+        log_line(
             "request",
             method=request.method,
             # Of what is not there, the path as it was sent: it is still quoted, so of one line.

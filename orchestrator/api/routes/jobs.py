@@ -39,7 +39,7 @@ async def follow(request: web.Request) -> web.StreamResponse:
         snapshot = await _snapshot(request)
         if snapshot.job.state in FINAL and seen >= snapshot.job.revision:
             return web.Response(status=204)  # tells EventSource not to come again
-        missed = await feed.missed(job_id, seen) if 0 < seen < snapshot.job.revision else []
+        missed = await feed.events_after(job_id, seen) if 0 < seen < snapshot.job.revision else []
         first = event_of(snapshot.job.revision, await feed.document(snapshot))
         response = web.StreamResponse(headers=EVENT_STREAM)
         await response.prepare(request)

@@ -106,7 +106,7 @@ async def served(*pids: int) -> AsyncIterator[tuple[TorchServe, InferenceClient]
         keys = Tokens(Path("no-keys"), "http://127.0.0.1:1")
         watch = ModelWatcher(session, Settings(management_port=port, metrics_port=port), keys)
         watching = asyncio.create_task(watch.run())
-        await watch.changed()
+        await watch.next_poll()
         async with asyncio.timeout(WAIT_S):
             yield server, InferenceClient(session, f"http://127.0.0.1:{port}", keys, watch)
         watching.cancel()
@@ -143,8 +143,8 @@ async def test_the_capacity_is_what_all_ready_workers_batch() -> None:
     async with served(1) as (server, client):
         for pids, capacity in (({1, 2}, 8), (set(), 1), ({3}, 4), (None, 1)):
             server.pids = pids
-            await client.watcher.changed()
-            await client.watcher.changed()
+            await client.watcher.next_poll()
+            await client.watcher.next_poll()
             assert client.watcher.status.capacity == capacity, pids
 
 
