@@ -137,7 +137,7 @@ async def _listen(runner: web.AppRunner, name: str, host: str, port: int) -> Non
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
-        raise ModelServerError(
+        raise SettingsError(
             f"{host}:{port} cannot be listened on ({error.strerror}); stop what uses it, or set "
             f"MUSICLAB_{name}_PORT to a free port"
         ) from error
