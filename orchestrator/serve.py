@@ -4,7 +4,9 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
+from threading import Thread
 from typing import Any
 
 from aiohttp import web
@@ -12,13 +14,12 @@ from aiohttp import web
 from orchestrator.api.app import create_app, create_worker_app
 from orchestrator.api.app_keys import SETTINGS, WATCHER, WORKER
 from orchestrator.audio.ffmpeg import find_ffmpeg
-from orchestrator.errors import ModelServerError, SettingsError
-from orchestrator.releases.supervisor import Supervisor
+from orchestrator.errors import SettingsError
+from orchestrator.releases.supervisor import CHECK_INTERVAL_S, Supervisor
 from orchestrator.serving.process import TorchServe
 from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 
-CHECK_S = 0.5
 SHUTDOWN_S = 5.0
 
 
@@ -38,12 +39,14 @@ async def serve(
         MusicLabError: a port or folder is in use, or the model cannot be loaded.
     """
     app = create_app(settings)
+    supervisor = Supervisor(server)
+    # Blocks the event loop while nothing is served yet; the main thread outlasts TorchServe.
     server.start()
     try:
-        watching = partial(_keep_serving, app, server, on_ready)
-        await _run(app, "API", settings.api_host, settings.api_port, watching)
+        supervising = partial(_supervise, app, server, supervisor, on_ready)
+        await _run(app, "API", settings.api_host, settings.api_port, supervising)
     finally:
-        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(supervisor.stop)
 
 
 async def serve_orchestrator(settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -148,20 +151,40 @@ async def _say_ready(on_ready: Callable[[], None]) -> None:
     await asyncio.Event().wait()
 
 
-async def _keep_serving(
-    app: web.Application, server: TorchServe, on_ready: Callable[[ModelStatus], None]
+async def _supervise(
+    app: web.Application,
+    server: TorchServe,
+    supervisor: Supervisor,
+    on_ready: Callable[[ModelStatus], None],
 ) -> None:
-    supervisor = Supervisor(server)
-    ready = False
-    while True:
-        await asyncio.sleep(CHECK_S)
-        status = app[WATCHER].status
-        if status.ready and not ready:
-            on_ready(status)
-            ready = True
-        if not ready and (fault := server.load_error()):
-            raise ModelServerError(f"the model did not load: {fault}")
-        if not ready and not server.is_running():
-            raise ModelServerError(f"TorchServe ended; see {server.folder / 'logs'}")
-        supervisor.start_again_if_ended()
-        supervisor.note(status.versions)
+    """Wait for the model to be ready, then restart TorchServe whenever it exits.
+
+    Raises:
+        ModelServerError: the model did not load, or TorchServe could not be restarted.
+    """
+    watcher = app[WATCHER]
+    while not (status := watcher.status).ready:
+        await asyncio.to_thread(server.raise_if_failed)
+        await asyncio.sleep(CHECK_INTERVAL_S)
+    on_ready(status)
+    await _in_own_thread(partial(supervisor.run, lambda: watcher.status.versions))
+
+
+def _in_own_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Run blocking work in a thread of its own; cancelling the future does not end it.
+
+    A daemon thread, as the process must be able to end while the work hangs, as a disk may.
+    """
+    outcome: Future[None] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    Thread(target=run, daemon=True).start()
+    return asyncio.wrap_future(outcome)

@@ -1,13 +1,12 @@
 """The `musiclab` command."""
 
 import asyncio
-import itertools
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +26,14 @@ from orchestrator.errors import ApiError, ModelServerError, MusicLabError
 from orchestrator.observability.logs import configure_logging, logs_json
 from orchestrator.releases.desired_state import DesiredStateFile
 from orchestrator.releases.supervisor import Supervisor
-from orchestrator.serve import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
+from orchestrator.serve import serve, serve_api, serve_orchestrator, serve_worker
+from orchestrator.serving.management import RegisteredVersion
 from orchestrator.serving.process import TorchServe
 from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings, load_settings
 
 CLEANUP_PATIENCE_S = 5.0
-NOTED_EVERY = 4  # checks of what serves; the noting takes two requests
+RECORD_EVERY = 4  # checks of the process; recording what serves takes two requests
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
 codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
@@ -221,15 +221,18 @@ def serve_model(
                 if archive is not None:
                     DesiredStateFile(settings).choose(server.manifest["version"])
                 _print_addresses(server)
-                supervisor = Supervisor(server)
-                for check in itertools.count():
-                    time.sleep(CHECK_S)
-                    supervisor.start_again_if_ended()
-                    if check % NOTED_EVERY == 0:
-                        with suppress(ModelServerError):  # not up again yet
-                            supervisor.note(server.management.versions())
+                served = partial(_registered_versions, server)
+                Supervisor(server).run(served, RECORD_EVERY)
         except KeyboardInterrupt:
             out.print("stopped")
+
+
+def _registered_versions(server: TorchServe) -> list[RegisteredVersion]:
+    """What TorchServe serves; nothing while it does not answer, as in the time of a restart."""
+    try:
+        return server.management.versions()
+    except ModelServerError:
+        return []
 
 
 def _archives_to_serve(settings: Settings) -> list[Path]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -37,6 +38,8 @@ PORTS = (
     "grpc_management_port",
 )
 PR_SET_PDEATHSIG = 1
+# Loaded here: a process that was forked while other threads were running must not load libraries.
+PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 NICENESS = 10  # where the model takes all CPUs, the API still answers at once
 
 log = structlog.get_logger()
@@ -90,6 +93,9 @@ class TorchServe:
     def start(self) -> None:
         """Start TorchServe; returns as soon as the process runs.
 
+        On Linux, TorchServe ends when the thread that calls this ends, however that ends. So call
+        it from one that lasts as long as TorchServe is to run.
+
         Raises:
             ModelServerError: no Java, a taken port, or another server in the same folder.
         """
@@ -113,7 +119,7 @@ class TorchServe:
                     stdout=output,
                     stderr=None if self._passes_log_on else errors,
                     start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
-                    preexec_fn=_prepare_child,
+                    preexec_fn=partial(_prepare_child, os.getpid()),
                 )
         except BaseException:
             self._give_back_folder()
@@ -127,12 +133,9 @@ class TorchServe:
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
-            if not self.is_running():
-                raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
             if self.is_ready():
                 return
-            if fault := self.load_error():
-                raise ModelServerError(f"the model did not load: {fault}")
+            self.raise_if_failed()
             time.sleep(POLL_S)
         raise ModelServerError(
             f"the model was not ready after {READY_TIMEOUT_S} s; see {self.folder / 'logs'}"
@@ -140,7 +143,8 @@ class TorchServe:
 
     def is_running(self) -> bool:
         """Whether TorchServe's process is there."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process  # which another thread may set to None
+        return process is not None and process.poll() is None
 
     def is_ready(self) -> bool:
         """Whether a worker of the archive's version is READY."""
@@ -153,6 +157,17 @@ class TorchServe:
     def load_error(self) -> str | None:
         """What a worker that could not load the archive died of; None while none has."""
         return self.log.load_error(self.manifest["version"], self._log_start)
+
+    def raise_if_failed(self) -> None:
+        """Find out that the archive will not be served; for the time until it is ready.
+
+        Raises:
+            ModelServerError: a worker could not load the archive, or TorchServe ended.
+        """
+        if fault := self.load_error():
+            raise ModelServerError(f"the model did not load: {fault}")
+        if not self.is_running():
+            raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
 
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in.
@@ -282,11 +297,16 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _prepare_child() -> None:
+def _prepare_child(parent: int) -> None:
     """In the child: a lower CPU priority than ours, which its workers inherit, and an end with us.
 
     Linux is asked for SIGTERM when the thread that started it ends, however it ends.
+
+    Args:
+        parent: process ID of the process that forked it.
     """
     os.nice(NICENESS)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if PRCTL is not None:
+        PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before that
+            os._exit(1)

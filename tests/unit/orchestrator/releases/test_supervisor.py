@@ -4,11 +4,12 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from orchestrator.archives.archive import archive_path
-from orchestrator.errors import ArchiveError
+from orchestrator.errors import ArchiveError, ModelServerError
 from orchestrator.releases import supervisor as supervisor_module
 from orchestrator.releases.desired_state import FILE, DesiredState, DesiredStateFile
 from orchestrator.releases.supervisor import TRIED_AGAIN_S, Supervisor
@@ -18,6 +19,7 @@ from orchestrator.settings import Settings
 from tests.support.quick_torchserve import small_archive
 
 SETTLED_S = 3.0
+WITHIN_S = 10
 
 
 class Clock:
@@ -34,9 +36,14 @@ class EndedServer(TorchServe):
     """One whose TorchServe has ended, and is not started again in truth."""
 
     started = 0
+    stopped = 0
 
     def start(self) -> None:
         self.started += 1
+
+    def stop(self) -> None:
+        self.stopped += 1
+        super().stop()
 
     @property
     def served(self) -> list[str]:
@@ -215,6 +222,83 @@ def test_what_runs_is_not_started_again(
     write(server, DesiredState("b"))
     Supervisor(server).start_again_if_ended()
     assert (server.served, server.started) == (["musiclab-a.mar"], 0)
+
+
+def test_stopping_does_not_wait_for_archives_to_be_read(
+    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that hangs; TorchServe is not started when that goes on."""
+    reading, go_on = Event(), Event()
+
+    def read(versions: DesiredStateFile, wanted: DesiredState | None) -> list[Path]:
+        reading.set()
+        assert go_on.wait(WITHIN_S)
+        return []
+
+    monkeypatch.setattr(DesiredStateFile, "archives", read)
+    supervisor = Supervisor(server)
+    restart = Thread(target=supervisor.start_again_if_ended)
+    restart.start()
+    assert reading.wait(WITHIN_S)
+    assert server.stopped == 1, "what TorchServe left is swept before"
+    supervisor.stop()
+    assert server.stopped == 2
+    go_on.set()
+    restart.join()
+    assert server.started == 0
+
+
+def test_what_is_just_being_started_is_stopped_afterwards(
+    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, go_on = Event(), Event()
+
+    def start() -> None:
+        starting.set()
+        assert go_on.wait(WITHIN_S)
+        server.started += 1
+
+    def stop() -> None:
+        assert server.started == len(stops), "stopped while it was being started"
+        stops.append(server.started)
+
+    stops: list[int] = []
+    monkeypatch.setattr(server, "start", start)
+    monkeypatch.setattr(server, "stop", stop)
+    supervisor = Supervisor(server)
+    restart = Thread(target=supervisor.start_again_if_ended)
+    restart.start()
+    assert starting.wait(WITHIN_S)
+    stopping = Thread(target=supervisor.stop)
+    stopping.start()
+    stopping.join(0.1)
+    assert stopping.is_alive()
+    go_on.set()
+    for thread in (restart, stopping):
+        thread.join()
+    assert stops == [0, 1]
+
+
+def test_a_supervisor_that_was_stopped_ends_and_starts_nothing(server: EndedServer) -> None:
+    supervisor = Supervisor(server)
+    supervisor.stop()
+    supervisor.run(list)
+    supervisor.start_again_if_ended()
+    assert server.started == 0
+
+
+def test_a_restart_that_fails_ends_the_supervisor(
+    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start() -> None:
+        raise ModelServerError("port 8080 is taken")
+
+    monkeypatch.setattr(supervisor_module, "CHECK_INTERVAL_S", 0.001)
+    monkeypatch.setattr(server, "start", start)
+    supervisor = Supervisor(server)
+    with pytest.raises(ModelServerError, match="8080 is taken"):
+        supervisor.run(list)
+    supervisor.stop()
 
 
 def test_a_first_archive_that_is_none_is_refused(settings: Settings, store: Path) -> None:
