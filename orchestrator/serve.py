@@ -1,4 +1,4 @@
-"""The processes of MusicLab: everything in one, or the API and the workers by themselves."""
+"""The processes of MusicLab: everything in one, or API, worker and TorchServe apart."""
 
 import asyncio
 import gc
@@ -28,12 +28,12 @@ async def serve(
 ) -> None:
     """Serve everything until SIGINT or SIGTERM; nothing is left running afterwards.
 
-    The API answers before the model is ready: jobs wait. A TorchServe that ends is started again.
+    The API answers before the model is ready: jobs wait. TorchServe is restarted whenever it exits.
 
     Args:
         settings: where the API listens, and everything else.
         server: TorchServe with its archive, not started yet.
-        on_ready: is told what serves, once the model is ready.
+        on_ready: called with what serves, once the model is ready.
 
     Raises:
         MusicLabError: a port or folder is in use, or the model cannot be loaded.
@@ -50,10 +50,10 @@ async def serve(
 
 
 async def serve_orchestrator(settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Serve the API with its worker, and leave TorchServe to whoever runs it."""
-    say_ready = partial(_say_ready, on_ready)
+    """Serve the API with its worker; TorchServe runs elsewhere."""
+    announce = partial(_announce, on_ready)
     app = create_app(settings)
-    await _run(app, "API", settings.api_host, settings.api_port, say_ready)
+    await _run(app, "API", settings.api_host, settings.api_port, announce)
 
 
 async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -62,10 +62,10 @@ async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
     Raises:
         SettingsError: there is no database that processes can share.
     """
-    _check_shared(settings, "api")
-    say_ready = partial(_say_ready, on_ready)
+    _require_shared_database(settings, "api")
+    announce = partial(_announce, on_ready)
     app = create_app(settings, runs_jobs=False)
-    await _run(app, "API", settings.api_host, settings.api_port, say_ready)
+    await _run(app, "API", settings.api_host, settings.api_port, announce)
 
 
 async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -74,13 +74,13 @@ async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None
     Raises:
         SettingsError: there is no database that processes can share.
     """
-    _check_shared(settings, "worker")
-    say_ready = partial(_say_ready, on_ready)
+    _require_shared_database(settings, "worker")
+    announce = partial(_announce, on_ready)
     app = create_worker_app(settings)
-    await _run(app, "WORKER", settings.worker_host, settings.worker_port, say_ready)
+    await _run(app, "WORKER", settings.worker_host, settings.worker_port, announce)
 
 
-def _check_shared(settings: Settings, command: str) -> None:
+def _require_shared_database(settings: Settings, command: str) -> None:
     if not settings.database_url:
         raise SettingsError(
             f"`musiclab {command}` needs a database that several processes can share: set "
@@ -94,13 +94,13 @@ async def _run(
     name: str,
     host: str,
     port: int,
-    beside: Callable[[], Coroutine[Any, Any, None]],
+    background: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """Serve an application and then run something beside it, until that fails or a signal comes.
+    """Serve an application with a background task, until that fails or a signal comes.
 
-    Jobs at work then have their grace time, which a second signal ends.
+    Running jobs then have their grace time, which a second signal ends.
     """
-    find_ffmpeg()  # better missed now than when the first track comes
+    find_ffmpeg()  # raises now where there is none, not when the first track comes
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
@@ -109,19 +109,19 @@ async def _run(
     tasks: set[asyncio.Task[None]] = set()
     try:
         await runner.setup()
-        await _listen(runner, name, host, port)
-        # What is there by now stays: without this, every full collection of garbage looks through
-        # all modules, and nobody is answered for 50 to 100 ms.
+        await _bind(runner, name, host, port)
+        # Objects that exist by now stay. Without this, every full garbage collection traverses all
+        # modules, which blocks the event loop for 50 to 100 ms.
         gc.collect()
         gc.freeze()
-        tasks |= {asyncio.create_task(beside()), asyncio.create_task(signals.get())}
-        await _first(tasks)
+        tasks |= {asyncio.create_task(background()), asyncio.create_task(signals.get())}
+        await _first_done(tasks)
         if WORKER in app:
             # The API goes on answering meanwhile.
             grace = app[WORKER].finish(app[SETTINGS].grace_s)
             ending = {asyncio.create_task(grace), asyncio.create_task(signals.get())}
             tasks |= ending
-            await _first(ending)
+            await _first_done(ending)
     finally:
         for task in tasks:
             task.cancel()
@@ -129,14 +129,14 @@ async def _run(
         await runner.cleanup()
 
 
-async def _first(tasks: set[asyncio.Task[None]]) -> None:
-    """Wait for one of them; raise what it raised."""
+async def _first_done(tasks: set[asyncio.Task[None]]) -> None:
+    """Wait until one of the tasks is done; raise its exception."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
 
 
-async def _listen(runner: web.AppRunner, name: str, host: str, port: int) -> None:
+async def _bind(runner: web.AppRunner, name: str, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
@@ -146,7 +146,7 @@ async def _listen(runner: web.AppRunner, name: str, host: str, port: int) -> Non
         ) from error
 
 
-async def _say_ready(on_ready: Callable[[], None]) -> None:
+async def _announce(on_ready: Callable[[], None]) -> None:
     on_ready()
     await asyncio.Event().wait()
 
