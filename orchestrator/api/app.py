@@ -24,7 +24,7 @@ from orchestrator.api.middleware.content_encoding import refuse_content_encoding
 from orchestrator.api.middleware.cors import allow_origin, answer_preflights
 from orchestrator.api.middleware.errors import json_errors
 from orchestrator.api.middleware.http_metrics import count_requests
-from orchestrator.api.routes import check, frontend, generate, health, jobs, models, root
+from orchestrator.api.routes import check, frontend, generate, health, in_flight, jobs, models, root
 from orchestrator.concurrency import background_tasks
 from orchestrator.database.engine import Database
 from orchestrator.errors import StorageUnavailableError
@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application
     app.cleanup_ctx.append(_with_submissions)
     app.cleanup_ctx.append(_with_event_feed)
     app.on_shutdown.append(_close_event_feed)
-    for module in (generate, check, jobs, models, health, root, frontend):
+    for module in (generate, check, jobs, models, health, in_flight, root, frontend):
         app.add_routes(module.routes)
     return app
 
@@ -62,7 +62,8 @@ def create_worker_app(settings: Settings) -> web.Application:
     """A worker, and what its operators ask it."""
     app = _application(settings)
     app.cleanup_ctx.append(_with_worker)
-    app.add_routes(health.routes)
+    for module in (health, in_flight):
+        app.add_routes(module.routes)
     return app
 
 

@@ -14,6 +14,7 @@ from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs
 from orchestrator.errors import DatabaseUnavailableError, StorageUnavailableError
 from orchestrator.jobs.table import READ_PATIENCE_S
+from orchestrator.observability.metrics import Metrics
 from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 from orchestrator.storage.base import DiskUsage, JobStorage
@@ -126,6 +127,24 @@ async def collect_gauges(
     return Gauges(settings, model, counts, disk)
 
 
+async def count_pinned(database: Database) -> Mapping[str, int] | None:
+    """The same as JobCounts.pinned; None where the database could not be reached."""
+    try:
+        return await database.read(_count_pinned, READ_PATIENCE_S)
+    except DatabaseUnavailableError:
+        return None
+
+
+def count_in_flight(metrics: Metrics) -> dict[str, int]:
+    """Requests to the model that are not answered yet, by version; those without any left out."""
+    return {
+        sample.labels["model_version"]: int(sample.value)
+        for family in metrics.inference_in_flight.collect()
+        for sample in family.samples
+        if sample.value
+    }
+
+
 def _count(connection: sa.Connection) -> JobCounts:
     by_state = connection.execute(
         sa.select(
@@ -135,17 +154,21 @@ def _count(connection: sa.Connection) -> JobCounts:
             (NOW - sa.func.min(jobs.c.created_at)).label("age"),
         ).group_by(jobs.c.state)
     ).all()
-    pinned = connection.execute(
-        sa.select(jobs.c.wanted_version, sa.func.count().label("number"))
-        .where(jobs.c.state.in_(("queued", "running")), jobs.c.wanted_version.is_not(None))
-        .group_by(jobs.c.wanted_version)
-    )
     return JobCounts(
         by_state={row.state: row.number for row in by_state},
         stored_bytes=sum(row.bytes for row in by_state),
         oldest_queued_s=next((row.age for row in by_state if row.state == "queued"), 0.0),
-        pinned={row.wanted_version: row.number for row in pinned},
+        pinned=_count_pinned(connection),
     )
+
+
+def _count_pinned(connection: sa.Connection) -> dict[str, int]:
+    rows = connection.execute(
+        sa.select(jobs.c.wanted_version, sa.func.count().label("number"))
+        .where(jobs.c.state.in_(("queued", "running")), jobs.c.wanted_version.is_not(None))
+        .group_by(jobs.c.wanted_version)
+    )
+    return {row.wanted_version: row.number for row in rows}
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:

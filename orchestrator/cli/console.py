@@ -1,4 +1,4 @@
-"""What the `musiclab` command has to say, on its two streams."""
+"""What the `musiclab` command prints, on its two streams."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,16 +19,16 @@ def print_error(sentence: str) -> None:
 
 
 @contextmanager
-def exit_on_error(tell: Callable[[str], object] = print_error) -> Iterator[None]:
-    """Errors raised on purpose end the command with their sentence and exit status 1."""
+def exit_on_error(report: Callable[[str], object] = print_error) -> Iterator[None]:
+    """End the command with exit status 1 and the message of an error that is raised on purpose."""
     try:
         yield
     except MusicLabError as error:
-        tell(str(error))
+        report(str(error))
         raise typer.Exit(1) from None
     except OSError as error:  # a folder that is not there, may not be written, or is full
         where = f" ({error.filename})" if error.filename else ""
-        tell(f"{error.strerror or error}{where}")
+        report(f"{error.strerror or error}{where}")
         raise typer.Exit(1) from None
 
 

@@ -1,4 +1,4 @@
-"""Looks at this machine with the eyes of someone who wants to run MusicLab."""
+"""Checks whether this machine has everything that MusicLab needs."""
 
 import asyncio
 import importlib.util
@@ -20,15 +20,15 @@ from orchestrator.serving.java import find_java
 from orchestrator.settings import PROJECT, Settings
 from orchestrator.storage import open_storage
 
-FREE_GB = 2
-ASKED_FOR_S = 3.0
+MIN_FREE_GB = 2
+DATABASE_TIMEOUT_S = 3.0
 
 State = Literal["ok", "note", "missing"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         state: "ok"; "note", with which MusicLab runs; or "missing", without which it does not.
@@ -41,19 +41,19 @@ class Finding:
 
 
 def diagnose(settings: Settings) -> list[Finding]:
-    """Look at everything that MusicLab needs."""
+    """Check everything that MusicLab needs."""
     return [
         Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}"),
         *(_package(name) for name in ("torch", "encodec", "ts", "model_archiver", "soundfile")),
         _device(),
         _program("Java", find_java),
         _program("ffmpeg", find_ffmpeg),
-        _weights(settings),
+        _checkpoint(settings),
         _codec(settings),
         _database(settings),
         _files(settings),
         _disk(settings),
-        _page(settings),
+        _frontend(settings),
     ]
 
 
@@ -66,11 +66,11 @@ def _package(name: str) -> Finding:
 def _device() -> Finding:
     """What torch can use, asked in a process of its own, as importing torch takes seconds."""
     script = "import torch; print(torch.cuda.is_available() and torch.cuda.get_device_name())"
-    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    if asked.returncode != 0:
-        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+    probe = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if probe.returncode != 0:
+        last = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
         return Finding("missing", "device", f"torch does not load: {last}")
-    gpu = asked.stdout.strip()
+    gpu = probe.stdout.strip()
     if gpu != "False":
         return Finding("ok", "device", gpu)
     if shutil.which("nvidia-smi"):
@@ -85,7 +85,7 @@ def _program(name: str, find: Callable[[], Path]) -> Finding:
         return Finding("missing", name, str(error))
 
 
-def _weights(settings: Settings) -> Finding:
+def _checkpoint(settings: Settings) -> Finding:
     path = settings.checkpoints / BEST_MODEL
     if path.exists():
         return Finding("ok", "checkpoint", str(path))
@@ -105,15 +105,15 @@ def _database(settings: Settings) -> Finding:
     if not settings.database_url:
         return Finding("ok", "database", str(settings.database_file))
 
-    async def ask() -> None:
+    async def connect() -> None:
         database = Database(settings.database_url, settings.database_file)
         try:
-            await database.ping(ASKED_FOR_S)
+            await database.ping(DATABASE_TIMEOUT_S)
         finally:
             await database.close()
 
     try:
-        asyncio.run(ask())
+        asyncio.run(connect())
     except MusicLabError as error:
         return Finding("missing", "database", str(error))
     return Finding("ok", "database", "MUSICLAB_DATABASE_URL answers")
@@ -134,12 +134,12 @@ def _disk(settings: Settings) -> Finding:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
-    if free < FREE_GB:
+    if free < MIN_FREE_GB:
         return Finding("note", "disk", f"only {free:.1f} GB are free at {folder}")
     return Finding("ok", "disk", f"{free:.0f} GB free at {folder}")
 
 
-def _page(settings: Settings) -> Finding:
+def _frontend(settings: Settings) -> Finding:
     index = settings.page / INDEX
     if index.is_file():
         return Finding("ok", "page", str(settings.page))

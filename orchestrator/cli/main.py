@@ -1,13 +1,12 @@
 """The `musiclab` command."""
 
 import asyncio
-import itertools
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +26,14 @@ from orchestrator.errors import ApiError, ModelServerError, MusicLabError
 from orchestrator.observability.logs import configure_logging, logs_json
 from orchestrator.releases.desired_state import DesiredStateFile
 from orchestrator.releases.supervisor import Supervisor
-from orchestrator.serve import CHECK_S, serve, serve_api, serve_orchestrator, serve_worker
+from orchestrator.serve import serve, serve_api, serve_orchestrator, serve_worker
+from orchestrator.serving.management import RegisteredVersion
 from orchestrator.serving.process import TorchServe
 from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings, load_settings
 
 CLEANUP_PATIENCE_S = 5.0
-NOTED_EVERY = 4  # checks of what serves; the noting takes two requests
+RECORD_EVERY = 4  # checks of the process; recording what serves takes two requests
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
 codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
@@ -43,8 +43,8 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def serving() -> Iterator[Settings]:
-    """The settings of a command that serves, and its log, in which its last sentence is too."""
+def serving_command() -> Iterator[Settings]:
+    """The settings of a command that serves; sets up its log, which errors that end it go to."""
     with exit_on_error():
         settings = load_settings()
         configure_logging(settings)
@@ -62,8 +62,8 @@ def codec_fetch() -> None:
 @app.command("up")
 def up() -> None:
     """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
-    with serving() as settings:
-        server = TorchServe(settings, *_archives_to_serve(settings))
+    with serving_command() as settings:
+        server = TorchServe(settings, *_deployed_or_packed_archives(settings))
         address = f"http://localhost:{settings.api_port}"
 
         def announce(status: ModelStatus) -> None:
@@ -76,7 +76,7 @@ def up() -> None:
                     "logs": server.folder / "logs",
                 }.items()
             )
-            _warn_of_placeholders(server)
+            _warn_about_starter_weights(server)
             out.print("Ready. Ctrl-C stops it.")
 
         out.print("starting TorchServe and loading the model ...")
@@ -87,28 +87,28 @@ def up() -> None:
 @app.command("orchestrator")
 def orchestrator() -> None:
     """Serve the API with its worker until Ctrl-C; the model is served by `musiclab serve-model`."""
-    with serving() as settings:
-        asyncio.run(serve_orchestrator(settings, _announcing("API", settings.api_port)))
+    with serving_command() as settings:
+        asyncio.run(serve_orchestrator(settings, _ready_printer("API", settings.api_port)))
         out.print("stopped")
 
 
 @app.command("api")
 def api() -> None:
     """Serve the API alone until Ctrl-C; workers run the jobs. Needs PostgreSQL."""
-    with serving() as settings:
-        asyncio.run(serve_api(settings, _announcing("API", settings.api_port)))
+    with serving_command() as settings:
+        asyncio.run(serve_api(settings, _ready_printer("API", settings.api_port)))
         out.print("stopped")
 
 
 @app.command("worker")
 def worker() -> None:
     """Run jobs until Ctrl-C, with the TorchServe of this machine. Needs PostgreSQL."""
-    with serving() as settings:
-        asyncio.run(serve_worker(settings, _announcing("worker", settings.worker_port)))
+    with serving_command() as settings:
+        asyncio.run(serve_worker(settings, _ready_printer("worker", settings.worker_port)))
         out.print("stopped")
 
 
-def _announcing(name: str, port: int) -> Callable[[], None]:
+def _ready_printer(name: str, port: int) -> Callable[[], None]:
     def announce() -> None:
         print_rows([(name, f"http://localhost:{port}/health")])
         out.print("Ready. Ctrl-C stops it.")
@@ -148,7 +148,7 @@ def generate(
             raise MusicLabError(f"--output is {output}, but there is no folder {output.parent}")
         address = url or f"http://localhost:{load_settings().api_port}"
         client = MusicLabClient(address, api_key)
-        # A service that is not there, or takes no such key, is told of at once.
+        # Fails at once where no service answers, or refuses the key.
         replace(client, patience_s=0).models()
         job_id = client.submit(
             track1,
@@ -160,23 +160,25 @@ def generate(
             model_version=model_version,
         )
         try:
-            _wait(client, job_id)
+            _wait_with_progress(client, job_id)
             output.write_bytes(client.download(job_id))
         finally:
-            # The service removes it by itself in a day: nobody has to wait for that.
+            # Best effort: the service deletes the job after a day anyway.
             with suppress(ApiError):
                 replace(client, patience_s=CLEANUP_PATIENCE_S).cancel(job_id)
         typer.echo(output)
 
 
-def _wait(client: MusicLabClient, job_id: str) -> None:
+def _wait_with_progress(client: MusicLabClient, job_id: str) -> None:
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=err, transient=True) as progress:
         bar = progress.add_task("", total=100)
 
-        def show(now: Status) -> None:
-            place = "" if now.queue_position is None else f", place {now.queue_position}"
-            progress.update(bar, completed=now.progress, description=escape(now.message + place))
+        def show(status: Status) -> None:
+            position = "" if status.queue_position is None else f", place {status.queue_position}"
+            progress.update(
+                bar, completed=status.progress, description=escape(status.message + position)
+            )
 
         client.wait(job_id, show)
 
@@ -210,45 +212,50 @@ def serve_model(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with serving() as settings:
+    with serving_command() as settings:
         archives = (
-            _archives_to_serve(settings) if archive is None else [import_archive(settings, archive)]
+            _deployed_or_packed_archives(settings)
+            if archive is None
+            else [import_archive(settings, archive)]
         )
         try:
             with TorchServe(settings, *archives) as server:
                 out.print("starting TorchServe and loading the model ...")
                 server.wait_ready()
                 if archive is not None:
-                    DesiredStateFile(settings).choose(server.manifest["version"])
+                    DesiredStateFile(settings).set_default(server.manifest["version"])
                 _print_addresses(server)
-                supervisor = Supervisor(server)
-                for check in itertools.count():
-                    time.sleep(CHECK_S)
-                    supervisor.start_again_if_ended()
-                    if check % NOTED_EVERY == 0:
-                        with suppress(ModelServerError):  # not up again yet
-                            supervisor.note(server.management.versions())
+                served = partial(_registered_versions, server)
+                Supervisor(server).run(served, RECORD_EVERY)
         except KeyboardInterrupt:
             out.print("stopped")
 
 
-def _archives_to_serve(settings: Settings) -> list[Path]:
-    """Those of the versions that were deployed, the default's first; else the current one."""
-    versions = DesiredStateFile(settings)
+def _registered_versions(server: TorchServe) -> list[RegisteredVersion]:
+    """What TorchServe serves; nothing while it does not answer, as in the time of a restart."""
+    try:
+        return server.management.versions()
+    except ModelServerError:
+        return []
+
+
+def _deployed_or_packed_archives(settings: Settings) -> list[Path]:
+    """The archives of the desired versions, the default one first; else the current archive."""
+    state_file = DesiredStateFile(settings)
     inputs = choose_inputs(settings)
-    wanted = versions.read()
-    archives = versions.archives(wanted)
+    desired = state_file.read()
+    archives = state_file.archives(desired)
     if archives:
-        packed_of = read_manifest(archives[0]).get("fingerprint")
-        if packed_of != inputs.fingerprint():
+        fingerprint = read_manifest(archives[0]).get("fingerprint")
+        if fingerprint != inputs.fingerprint():
             out.print(
                 f"[yellow]{archives[0].name} was deployed and serves. The code or checkpoints/ "
                 "are others by now; `musiclab model deploy` lets them serve.[/yellow]"
             )
         return archives
-    if wanted is not None:
+    if desired is not None:
         out.print(
-            f"[yellow]Version {wanted.default} was deployed, but its archive is no longer in "
+            f"[yellow]Version {desired.default} was deployed, but its archive is no longer in "
             f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
         )
     return [cli_model.current_archive(settings, inputs)]
@@ -265,12 +272,12 @@ def _print_addresses(server: TorchServe) -> None:
         "logs": server.folder / "logs",
     }
     print_rows(rows.items())
-    _warn_of_placeholders(server)
+    _warn_about_starter_weights(server)
     out.print("Ready. Ctrl-C stops it.")
 
 
-def _warn_of_placeholders(server: TorchServe) -> None:
-    """Say it when starter weights serve."""
+def _warn_about_starter_weights(server: TorchServe) -> None:
+    """Print a warning where starter weights are served."""
     starters = [
         name
         for name, is_starter in (

@@ -66,7 +66,7 @@ def inspect(
         if path.suffix != ".mar":
             path = archive_path(load_settings().model_store, archive)
         manifest = read_manifest(path)
-    print_rows(_rows(manifest))
+    print_rows(_flatten(manifest))
 
 
 @app.command("list")
@@ -113,14 +113,14 @@ def deploy(
             version = read_manifest(archive)["version"]
         elif checkpoint is not None:
             raise MusicLabError("name either a version or a --checkpoint to pack, not both")
-        _deployment().deploy(version, keep_old)
+        _interruptible_deployer().deploy(version, keep_old)
 
 
 @app.command("rollback")
 def rollback() -> None:
     """Let the version serve again that served before the present one."""
     with exit_on_error():
-        _deployment().rollback()
+        _interruptible_deployer().rollback()
 
 
 @app.command("remove")
@@ -130,31 +130,31 @@ def remove(
 ) -> None:
     """Unload a version that nobody waits for any more, and delete its archive."""
     with exit_on_error():
-        _deployment().remove(version, keep_archive)
+        _interruptible_deployer().remove(version, keep_archive)
 
 
-def _deployment() -> Deployer:
-    """One that takes back what it has begun when it is interrupted, by whatever signal."""
+def _interruptible_deployer() -> Deployer:
+    """A deployer that undoes its unfinished steps on SIGINT, SIGTERM and SIGHUP."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(*_: object) -> None:
         for each in signals:
-            signal.signal(each, signal.SIG_IGN)  # nothing interrupts the taking back
+            signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the undoing
         raise KeyboardInterrupt
 
     for each in signals:
         signal.signal(each, interrupt)
-    return Deployer(load_settings(), _telling_time())
+    return Deployer(load_settings(), _print_with_time())
 
 
-def _telling_time() -> Callable[[str], None]:
-    """Prints what was done, and when."""
+def _print_with_time() -> Callable[[str], None]:
+    """A function that prints a sentence after the seconds since now."""
     began = time.monotonic()
     return lambda text: typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
 
 def current_archive(settings: Settings, inputs: ArchiveInputs) -> Path:
-    """The archive of the present code and these ingredients, packed if the store has none."""
+    """The archive of the present code and these inputs; packed if the store has none."""
     archive = find_packed(settings, inputs)
     if archive is None:
         out.print("packing an archive of checkpoints/ and the present code ...")
@@ -162,10 +162,10 @@ def current_archive(settings: Settings, inputs: ArchiveInputs) -> Path:
     return archive
 
 
-def _rows(manifest: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A manifest as lines: nested names joined by dots."""
+def _flatten(manifest: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A manifest as rows; nested names are joined by dots."""
     for name, value in manifest.items():
         if isinstance(value, dict):
-            yield from _rows(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

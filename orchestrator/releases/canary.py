@@ -1,4 +1,4 @@
-"""One request to a version of the model that users do not hear yet, and a look at the answer."""
+"""The canary job: one request to a version before users get it, and a check of its output."""
 
 import io
 import math
@@ -18,12 +18,12 @@ SAMPLES = round(RATE * SECONDS)
 FULL_SCALE = 2**15
 CHORDS = ((220.0, 277.18, 329.63), (146.83, 174.61, 220.0))  # Hz
 PLUCKS_PER_S = 2
-SILENT = 1e-3  # -60 dB of full scale
-CLIPPED = 0.9  # a sine of full scale has 0.7
+SILENCE_RMS = 1e-3  # -60 dB of full scale
+CLIPPING_RMS = 0.9  # a sine of full scale has 0.7
 
 
 def run_canary(url: str, tokens: Tokens, version: str) -> float:
-    """Have a version make music of two plucked chords.
+    """Send a version two plucked chords as the tracks, and check the music that it returns.
 
     Args:
         url: TorchServe's inference API.
@@ -34,7 +34,7 @@ def run_canary(url: str, tokens: Tokens, version: str) -> float:
         Root mean square of the music, 1 being full scale.
 
     Raises:
-        DeploymentError: it made none, or what it made cannot be heard.
+        DeploymentError: it returned none, or music that `check_output` refuses.
     """
     files = {
         f"track{track}": (f"track{track}.wav", _wav(chord), "audio/wav")
@@ -53,41 +53,43 @@ def run_canary(url: str, tokens: Tokens, version: str) -> float:
         ) from error
     if not answer.ok:
         raise DeploymentError(
-            f"version {version} answered the canary job with {answer.status_code}: {_said(answer)}"
+            f"version {version} answered the canary job with {answer.status_code}: "
+            f"{_error_detail(answer)}"
         )
     return check_output(answer.content, version)
 
 
 def check_output(wav: bytes, version: str) -> float:
-    """The root mean square of a WAV of the right form, around its mean.
+    """The root mean square of a WAV around its mean, 1 being full scale.
 
     Raises:
-        DeploymentError: it has another form, is silent, or so loud that only clipping is heard.
+        DeploymentError: it has another format, is silent, or has almost only clipped samples.
     """
     try:
         with wave.open(io.BytesIO(wav)) as file:
-            form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
+            rate, channels = file.getframerate(), file.getnchannels()
+            bits = 8 * file.getsampwidth()
             frames = file.getnframes()
             content = file.readframes(frames)
     except (wave.Error, EOFError) as error:
         raise DeploymentError(
             f"version {version} answered the canary job with what is no WAV ({error})"
         ) from error
-    if (frames, *form) != (SAMPLES, RATE, 1, 16):
+    if (frames, rate, channels, bits) != (SAMPLES, RATE, 1, 16):
         raise DeploymentError(
-            f"version {version} made {frames} frames at {form[0]} Hz with {form[1]} channels of "
-            f"{form[2]} bits; right are {SAMPLES} at {RATE} Hz with 1 channel of 16 bits"
+            f"version {version} made {frames} frames at {rate} Hz with {channels} channels of "
+            f"{bits} bits; right are {SAMPLES} at {RATE} Hz with 1 channel of 16 bits"
         )
     samples = array("h", content)
-    mean = sum(samples) / SAMPLES  # which is not heard
-    loudness = math.sqrt(sum((sample - mean) ** 2 for sample in samples) / SAMPLES) / FULL_SCALE
-    if not SILENT < loudness < CLIPPED:
-        what = "silence" if loudness <= SILENT else "nothing but clipped samples"
+    mean = sum(samples) / SAMPLES  # an offset is inaudible
+    rms = math.sqrt(sum((sample - mean) ** 2 for sample in samples) / SAMPLES) / FULL_SCALE
+    if not SILENCE_RMS < rms < CLIPPING_RMS:
+        what = "silence" if rms <= SILENCE_RMS else "nothing but clipped samples"
         raise DeploymentError(
             f"version {version} makes {what} of two plucked chords: the root mean square is "
-            f"{loudness:.1g} of full scale, and should be between {SILENT:g} and {CLIPPED:g}"
+            f"{rms:.1g} of full scale, and should be between {SILENCE_RMS:g} and {CLIPPING_RMS:g}"
         )
-    return loudness
+    return rms
 
 
 def _wav(chord: tuple[float, ...]) -> bytes:
@@ -101,7 +103,7 @@ def _wav(chord: tuple[float, ...]) -> bytes:
 
 
 def _plucked(chord: tuple[float, ...]) -> "array[int]":
-    """A chord, plucked again and again; each pluck dies away."""
+    """A chord, plucked PLUCKS_PER_S times a second; each pluck decays."""
     period = RATE // PLUCKS_PER_S
     pluck = [
         math.exp(-4 * n / period)
@@ -112,7 +114,7 @@ def _plucked(chord: tuple[float, ...]) -> "array[int]":
     return array("h", (round((FULL_SCALE - 1) * value) for value in pluck)) * (SAMPLES // period)
 
 
-def _said(answer: requests.Response) -> str:
+def _error_detail(answer: requests.Response) -> str:
     try:
         content = answer.json()
         return str(content.get("detail") or content["message"])

@@ -21,132 +21,138 @@ from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.worker_log import WorkerLog
 from orchestrator.settings import Settings
 
-LOADED_WITHIN_S = 300.0  # startupTimeout of model-config.yaml
-DRAINED_WITHIN_S = 600.0  # the longest that a request may take
-REGISTERED_WITHIN_S = 5.0  # by a request whose answer was not waited for
-PATIENCE_S = 5.0
+LOAD_TIMEOUT_S = 300.0  # startupTimeout of model-config.yaml
+DRAIN_TIMEOUT_S = 600.0  # the longest that a request may take
+REGISTRATION_TIMEOUT_S = 5.0  # by a request whose answer was not waited for
+LOCK_TIMEOUT_S = 5.0
 POLL_S = 1.0
-# Orchestrators look every second which version is the default; what they had sent to the old one
-# before they knew is seen by then.
-QUIET_LOOKS = 3
+# In a row, POLL_S apart. Orchestrators ask every second which version is the default one; by then,
+# the requests that they sent to the old one meanwhile are counted.
+IDLE_CHECKS = 3
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 Undo = list[tuple[str, Callable[[], None]]]
 
 
 class Deployer:
-    """Changes what one TorchServe serves.
+    """Changes which versions one TorchServe serves.
 
-    Every method raises DeploymentError, or ArchiveError, when it cannot do what it says.
+    Every method raises DeploymentError or ArchiveError when it fails.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(self, settings: Settings, report: Report) -> None:
         tokens = Tokens(settings.key_file, settings.management_url)
         self._settings = settings
-        self._say = say
+        self._report = report
         self._tokens = tokens
         self._management = ManagementClient(tokens)
-        self._wanted = DesiredStateFile(settings)
+        self._state_file = DesiredStateFile(settings)
         self._log = WorkerLog(settings.model_server_dir / "logs")
 
     def deploy(self, version: str, keep_old: bool = False) -> None:
-        """Let a version of the store serve, once it has proved that it can.
+        """Make a version of the model store the default one, after a canary job.
 
-        Where that fails, everything is as before. From the moment on when it serves, there is only
-        the old version left to be unloaded, which a failure leaves loaded.
+        A failure before that changes nothing. Afterwards the old version is unloaded; a failure
+        then leaves it loaded.
 
         Args:
             version: has its archive in the model store.
-            keep_old: whether the version that served goes on beside it, for those who name it.
+            keep_old: whether the old version stays loaded, for requests that name it.
         """
-        with self._alone():
+        with self._exclusively():
             self._deploy(version, keep_old)
 
     def rollback(self) -> None:
-        """Let the version serve again that served before."""
-        with self._alone():
-            wanted = self._wanted.read()
-            # Somebody may have chosen the default without us, a moment ago.
-            default = self._default().version
-            previous = () if wanted is None else wanted.with_default(default).previous
-            there = [each for each in previous if archive_path(self._wanted.store, each).exists()]
-            if not there:
+        """Deploy the previous default version."""
+        with self._exclusively():
+            desired = self._state_file.read()
+            # The default version may have been changed through the management API just now.
+            default = self._default_version().version
+            previous = () if desired is None else desired.with_default(default).previous
+            archived = [
+                each
+                for each in previous
+                if archive_path(self._state_file.model_store, each).exists()
+            ]
+            if not archived:
                 raise DeploymentError(
                     "there is no version to go back to: none served before, or their archives are "
-                    f"no longer in {self._wanted.store}"
+                    f"no longer in {self._state_file.model_store}"
                 )
-            self._deploy(there[-1], keep_old=False, going_back=True)
+            self._deploy(archived[-1], keep_old=False, going_back=True)
 
     def remove(self, version: str, keep_archive: bool = False) -> None:
-        """End a version that serves beside the default one, and delete its archive."""
-        archive = archive_path(self._wanted.store, version)
-        with self._alone():
+        """Unload a version that is not the default one, and delete its archive."""
+        archive = archive_path(self._state_file.model_store, version)
+        with self._exclusively():
             loaded = {each.version: each for each in self._management.versions()}
-            wanted = self._wanted.read()
+            desired = self._state_file.read()
             if version not in loaded and not archive.exists():
                 raise DeploymentError(f"there is no version {version}: `musiclab model list`")
             if (version in loaded and loaded[version].default) or (
-                wanted is not None and wanted.default == version
+                desired is not None and desired.default == version
             ):
                 raise DeploymentError(
                     f"version {version} is the one that serves; deploy another one first"
                 )
-            if version in loaded and not self._end(version):
+            if version in loaded and not self._unload(version):
                 raise DeploymentError(f"version {version} could not be unloaded yet")
-            if wanted is not None:
-                self._wanted.write(wanted.without(version))
+            if desired is not None:
+                self._state_file.write(desired.without(version))
             if not keep_archive:
                 archive.unlink(missing_ok=True)
-                self._say(f"{archive.name} is deleted")
+                self._report(f"{archive.name} is deleted")
 
     def _deploy(self, version: str, keep_old: bool, going_back: bool = False) -> None:
-        archive = archive_path(self._wanted.store, version)
-        named = verify_archive(archive)["version"]
-        if named != version:
-            raise DeploymentError(f"{archive} says that it is version {named}; pack it anew")
-        old = self._default().version
+        archive = archive_path(self._state_file.model_store, version)
+        packed = verify_archive(archive)["version"]
+        if packed != version:
+            raise DeploymentError(f"{archive} says that it is version {packed}; pack it anew")
+        old = self._default_version().version
         if old == version:
-            self._say(f"version {version} serves already")
+            self._report(f"version {version} serves already")
             return
-        wanted = self._wanted_while_draining(old, version, going_back)
-        with self._undone_on_failure() as undo:
+        desired = self._state_while_draining(old, version, going_back)
+        with self._undo_on_failure() as undo:
             if self._management.find(version) is None:
-                undo.append((f"unload {version}", lambda: self._unregister_soon(version)))
+                undo.append(
+                    (f"unload {version}", lambda: self._unregister_once_registered(version))
+                )
                 self._load(version, archive)
-            self._try(version)
+            self._run_canary(version)
             undo.append((f"let {old} serve", lambda: self._management.set_default(old)))
             self._management.set_default(version)
-            self._wanted.write(wanted)
-        self._say(f"{version} serves now; {old} ends what it has begun")
+            self._state_file.write(desired)
+        self._report(f"{version} serves now; {old} ends what it has begun")
         if keep_old:
-            self._say(f"{old} stays loaded beside it")
-        elif self._end(old):
-            self._wanted.write(wanted.without(old))
+            self._report(f"{old} stays loaded beside it")
+        elif self._unload(old):
+            self._state_file.write(desired.without(old))
 
-    def _wanted_while_draining(self, old: str, new: str, going_back: bool) -> DesiredState:
-        """What is wanted once the new version serves and the old one is still loaded."""
+    def _state_while_draining(self, old: str, new: str, going_back: bool) -> DesiredState:
+        """The desired state while the new version is the default and the old one is loaded."""
         try:
-            before = self._wanted.read() or DesiredState(old)
+            before = self._state_file.read() or DesiredState(old)
         except ArchiveError as error:
-            self._say(f"{error}; it is written anew")
+            self._report(f"{error}; it is written anew")
             before = DesiredState(old)
-        # Somebody may have chosen the default without us.
-        wanted = before.with_default(old).with_default(new).with_additional(old)
-        if going_back:  # what is left so need not be gone back to: the next time goes further back
-            previous = tuple(each for each in wanted.previous if each != old)
-            wanted = replace(wanted, previous=previous)
-        return wanted
+        # The default version may have been changed through the management API.
+        desired = before.with_default(old).with_default(new).with_additional(old)
+        if going_back:  # the next rollback goes further back, not to this version
+            previous = tuple(each for each in desired.previous if each != old)
+            desired = replace(desired, previous=previous)
+        return desired
 
     def _load(self, version: str, archive: Path) -> None:
         since = self._log.position()
         self._management.register(archive.name)
-        self._say(f"version {version} is registered; its workers are starting")
+        self._report(f"version {version} is registered; its workers are starting")
         logs = self._settings.model_server_dir / "logs"
-        deadline = time.monotonic() + LOADED_WITHIN_S
+        deadline = time.monotonic() + LOAD_TIMEOUT_S
         while True:
             registered = self._management.find(version)
             if registered is not None and registered.ready:
-                self._say("a worker is ready")
+                self._report("a worker is ready")
                 return
             if fault := self._log.load_error(version, since):
                 raise DeploymentError(f"version {version} did not load: {fault}")
@@ -157,46 +163,46 @@ class Deployer:
                 )
             if time.monotonic() > deadline:
                 raise DeploymentError(
-                    f"version {version} was not ready after {LOADED_WITHIN_S:g} s; see {logs}"
+                    f"version {version} was not ready after {LOAD_TIMEOUT_S:g} s; see {logs}"
                 )
             time.sleep(POLL_S)
 
-    def _try(self, version: str) -> None:
+    def _run_canary(self, version: str) -> None:
         since = self._log.position()
         try:
-            loudness = run_canary(self._settings.inference_url, self._tokens, version)
+            rms = run_canary(self._settings.inference_url, self._tokens, version)
         except DeploymentError as error:
-            raised = self._log.raised(version, since)
-            said = f"{error}; its worker: {raised}" if raised else str(error)
-            raise DeploymentError(said) from error
-        self._say(f"it made music of the canary job (root mean square {loudness:.3f})")
+            exception = self._log.first_exception(version, since)
+            sentence = f"{error}; its worker: {exception}" if exception else str(error)
+            raise DeploymentError(sentence) from error
+        self._report(f"it made music of the canary job (root mean square {rms:.3f})")
 
-    def _end(self, version: str) -> bool:
-        """Unregister a version when nobody waits for it; False when it had to stay loaded."""
+    def _unload(self, version: str) -> bool:
+        """Unregister a version once it is not in use; returns whether it was."""
         try:
-            why = self._drain(version)
-            if not why:
+            reasons = self._drain(version)
+            if not reasons:
                 self._management.unregister(version)
         except ModelServerError as error:
-            if not self._is_gone(version):
-                why = [str(error)]
+            if not self._is_unregistered(version):
+                reasons = [str(error)]
         except KeyboardInterrupt:
-            self._say(_stays(version, ["you stopped waiting"]))
+            self._report(_still_loaded(version, ["you stopped waiting"]))
             raise
-        if why:
-            self._say(_stays(version, why))
+        if reasons:
+            self._report(_still_loaded(version, reasons))
             return False
-        self._say(f"{version} is unloaded")
+        self._report(f"{version} is unloaded")
         return True
 
     def _drain(self, version: str) -> list[str]:
-        """Wait until nobody uses a version; returns who still does when that takes too long."""
-        deadline = time.monotonic() + DRAINED_WITHIN_S
-        quiet = 0
-        while quiet < QUIET_LOOKS:
+        """Wait until a version is not in use; returns its users when that takes too long."""
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        idle_checks = 0
+        while idle_checks < IDLE_CHECKS:
             time.sleep(POLL_S)
             users = self._users(version)
-            quiet = 0 if users else quiet + 1
+            idle_checks = 0 if users else idle_checks + 1
             if users and time.monotonic() > deadline:
                 return users
         return []
@@ -214,22 +220,22 @@ class Deployer:
             users += users_of(url, version)
         return users
 
-    def _is_gone(self, version: str) -> bool:
+    def _is_unregistered(self, version: str) -> bool:
         try:
             return self._management.find(version) is None
         except ModelServerError:
             return False
 
-    def _unregister_soon(self, version: str) -> None:
-        """Unregister what may be about to be registered: its request may have been cut off."""
-        deadline = time.monotonic() + REGISTERED_WITHIN_S
+    def _unregister_once_registered(self, version: str) -> None:
+        """Unregister a version whose registration may still be going on, as when it timed out."""
+        deadline = time.monotonic() + REGISTRATION_TIMEOUT_S
         while self._management.find(version) is None:
             if time.monotonic() > deadline:
                 return
             time.sleep(POLL_S)
         self._management.unregister(version)
 
-    def _default(self) -> RegisteredVersion:
+    def _default_version(self) -> RegisteredVersion:
         versions = self._management.versions()
         default = next((each for each in versions if each.default), None)
         if default is None:
@@ -237,16 +243,16 @@ class Deployer:
         return default
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._wanted.changing(PATIENCE_S):
+    def _exclusively(self) -> Iterator[None]:
+        with self._state_file.exclusive(LOCK_TIMEOUT_S):
             try:
                 yield
             except ModelServerError as error:
                 raise DeploymentError(str(error)) from error
 
     @contextmanager
-    def _undone_on_failure(self) -> Iterator[Undo]:
-        """Where a step fails, take back those before it: run what is listed, the last first."""
+    def _undo_on_failure(self) -> Iterator[Undo]:
+        """On an error, run the steps that were added to the list, the last first."""
         undo: Undo = []
         try:
             yield undo
@@ -255,13 +261,13 @@ class Deployer:
                 try:
                     step()
                 except ModelServerError as error:
-                    # TorchServe may have ended: then it comes back with what was wanted before.
-                    self._say(f"could not {what}: {error}")
+                    # TorchServe may have ended: it restarts with the state that was desired before.
+                    self._report(f"could not {what}: {error}")
             raise
 
 
-def _stays(version: str, why: list[str]) -> str:
+def _still_loaded(version: str, reasons: list[str]) -> str:
     return (
-        f"{version} stays loaded: {'; '.join(why)}. `musiclab model remove {version} "
+        f"{version} stays loaded: {'; '.join(reasons)}. `musiclab model remove {version} "
         "--keep-archive` ends it later"
     )

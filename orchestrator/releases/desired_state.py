@@ -1,4 +1,7 @@
-"""Which versions of the model a TorchServe is to serve: kept on disk, as it forgets them."""
+"""The versions of the model that a TorchServe has to serve, kept on disk.
+
+TorchServe itself forgets at its end which versions were registered.
+"""
 
 import fcntl
 import json
@@ -6,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Self
 
@@ -16,59 +19,63 @@ from orchestrator.settings import Settings
 
 FILE = "wanted.json"
 LOCK = "wanted.lock"
-REMEMBERED = 10
+MAX_PREVIOUS = 10
 POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class DesiredState:
-    """The versions that are to serve.
+    """The versions to serve.
 
     Attributes:
-        default: makes the music of jobs that name no version.
-        beside: others that are to be loaded as well.
-        previous: defaults of before that, the latest last.
+        default: serves requests that name no version.
+        additional: other versions to load.
+        previous: earlier default versions, the latest last.
     """
 
     default: str
-    beside: tuple[str, ...] = ()
+    additional: tuple[str, ...] = ()
     previous: tuple[str, ...] = ()
 
     def with_default(self, version: str) -> Self:
-        """Another default, from which one can go back to this one."""
+        """Another default version; the present one is appended to `previous`."""
         if version == self.default:
             return self
         before = [each for each in self.previous if each not in (version, self.default)]
         return replace(
-            self.without(version), default=version, previous=(*before, self.default)[-REMEMBERED:]
+            self.without(version), default=version, previous=(*before, self.default)[-MAX_PREVIOUS:]
         )
 
     def with_additional(self, version: str) -> Self:
-        """A further version beside the default one."""
-        return replace(self.without(version), beside=(*self.without(version).beside, version))
+        """The same with one more additional version."""
+        others = self.without(version).additional
+        return replace(self, additional=(*others, version))
 
     def without(self, version: str) -> Self:
-        """The same, but this version no longer beside the default one."""
-        return replace(self, beside=tuple(each for each in self.beside if each != version))
+        """The same without that additional version."""
+        return replace(self, additional=tuple(each for each in self.additional if each != version))
 
 
 class DesiredStateFile:
-    """The file beside a server's keys; it is there once something else serves than what was packed.
+    """The file of the desired state, next to TorchServe's keys.
+
+    It exists once another version was served than the one packed from checkpoints/. Its keys are
+    `default`, `beside` (the additional versions) and `previous`.
 
     Attributes:
-        store: the folder of the archives.
+        model_store: the folder of the archives.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.store = settings.model_store.resolve()
+        self.model_store = settings.model_store.resolve()
         self._folder = settings.model_server_dir
         self._file = self._folder / FILE
 
     def read(self) -> DesiredState | None:
-        """What was written last; None when nothing was.
+        """The state written last; None without a file.
 
         Raises:
-            ArchiveError: the file was changed by hand and cannot be read.
+            ArchiveError: the file cannot be read, as when it was edited by hand.
         """
         try:
             content = json.loads(self._file.read_text())
@@ -83,47 +90,53 @@ class DesiredStateFile:
                 "serve what is in checkpoints/"
             ) from error
 
-    def write(self, wanted: DesiredState) -> None:
-        """Replace what was written; who reads at this moment finds the old or the new."""
+    def write(self, state: DesiredState) -> None:
+        """Replace the file atomically: readers see the old state or the new one."""
+        content = {
+            "default": state.default,
+            "beside": state.additional,
+            "previous": state.previous,
+        }
         part = self._file.with_suffix(".part")
         with part.open("w") as file:
-            file.write(json.dumps(asdict(wanted), indent=2) + "\n")
+            file.write(json.dumps(content, indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())  # else a power failure may leave the new name without content
         part.replace(self._file)
 
-    def choose(self, version: str) -> None:
-        """Want a version alone.
+    def set_default(self, version: str) -> None:
+        """Make a version the default one and drop the additional ones.
 
         Raises:
             DeploymentError: another process is changing what serves.
         """
-        with self.changing():
+        with self.exclusive():
             before = self.read()
-            chosen = DesiredState(version) if before is None else before.with_default(version)
-            self.write(replace(chosen, beside=()))
+            state = DesiredState(version) if before is None else before.with_default(version)
+            self.write(replace(state, additional=()))
 
-    def archives(self, wanted: DesiredState | None) -> list[Path]:
-        """The archives of what is wanted, the default's first; those that are missing are left out.
+    def archives(self, state: DesiredState | None) -> list[Path]:
+        """The archives of a state that exist, the default version's first.
 
-        Empty when nothing is, or the default's archive is missing.
+        Empty without a state, and where the default version's archive is missing.
         """
-        if wanted is None or not archive_path(self.store, wanted.default).exists():
+        if state is None or not archive_path(self.model_store, state.default).exists():
             return []
-        found = (archive_path(self.store, each) for each in (wanted.default, *wanted.beside))
-        return [archive for archive in found if archive.exists()]
+        versions = (state.default, *state.additional)
+        paths = (archive_path(self.model_store, each) for each in versions)
+        return [path for path in paths if path.exists()]
 
     @contextmanager
-    def changing(self, patience_s: float = 0.0) -> Iterator[None]:
-        """Be the only one who changes what serves.
+    def exclusive(self, timeout_s: float = 0.0) -> Iterator[None]:
+        """Hold the lock that everybody takes who changes what serves.
 
         Raises:
-            DeploymentError: another process is at it, and was so for `patience_s` seconds.
+            DeploymentError: another process still held it after `timeout_s` seconds.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         with (self._folder / LOCK).open("w") as lock:
-            while not _is_locked(lock):
+            while not _try_lock(lock):
                 if time.monotonic() >= deadline:
                     raise DeploymentError(
                         "another command is changing what serves at this moment; wait for its end"
@@ -132,8 +145,8 @@ class DesiredStateFile:
             yield
 
 
-def _is_locked(lock: IO[str]) -> bool:
-    """Whether we have the lock by now."""
+def _try_lock(lock: IO[str]) -> bool:
+    """Take the lock if it is free; returns whether it was."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

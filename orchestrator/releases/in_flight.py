@@ -1,40 +1,44 @@
-"""Asks orchestrators who is still waiting for a version of the model."""
+"""Asks orchestrators which of them still use a version of the model."""
+
+from typing import Any
 
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 
+PATH = "/in-flight"
 TIMEOUT_S = 10.0
-# Samples of an orchestrator's /metrics, each of which has the label model_version.
-USES = {
-    "musiclab_inference_requests_in_flight": "requests are at work",
-    "musiclab_jobs_pinned": "jobs asked for it by name",
-}
-DATABASE_UP = "musiclab_database_up"
+USES = {"in_flight": "requests are at work", "pinned": "jobs asked for it by name"}
 
 
 def users_of(url: str, version: str) -> list[str]:
-    """What an orchestrator is still doing with a version, in words; nothing where there is none.
+    """What an orchestrator still does with a version, in words; empty where it does nothing.
 
-    One that cannot say is taken for a user: who is asked again later will know.
+    One that does not say counts as a user: a later request may get an answer.
     """
     try:
-        answer = requests.get(f"{url}/metrics", timeout=TIMEOUT_S)
+        answer = requests.get(url + PATH, timeout=TIMEOUT_S)
     except requests.ConnectionError:
-        return []
+        return []  # nothing runs there
     except requests.RequestException as error:
         return [f"{url} does not say who uses it: {error}"]
     if answer.status_code >= requests.codes.internal_server_error:
         return [f"{url} does not say who uses it: {answer.status_code}"]
-    try:
-        families = list(text_string_to_metric_families(answer.text))
-    except ValueError:
+    content = _json_object(answer)
+    if answer.status_code == requests.codes.not_found and content.get("code") == "not_found":
+        return [f"{url} does not say who uses it: its version does not report requests in flight"]
+    database, versions = content.get("database"), content.get("model_versions")
+    if not isinstance(database, bool) or not isinstance(versions, dict):
         return []  # some other program's port
-    samples = [sample for family in families for sample in family.samples]
-    users = [
-        f"{sample.value:g} {USES[sample.name]} at {url}"
-        for sample in samples
-        if sample.name in USES and sample.labels["model_version"] == version and sample.value
-    ]
-    if any(sample.name == DATABASE_UP and not sample.value for sample in samples):
+    counts = versions.get(version, {})
+    users = [f"{counts[name]} {use} at {url}" for name, use in USES.items() if counts.get(name)]
+    if not database:
         users.append(f"{url} does not know who asked for it by name: its database is away")
     return users
+
+
+def _json_object(answer: requests.Response) -> dict[str, Any]:
+    """The object in an answer; empty where it is no JSON object."""
+    try:
+        content = answer.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""The versions in the model store, and what TorchServe does with them."""
+"""Lists the versions in the model store and those that TorchServe has loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,24 @@ COLUMNS = ("version", "serves", "codec", "checkpoint", "epoch", "packed", "MB")
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows of COLUMNS, the newest archive first, and what else there is to say."""
+    """The table of versions.
+
+    Attributes:
+        rows: cells in the order of COLUMNS, the newest archive first.
+        remarks: sentences about what could not be read or found.
+    """
 
     rows: list[tuple[str, ...]]
     remarks: list[str]
 
 
 def list_versions(settings: Settings) -> Listing:
-    """Look at the store and, if it answers, at TorchServe."""
-    store = DesiredStateFile(settings)
+    """The versions in the model store and, if it answers, in TorchServe.
+
+    Raises:
+        ArchiveError: the file of the desired state cannot be read.
+    """
+    state_file = DesiredStateFile(settings)
     loaded: dict[str, RegisteredVersion] = {}
     remarks = []
     try:
@@ -32,31 +41,31 @@ def list_versions(settings: Settings) -> Listing:
         loaded = {each.version: each for each in management.versions()}
     except ModelServerError as error:
         remarks.append(f"{error}.")
-    wanted = store.read()
+    desired = state_file.read()
     rows = []
-    for archive in list_archives(store.store):
+    for archive in list_archives(state_file.model_store):
         try:
             manifest = read_manifest(archive)
         except ArchiveError as error:
             remarks.append(f"{error}.")
             continue
         version = manifest["version"]
-        serves = _role(loaded.pop(version, None), version, wanted)
-        rows.append((version, serves, *_facts(manifest), _megabytes(archive)))
+        role = _role(loaded.pop(version, None), version, desired)
+        rows.append((version, role, *_manifest_cells(manifest), _megabytes(archive)))
     for version, registered in loaded.items():
-        rows.append((version, _role(registered, version, wanted), *["-"] * 5))
-        remarks.append(f"The archive of {version} is no longer in {store.store}.")
+        rows.append((version, _role(registered, version, desired), *["-"] * 5))
+        remarks.append(f"The archive of {version} is no longer in {state_file.model_store}.")
     return Listing(rows, remarks)
 
 
-def _role(registered: RegisteredVersion | None, version: str, wanted: DesiredState | None) -> str:
+def _role(registered: RegisteredVersion | None, version: str, desired: DesiredState | None) -> str:
     if registered is None:
-        return "next time" if wanted is not None and version == wanted.default else "-"
+        return "next time" if desired is not None and version == desired.default else "-"
     role = "default" if registered.default else "beside"
     return role if registered.ready else f"{role}, not ready"
 
 
-def _facts(manifest: dict[str, Any]) -> tuple[str, ...]:
+def _manifest_cells(manifest: dict[str, Any]) -> tuple[str, ...]:
     checkpoint = manifest["checkpoint"]
     return (
         manifest["codec"]["kind"],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -27,7 +28,7 @@ from orchestrator.serving.worker_log import WorkerLog
 from orchestrator.settings import PROJECT, Settings
 
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
-FREED_WITHIN_S = 3
+PORT_TIMEOUT_S = 3
 POLL_S = 0.25
 PORTS = (
     "inference_port",
@@ -37,6 +38,8 @@ PORTS = (
     "grpc_management_port",
 )
 PR_SET_PDEATHSIG = 1
+# Loaded here: a process that was forked while other threads were running must not load libraries.
+PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 NICENESS = 10  # where the model takes all CPUs, the API still answers at once
 
 log = structlog.get_logger()
@@ -55,20 +58,20 @@ class TorchServe:
         tokens: those in that file.
     """
 
-    def __init__(self, settings: Settings, archive: Path, *beside: Path) -> None:
+    def __init__(self, settings: Settings, archive: Path, *additional: Path) -> None:
         self.settings = settings
-        self.serve_next(archive, *beside)
+        self.set_archives(archive, *additional)
         self.folder = settings.model_server_dir
         self.key_file = settings.key_file
         self.tokens = Tokens(self.key_file, settings.management_url)
         self.management = ManagementClient(self.tokens)
         self.log = WorkerLog(self.folder / "logs")
         self._log_start = 0
-        self._passes_log_on = logs_json(settings)
+        self._forwards_log = logs_json(settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
-    def serve_next(self, archive: Path, *beside: Path) -> None:
+    def set_archives(self, archive: Path, *additional: Path) -> None:
         """Have these archives served from the next start on, the first as the default.
 
         Others than the first are left out where TorchServe could not read them.
@@ -78,7 +81,7 @@ class TorchServe:
         """
         manifest = verify_archive(archive)
         names = [archive.name]
-        for other in beside:
+        for other in additional:
             try:
                 verify_archive(other)
             except ArchiveError as error:
@@ -90,14 +93,17 @@ class TorchServe:
     def start(self) -> None:
         """Start TorchServe; returns as soon as the process runs.
 
+        On Linux, TorchServe ends when the thread that calls this ends, however that ends. So call
+        it from one that lasts as long as TorchServe is to run.
+
         Raises:
             ModelServerError: no Java, a taken port, or another server in the same folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._take_folder()
+        self._lock_folder()
         try:
             self._check_ports()
-            self._sweep()
+            self._remove_leftovers()
             (self.folder / "tmp").mkdir()
             (self.folder / "logs").mkdir(exist_ok=True)
             self._log_start = self.log.position()
@@ -111,12 +117,12 @@ class TorchServe:
                     env=self._environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=None if self._passes_log_on else errors,
+                    stderr=None if self._forwards_log else errors,
                     start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
-                    preexec_fn=_prepare_child,
+                    preexec_fn=partial(_prepare_child, os.getpid()),
                 )
         except BaseException:
-            self._give_back_folder()
+            self._unlock_folder()
             raise
 
     def wait_ready(self) -> None:
@@ -127,12 +133,9 @@ class TorchServe:
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
-            if not self.is_running():
-                raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
             if self.is_ready():
                 return
-            if fault := self.load_error():
-                raise ModelServerError(f"the model did not load: {fault}")
+            self.raise_if_failed()
             time.sleep(POLL_S)
         raise ModelServerError(
             f"the model was not ready after {READY_TIMEOUT_S} s; see {self.folder / 'logs'}"
@@ -140,7 +143,8 @@ class TorchServe:
 
     def is_running(self) -> bool:
         """Whether TorchServe's process is there."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process  # which another thread may set to None
+        return process is not None and process.poll() is None
 
     def is_ready(self) -> bool:
         """Whether a worker of the archive's version is READY."""
@@ -154,6 +158,17 @@ class TorchServe:
         """What a worker that could not load the archive died of; None while none has."""
         return self.log.load_error(self.manifest["version"], self._log_start)
 
+    def raise_if_failed(self) -> None:
+        """Find out that the archive will not be served; for the time until it is ready.
+
+        Raises:
+            ModelServerError: a worker could not load the archive, or TorchServe ended.
+        """
+        if fault := self.load_error():
+            raise ModelServerError(f"the model did not load: {fault}")
+        if not self.is_running():
+            raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
+
     def stop(self) -> None:
         """End TorchServe and its workers, whatever state they are in.
 
@@ -164,8 +179,8 @@ class TorchServe:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
-            self._sweep()
-        self._give_back_folder()
+            self._remove_leftovers()
+        self._unlock_folder()
 
     def __enter__(self) -> Self:
         self.start()
@@ -190,7 +205,7 @@ class TorchServe:
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
             f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
-            f"-Dmusiclab.console={'info' if self._passes_log_on else 'off'}",
+            f"-Dmusiclab.console={'info' if self._forwards_log else 'off'}",
             "-cp",
             str(package / "frontend" / "*"),
             "org.pytorch.serve.ModelServer",
@@ -208,7 +223,7 @@ class TorchServe:
     def _write_config(self) -> None:
         """The project's config.properties with the addresses and paths of this server."""
         settings, host = self.settings, self.settings.model_listen_host
-        own = {
+        overrides = {
             "inference_address": f"http://{host}:{settings.inference_port}",
             "management_address": f"http://{host}:{settings.management_port}",
             "metrics_address": f"http://{host}:{settings.metrics_port}",
@@ -218,9 +233,9 @@ class TorchServe:
             "grpc_management_port": settings.grpc_management_port,
             "metrics_config": PROJECT / "metrics.yaml",
         }
-        lines = [f"{name}={value}" for name, value in own.items()]
-        common = settings.config_properties.read_text()
-        (self.folder / "config.properties").write_text("\n".join([common, *lines, ""]))
+        lines = [f"{name}={value}" for name, value in overrides.items()]
+        shared = settings.config_properties.read_text()
+        (self.folder / "config.properties").write_text("\n".join([shared, *lines, ""]))
 
     def _environment(self) -> dict[str, str]:
         temporary = str(self.folder / "tmp")
@@ -237,30 +252,30 @@ class TorchServe:
             }
         )
 
-    def _sweep(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove what a server leaves, killed or not: unpacked archives, sockets and its keys."""
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         self.key_file.unlink(missing_ok=True)
 
-    def _take_folder(self) -> None:
+    def _lock_folder(self) -> None:
         self._lock = (self.folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._give_back_folder()
+            self._unlock_folder()
             raise ModelServerError(
                 f"another model server works in {self.folder}; stop it, or set MUSICLAB_RUN_DIR "
                 "to another folder"
             ) from None
 
-    def _give_back_folder(self) -> None:
+    def _unlock_folder(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def _check_ports(self) -> None:
         # A TorchServe whose parent was killed a moment ago is still about to end.
-        deadline = time.monotonic() + FREED_WITHIN_S
+        deadline = time.monotonic() + PORT_TIMEOUT_S
         for name in PORTS:
             port = getattr(self.settings, name)
             while not _is_free(self.settings.model_listen_host, port):
@@ -282,11 +297,16 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _prepare_child() -> None:
+def _prepare_child(parent: int) -> None:
     """In the child: a lower CPU priority than ours, which its workers inherit, and an end with us.
 
     Linux is asked for SIGTERM when the thread that started it ends, however it ends.
+
+    Args:
+        parent: process ID of the process that forked it.
     """
     os.nice(NICENESS)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if PRCTL is not None:
+        PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before that
+            os._exit(1)

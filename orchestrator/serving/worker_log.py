@@ -1,4 +1,4 @@
-"""What the workers of the model said, one JSON object a line (see log4j2.xml)."""
+"""Reads the log of the model's workers, one JSON object a line (see log4j2.xml)."""
 
 import json
 from collections.abc import Iterator
@@ -27,15 +27,15 @@ class WorkerLog:
         self._file = folder / "model_log.log"
 
     def position(self) -> int:
-        """Where the log ends now, in bytes; a later `load_error` may begin there."""
+        """The size of the log in bytes, from which a later `load_error` may read on."""
         return self._file.stat().st_size if self._file.exists() else 0
 
     def load_error(self, version: str | None = None, since: int = 0) -> str | None:
-        """What a worker that could not load its archive died of; None while none has.
+        """Why a worker could not load its archive; None while none failed.
 
         Args:
             version: of the model; None for any.
-            since: what stands before that position is not read.
+            since: position from which the log is read, in bytes.
         """
         lines = self._lines(since, version)
         for line in lines:
@@ -43,22 +43,22 @@ class WorkerLog:
                 return str(line["event"]).removeprefix(LOAD_FAILED)
         # Other errors than RuntimeError end the worker at once.
         died = [line for line in lines if line["event"] == WORKER_DIED]
-        return _raised(died) or _last_words(lines)
+        return _first_exception(died) or _printed_exception(lines)
 
-    def raised(self, version: str, since: int) -> str | None:
-        """The first error that the workers of a version logged since that position, if any."""
-        return _raised(self._lines(since, version))
+    def first_exception(self, version: str, since: int) -> str | None:
+        """The first exception that workers of a version logged after a position, if any."""
+        return _first_exception(self._lines(since, version))
 
     def _lines(self, since: int, version: str | None) -> list[Line]:
-        """Those about one version, or about any."""
+        """The lines of one version, or of any."""
         return [
             line
-            for line in self._whole_lines(since)
+            for line in self._complete_lines(since)
             if version is None or line.get("model_version") == version
         ]
 
-    def _whole_lines(self, since: int) -> Iterator[Line]:
-        """What is there, whole lines only; all of it where the log was begun anew meanwhile."""
+    def _complete_lines(self, since: int) -> Iterator[Line]:
+        """The lines that end in a newline; from the start where the log was replaced meanwhile."""
         if not self._file.exists():
             return
         with self._file.open("rb") as file:
@@ -72,7 +72,7 @@ class WorkerLog:
                     yield line
 
 
-def _raised(lines: list[Line]) -> str | None:
+def _first_exception(lines: list[Line]) -> str | None:
     for line in lines:
         if isinstance(line.get("exception"), list):
             error = line["exception"][0]
@@ -80,16 +80,16 @@ def _raised(lines: list[Line]) -> str | None:
     return None
 
 
-def _last_words(lines: list[Line]) -> str | None:
-    """How the traceback ends that a worker printed line by line, having no better way yet.
+def _printed_exception(lines: list[Line]) -> str | None:
+    """The last line of the traceback that a worker printed line by line, before it could log.
 
-    The lines of several workers mix, those of one do not, and the next worker of a thread may have
-    started since.
+    The lines of several workers are interleaved, those of one are in order, and the next worker of
+    a thread may have started since.
     """
     threads = sorted((line for line in lines if "thread" in line), key=lambda line: line["thread"])
-    for _, said in groupby(threads, key=lambda line: line["thread"]):
+    for _, printed in groupby(threads, key=lambda line: line["thread"]):
         died, last = False, ""
-        for event in (line["event"] for line in said):
+        for event in (line["event"] for line in printed):
             if event.startswith(WORKER_STARTS):
                 if last:
                     return last

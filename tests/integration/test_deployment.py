@@ -148,7 +148,7 @@ def test_what_was_changed_by_hand_is_noted(serving_first: Service) -> None:
     client = client_of(serving_first)
     register(client, SECOND)
     manage(client, "PUT", f"/models/musiclab/{SECOND}/set-default")
-    noted = DesiredState(SECOND, beside=(FIRST,), previous=(FIRST,))
+    noted = DesiredState(SECOND, additional=(FIRST,), previous=(FIRST,))
     until(lambda: wanted(serving_first) == noted, f"{noted} is noted")
 
 

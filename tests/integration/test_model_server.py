@@ -158,7 +158,7 @@ def test_its_health_is_told_by_a_command(model_server: TorchServe, settings: Set
 def test_a_taken_port_is_named(
     model_server: TorchServe, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_server_module, "FREED_WITHIN_S", 0.2)
+    monkeypatch.setattr(model_server_module, "PORT_TIMEOUT_S", 0.2)
     taken = model_server.settings.management_port
     beside = settings.model_copy(update={"management_port": taken})
     server = TorchServe(beside, model_server.archive)

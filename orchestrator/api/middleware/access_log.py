@@ -9,8 +9,8 @@ from aiohttp.typedefs import Handler
 from orchestrator.api.client_address import client_address
 from orchestrator.api.middleware.http_metrics import route_of
 
-# Asked again and again by pages, load balancers and Prometheus.
-POLLED = {"/api/status/{job_id}", "/health", "/ready", "/metrics"}
+# Asked again and again by pages, load balancers, Prometheus and `musiclab model deploy`.
+POLLED = {"/api/status/{job_id}", "/health", "/ready", "/metrics", "/in-flight"}
 LONGEST_PATH = 200
 
 log = structlog.get_logger()

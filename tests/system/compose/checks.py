@@ -53,10 +53,11 @@ def images_hold_what_they_need_and_no_more(stack: Stack) -> None:
         raise AssertionError("the orchestrator's image has Java")
 
 
-def metrics_stay_inside(stack: Stack) -> None:
-    for address in (stack.api, stack.page):
-        answer = requests.get(f"{address}/metrics", timeout=TIMEOUT_S)
-        assert answer.status_code == 404, f"{address}/metrics is answered {answer.status_code}"
+def metrics_and_requests_in_flight_stay_inside(stack: Stack) -> None:
+    for server, path in product((stack.api, stack.page), ("/metrics", "/in-flight")):
+        address = server + path
+        answer = requests.get(address, timeout=TIMEOUT_S)
+        assert answer.status_code == 404, f"{address} is answered {answer.status_code}"
 
 
 def page_is_served(stack: Stack) -> None:
@@ -195,7 +196,7 @@ STEPS = (
     nobody_is_root,
     images_hold_what_they_need_and_no_more,
     page_is_served,
-    metrics_stay_inside,
+    metrics_and_requests_in_flight_stay_inside,
     job_is_done,
     events_come_when_they_happen,
     errors_are_the_services_own,

@@ -45,7 +45,10 @@ KEY = "the key of this run"
 TIMEOUT_S = 60
 STREAM_S = 1.0  # for how long a job is followed
 OF_JOBS = ("status", "events", "download", "cleanup")
-OTHERS = ("/", "/health", "/ready", "/metrics", "/api/models", "/openapi.json", "/docs")
+OTHERS = (
+    *("/", "/health", "/ready", "/metrics", "/in-flight"),
+    *("/api/models", "/openapi.json", "/docs"),
+)
 RIGHT_KEYS = [{"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}]
 WRONG_KEYS = [{}, {"X-API-Key": "another"}, {"Authorization": "Basic dTpw"}]
 ACCEPTED = ["*/*", "application/json", "text/html,*/*;q=0.8"]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.api.middleware.access_log import POLLED
 from orchestrator.api.routes.frontend import FOR_GOOD, HEADERS
 from orchestrator.settings import PREFIX, PROJECT, Settings
 
@@ -70,6 +71,16 @@ def test_nginx_serves_the_page_with_the_same_headers_as_the_api() -> None:
     sent = dict(re.findall(r'add_header (\S+) "?([^";]+)"? always;', page))
     assert sent == HEADERS
     assert f'Cache-Control "{FOR_GOOD}"' in config
+
+
+def test_nginx_keeps_to_itself_what_is_not_for_users() -> None:
+    config = (PROJECT / "deploy" / "nginx.conf").read_text()
+    hidden = re.findall(
+        r"location = (\S+) {\s+default_type application/json;\s+return 404 ", config
+    )
+    assert hidden == ["/metrics", "/in-flight"]
+    (unlogged,) = re.findall(r'"~(\S+)" 0;', config)
+    assert all(re.match(unlogged, route) for route in POLLED)
 
 
 def test_files_that_are_mounted_are_there() -> None:

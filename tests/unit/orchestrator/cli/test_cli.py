@@ -102,7 +102,7 @@ def test_limits_at_fault_are_named(
 def test_doctor_names_what_is_away_and_a_page_that_is_not_built(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(doctor, "ASKED_FOR_S", 0.2)
+    monkeypatch.setattr(doctor, "DATABASE_TIMEOUT_S", 0.2)
     monkeypatch.setenv("MUSICLAB_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     monkeypatch.setenv("MUSICLAB_FILES_URL", "ftp://nowhere")
     monkeypatch.setenv("MUSICLAB_RUN_DIR", str(tmp_path))

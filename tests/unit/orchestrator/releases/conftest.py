@@ -14,8 +14,8 @@ from tests.support.settings import settings_in
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
     monkeypatch.setattr(deployment_module, "POLL_S", 0.001)
-    monkeypatch.setattr(deployment_module, "REGISTERED_WITHIN_S", 0.02)
-    monkeypatch.setattr(deployment_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(deployment_module, "REGISTRATION_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(deployment_module, "LOCK_TIMEOUT_S", 0.05)
     monkeypatch.setattr(wanted_module, "POLL_S", 0.002)
     with quick_torchserve(settings_in(tmp_path)) as server:
         yield server

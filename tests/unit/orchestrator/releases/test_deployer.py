@@ -117,7 +117,7 @@ def test_a_version_that_was_loaded_before_stays_so(served: QuickTorchServe) -> N
 def test_a_version_that_is_never_ready(
     served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment_module, "LOADED_WITHIN_S", 0.02)
+    monkeypatch.setattr(deployment_module, "LOAD_TIMEOUT_S", 0.02)
     served.loads = False
     with pytest.raises(DeploymentError, match=r"version b was not ready after 0\.02 s"):
         deploying(served).deploy("b")
@@ -163,22 +163,22 @@ def test_nothing_is_removed_where_what_is_wanted_cannot_be_read(served: QuickTor
 
 
 def test_the_second_of_two_is_refused(served: QuickTorchServe) -> None:
-    with DesiredStateFile(served.settings).changing():
+    with DesiredStateFile(served.settings).exclusive():
         began = time.monotonic()
         with pytest.raises(DeploymentError, match="another command is changing what serves"):
             deploying(served).deploy("b")
-        assert time.monotonic() - began >= deployment_module.PATIENCE_S
+        assert time.monotonic() - began >= deployment_module.LOCK_TIMEOUT_S
     assert_serves(served, "a", set(), None)
 
 
 def test_the_second_of_two_goes_on_when_the_first_ends_in_time(
     served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment_module, "PATIENCE_S", 10.0)
+    monkeypatch.setattr(deployment_module, "LOCK_TIMEOUT_S", 10.0)
     begun, end = Event(), Event()
 
     def first() -> None:
-        with DesiredStateFile(served.settings).changing():
+        with DesiredStateFile(served.settings).exclusive():
             begun.set()
             end.wait(10)
 

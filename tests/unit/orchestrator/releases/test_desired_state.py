@@ -1,14 +1,16 @@
 """What is to serve, as it is written down."""
 
+import json
+
 import pytest
 
 from orchestrator.errors import ArchiveError, DeploymentError
-from orchestrator.releases.desired_state import FILE, REMEMBERED, DesiredState, DesiredStateFile
+from orchestrator.releases.desired_state import FILE, MAX_PREVIOUS, DesiredState, DesiredStateFile
 from orchestrator.settings import Settings
 
 
 def test_another_default_can_be_gone_back_from() -> None:
-    wanted = DesiredState("a", beside=("b", "c"))
+    wanted = DesiredState("a", additional=("b", "c"))
     assert wanted.with_default("a") == wanted
     assert wanted.with_default("b") == DesiredState("b", ("c",), ("a",))
     assert wanted.with_default("b").with_default("a") == DesiredState("a", ("c",), ("b",))
@@ -16,9 +18,9 @@ def test_another_default_can_be_gone_back_from() -> None:
 
 def test_what_served_long_ago_is_forgotten() -> None:
     wanted = DesiredState("0")
-    for number in range(1, REMEMBERED + 3):
+    for number in range(1, MAX_PREVIOUS + 3):
         wanted = wanted.with_default(str(number))
-    assert wanted.previous == tuple(str(number) for number in range(2, REMEMBERED + 2))
+    assert wanted.previous == tuple(str(number) for number in range(2, MAX_PREVIOUS + 2))
 
 
 def test_a_version_is_beside_once() -> None:
@@ -34,6 +36,18 @@ def test_it_is_read_as_it_was_written(settings: Settings) -> None:
     settings.model_server_dir.mkdir(parents=True)
     versions.write(wanted)
     assert DesiredStateFile(settings).read() == wanted
+
+
+def test_the_file_keeps_its_keys(settings: Settings) -> None:
+    """Those of files that were written by earlier versions."""
+    settings.model_server_dir.mkdir(parents=True)
+    file = settings.model_server_dir / FILE
+    content = {"default": "a", "beside": ["b"], "previous": ["c", "d"]}
+    file.write_text(json.dumps(content))
+    read = DesiredStateFile(settings).read()
+    assert read == DesiredState("a", additional=("b",), previous=("c", "d"))
+    DesiredStateFile(settings).write(read)
+    assert json.loads(file.read_text()) == content
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"default": "a"}', '{"default'])
@@ -57,18 +71,18 @@ def test_archives_that_are_missing_are_left_out(settings: Settings) -> None:
 
 def test_one_changes_it_at_a_time(settings: Settings) -> None:
     with (
-        DesiredStateFile(settings).changing(),
+        DesiredStateFile(settings).exclusive(),
         pytest.raises(DeploymentError, match="another command"),
-        DesiredStateFile(settings).changing(),
+        DesiredStateFile(settings).exclusive(),
     ):
         pass
-    with DesiredStateFile(settings).changing():
+    with DesiredStateFile(settings).exclusive():
         pass
 
 
 def test_a_version_is_chosen_alone(settings: Settings) -> None:
     versions = DesiredStateFile(settings)
-    versions.choose("a")
+    versions.set_default("a")
     versions.write(DesiredState("a", ("b",)))
-    versions.choose("c")
+    versions.set_default("c")
     assert versions.read() == DesiredState("c", (), ("a",))

@@ -12,9 +12,8 @@ from orchestrator.releases.desired_state import DesiredState
 from tests.support.deployments import Messages, assert_serves, deploying, on, wanted
 from tests.support.quick_torchserve import Answer, QuickTorchServe, answering
 
-AT_WORK = b"""# TYPE musiclab_inference_requests_in_flight gauge
-musiclab_inference_requests_in_flight{model_version="a"} 2.0
-"""
+IDLE = b'{"database": true, "model_versions": {}}'
+AT_WORK = b'{"database": true, "model_versions": {"a": {"in_flight": 2, "pinned": 0}}}'
 
 
 def test_ctrl_c_while_the_old_version_drains_leaves_it_loaded(served: QuickTorchServe) -> None:
@@ -32,7 +31,7 @@ def test_ctrl_c_while_the_old_version_drains_leaves_it_loaded(served: QuickTorch
 @pytest.fixture
 def used(served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
     """The same, and an orchestrator that has requests to "a" at work without end."""
-    monkeypatch.setattr(deployment_module, "DRAINED_WITHIN_S", 0.02)
+    monkeypatch.setattr(deployment_module, "DRAIN_TIMEOUT_S", 0.02)
     with answering(lambda method, path: (200, AT_WORK)) as url:
         served.settings = served.settings.model_copy(update={"orchestrator_urls": url})
         yield served
@@ -56,22 +55,22 @@ def test_a_version_that_is_used_without_end_stays_loaded(used: QuickTorchServe) 
 def test_a_version_is_unloaded_after_the_last_of_its_users(served: QuickTorchServe) -> None:
     looks: list[str] = []
 
-    def metrics(method: str, path: str) -> Answer:
+    def in_flight(method: str, path: str) -> Answer:
         looks.append(path)
         # Quiet, but not for long enough: what is on its way is not seen yet.
-        return (200, b"") if len(looks) != 2 else (200, AT_WORK)
+        return (200, IDLE) if len(looks) != 2 else (200, AT_WORK)
 
-    with answering(metrics) as url:
+    with answering(in_flight) as url:
         served.settings = served.settings.model_copy(update={"orchestrator_urls": url})
         deploying(served).deploy("b")
-    assert looks == ["/metrics"] * (2 + deployment_module.QUIET_LOOKS)
+    assert looks == ["/in-flight"] * (2 + deployment_module.IDLE_CHECKS)
     assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
 
 
 def test_torchserve_ends_while_the_old_version_drains(
     served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment_module, "DRAINED_WITHIN_S", 0.02)
+    monkeypatch.setattr(deployment_module, "DRAIN_TIMEOUT_S", 0.02)
     on(served, "draining", served.end)
     told = Messages()
     deploying(served, told).deploy("b")
