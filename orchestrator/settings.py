@@ -173,6 +173,11 @@ class Settings(BaseSettings):
         return f"http://{self.model_host}:{self.metrics_port}/metrics"
 
     @property
+    def page_index(self) -> Path:
+        """The built page's HTML."""
+        return self.page / "index.html"
+
+    @property
     def database_file(self) -> Path:
         """SQLite's file."""
         return self.run_dir.resolve() / "jobs.sqlite"

@@ -5,39 +5,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from orchestrator.database.engine import Database
-from orchestrator.database.schema import NOW, jobs
 from orchestrator.errors import DatabaseUnavailableError, StorageUnavailableError
-from orchestrator.jobs.table import READ_PATIENCE_S
-from orchestrator.observability.metrics import Metrics
+from orchestrator.jobs.counts import JobCounts, count_jobs
 from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings
 from orchestrator.storage.base import DiskUsage, JobStorage
 
 STATES = ("receiving", "queued", "running", "completed", "failed")
-
-
-@dataclass(frozen=True)
-class JobCounts:
-    """What the table holds.
-
-    Attributes:
-        by_state: number of jobs.
-        stored_bytes: of all jobs' files.
-        oldest_queued_s: since the job was accepted that is queued and older than all others; 0 when
-            none is queued.
-        pinned: number of queued and running jobs by the version they asked for by name.
-    """
-
-    by_state: Mapping[str, int]
-    stored_bytes: int
-    oldest_queued_s: float
-    pinned: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -115,60 +94,16 @@ class Gauges(Collector):
 
 
 async def collect_gauges(
-    database: Database, files: JobStorage, model: ModelStatus, settings: Settings
+    database: Database, storage: JobStorage, model: ModelStatus, settings: Settings
 ) -> Gauges:
     """The gauges, as they are now."""
     counts: JobCounts | None = None
     disk: DiskUsage | None = None
     with suppress(DatabaseUnavailableError):
-        counts = await database.read(_count, READ_PATIENCE_S)
+        counts = await count_jobs(database)
     with suppress(StorageUnavailableError):
-        disk = await files.disk_usage()
+        disk = await storage.disk_usage()
     return Gauges(settings, model, counts, disk)
-
-
-async def count_pinned(database: Database) -> Mapping[str, int] | None:
-    """The same as JobCounts.pinned; None where the database could not be reached."""
-    try:
-        return await database.read(_count_pinned, READ_PATIENCE_S)
-    except DatabaseUnavailableError:
-        return None
-
-
-def count_in_flight(metrics: Metrics) -> dict[str, int]:
-    """Requests to the model that are not answered yet, by version; those without any left out."""
-    return {
-        sample.labels["model_version"]: int(sample.value)
-        for family in metrics.inference_in_flight.collect()
-        for sample in family.samples
-        if sample.value
-    }
-
-
-def _count(connection: sa.Connection) -> JobCounts:
-    by_state = connection.execute(
-        sa.select(
-            jobs.c.state,
-            sa.func.count().label("number"),
-            sa.func.coalesce(sa.func.sum(jobs.c.bytes), 0).label("bytes"),
-            (NOW - sa.func.min(jobs.c.created_at)).label("age"),
-        ).group_by(jobs.c.state)
-    ).all()
-    return JobCounts(
-        by_state={row.state: row.number for row in by_state},
-        stored_bytes=sum(row.bytes for row in by_state),
-        oldest_queued_s=next((row.age for row in by_state if row.state == "queued"), 0.0),
-        pinned=_count_pinned(connection),
-    )
-
-
-def _count_pinned(connection: sa.Connection) -> dict[str, int]:
-    rows = connection.execute(
-        sa.select(jobs.c.wanted_version, sa.func.count().label("number"))
-        .where(jobs.c.state.in_(("queued", "running")), jobs.c.wanted_version.is_not(None))
-        .group_by(jobs.c.wanted_version)
-    )
-    return {row.wanted_version: row.number for row in rows}
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.api.routes.frontend import INDEX
 from orchestrator.archives.inputs import BEST_MODEL, OFFICIAL_CODEC
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.database.engine import Database
@@ -140,7 +139,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _frontend(settings: Settings) -> Finding:
-    index = settings.page / INDEX
+    index = settings.page_index
     if index.is_file():
         return Finding("ok", "page", str(settings.page))
     built = f"`make setup` in {PROJECT} builds it"

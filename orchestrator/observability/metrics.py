@@ -124,3 +124,12 @@ class Metrics:
             buckets=STAGE_SECONDS,
             registry=registry,
         )
+
+    def requests_to_model(self) -> dict[str, int]:
+        """Requests to the model that are not answered yet, by version; none with 0."""
+        return {
+            sample.labels["model_version"]: int(sample.value)
+            for family in self.inference_in_flight.collect()
+            for sample in family.samples
+            if sample.value
+        }

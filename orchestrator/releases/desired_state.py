@@ -3,24 +3,21 @@
 TorchServe itself forgets at its end which versions were registered.
 """
 
-import fcntl
 import json
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from orchestrator.archives.archive import archive_path
 from orchestrator.errors import ArchiveError, DeploymentError
+from orchestrator.filesystem import atomic_write, lock
 from orchestrator.settings import Settings
 
 FILE = "wanted.json"
 LOCK = "wanted.lock"
 MAX_PREVIOUS = 10
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,9 @@ class DesiredStateFile:
             "beside": state.additional,
             "previous": state.previous,
         }
-        part = self._file.with_suffix(".part")
-        with part.open("w") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # else a power failure may leave the new name without content
-        part.replace(self._file)
+        # Durable: else a power failure may leave the new name without content.
+        with atomic_write(self._file, durable=True) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n")
 
     def set_default(self, version: str) -> None:
         """Make a version the default one and drop the additional ones.
@@ -134,21 +128,9 @@ class DesiredStateFile:
             DeploymentError: another process still held it after `timeout_s` seconds.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + timeout_s
-        with (self._folder / LOCK).open("w") as lock:
-            while not _try_lock(lock):
-                if time.monotonic() >= deadline:
-                    raise DeploymentError(
-                        "another command is changing what serves at this moment; wait for its end"
-                    )
-                time.sleep(POLL_S)
+        with (self._folder / LOCK).open("w") as file:
+            if not lock(file, timeout_s):
+                raise DeploymentError(
+                    "another command is changing what serves at this moment; wait for its end"
+                )
             yield
-
-
-def _try_lock(lock: IO[str]) -> bool:
-    """Take the lock if it is free; returns whether it was."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,7 +1,6 @@
 """Runs TorchServe as a child process, apart from everything else on the machine."""
 
 import ctypes
-import fcntl
 import importlib.util
 import os
 import shutil
@@ -20,6 +19,7 @@ import structlog
 
 from orchestrator.archives.archive import MODEL_NAME, environment_without_pythonpath, verify_archive
 from orchestrator.errors import ArchiveError, ModelServerError
+from orchestrator.filesystem import lock
 from orchestrator.observability.logs import logs_json
 from orchestrator.serving.java import find_java
 from orchestrator.serving.management import ManagementClient
@@ -259,14 +259,12 @@ class TorchServe:
 
     def _lock_folder(self) -> None:
         self._lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._lock):
             self._unlock_folder()
             raise ModelServerError(
                 f"another model server works in {self.folder}; stop it, or set MUSICLAB_RUN_DIR "
                 "to another folder"
-            ) from None
+            )
 
     def _unlock_folder(self) -> None:
         if self._lock is not None:

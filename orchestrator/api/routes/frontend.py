@@ -15,7 +15,6 @@ from orchestrator.api.app_keys import SETTINGS
 
 routes = web.RouteTableDef()
 
-INDEX = "index.html"
 # As the path has it, still quoted: without %, / and a dot in front nobody gets out of the folder.
 NAME = r"{file:[\w-][\w.-]{0,199}}"
 NAME_WITH_DOT = r"{file:[\w-][\w-]{0,99}\.[\w.-]{1,99}}"
@@ -58,7 +57,7 @@ def _number(weight: str) -> float:
 
 async def built_page(request: web.Request) -> web.FileResponse | None:
     """The page and its policy; None where none is built."""
-    index = request.app[SETTINGS].page / INDEX
+    index = request.app[SETTINGS].page_index
     try:
         text = await asyncio.to_thread(index.read_text, "utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -87,7 +86,9 @@ async def _file(request: web.Request, folder: str, caching: str) -> web.FileResp
     """A file, or what lies compressed beside it if the client takes that."""
     root = request.app[SETTINGS].page
     path = root / folder / request.match_info["file"]
-    if path.name == INDEX or not await asyncio.to_thread(_is_inside, path, root):
+    if path.name == request.app[SETTINGS].page_index.name or not await asyncio.to_thread(
+        _is_inside, path, root
+    ):
         raise web.HTTPNotFound  # the page has one address, at which it has all its headers
     headers = {
         "Cache-Control": caching,

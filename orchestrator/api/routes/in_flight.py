@@ -1,9 +1,12 @@
 """Which versions of the model are in use, for `musiclab model deploy`."""
 
+from contextlib import suppress
+
 from aiohttp import web
 
 from orchestrator.api.app_keys import DATABASE, METRICS
-from orchestrator.api.gauges import count_in_flight, count_pinned
+from orchestrator.errors import DatabaseUnavailableError
+from orchestrator.jobs.counts import count_pinned
 
 routes = web.RouteTableDef()
 
@@ -11,8 +14,10 @@ routes = web.RouteTableDef()
 @routes.get("/in-flight")
 async def in_flight(request: web.Request) -> web.Response:
     """Requests and jobs of each version in use; no jobs while the database does not answer."""
-    pinned = await count_pinned(request.app[DATABASE])
-    sent = count_in_flight(request.app[METRICS])
+    pinned = None
+    with suppress(DatabaseUnavailableError):
+        pinned = await count_pinned(request.app[DATABASE])
+    sent = request.app[METRICS].requests_to_model()
     return web.json_response(
         {
             "database": pinned is not None,

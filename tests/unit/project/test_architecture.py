@@ -1,7 +1,10 @@
-"""The rules of the house: who may import whom, and metrics declared as they are emitted."""
+"""The architecture: what may depend on what, how large it may be, and metrics as declared."""
 
 import ast
 import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +14,182 @@ import yaml
 ROOT = Path(__file__).parents[3]
 HANDLERS = sorted((ROOT / "handlers").rglob("*.py"))
 ORCHESTRATOR = sorted((ROOT / "orchestrator").rglob("*.py"))
+PYTHON = sorted(
+    path
+    for folder in ("benchmarks", "handlers", "orchestrator", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+LARGEST_MODULE = 350
+LARGEST_FUNCTION = 50
 
-
-def imported_packages(module: Path) -> set[str]:
-    """The top-level names of all imports in a module, those inside functions too."""
-    packages: set[str] = set()
-    for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.Import):
-            packages |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = node.level > 1  # leaves the package, where modules have no folders
-            packages.add("." if above else (node.module or "").split(".")[0])
-    return packages
+# What each package of the orchestrator may depend on, apart from what all may: the one table of
+# allowed dependencies. No package depends on one that depends on it.
+COMMON = {"concurrency", "errors", "filesystem", "observability", "settings"}
+ALLOWED = {
+    "cli": {"archives", "audio", "client", "database", "releases", "serve", "serving", "storage"},
+    "serve": {"api", "audio", "releases", "serving"},
+    "api": {"audio", "database", "jobs", "serving", "storage", "worker"},
+    "worker": {"audio", "database", "jobs", "serving", "storage"},
+    "releases": {"archives", "audio", "serving"},
+    "jobs": {"audio", "database", "storage"},
+    "serving": {"archives"},
+    "archives": set[str](),
+    "audio": set[str](),
+    "client": set[str](),
+    "database": set[str](),
+    "storage": set[str](),
+}
+# The same within what all may depend on.
+ALLOWED_IN_COMMON = {
+    "concurrency": {"errors"},
+    "errors": set[str](),
+    "filesystem": set[str](),
+    "observability": {"settings"},
+    "settings": {"errors"},
+}
+# What each package of the model code may depend on: other packages, or modules at its top.
+ALLOWED_IN_HANDLERS = {
+    "codec": {"errors", "hashing"},
+    "model": {"errors", "hashing"},
+}
+# Who alone may import these.
+KNOWN_TO = {
+    "alembic": {"orchestrator/database"},
+    "fcntl": {"orchestrator/filesystem.py"},
+    "multipart": {"orchestrator/api/multipart.py"},
+    "obstore": {"orchestrator/storage"},
+    "sqlalchemy": {"orchestrator/database", "orchestrator/jobs", "orchestrator/worker/fleet.py"},
+    "ts": {"handlers/musiclab_handler.py"},
+    "typer": {"orchestrator/cli"},
+}
 
 
 def by_name(module: Path) -> str:
     return str(module.relative_to(ROOT))
 
 
-def test_there_are_modules_to_look_at() -> None:
+def imports(module: Path) -> Iterator[str]:
+    """The full names of all that a module imports, inside of functions too."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{by_name(module)} has a relative import; write the full name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages_of(module: Path) -> set[str]:
+    """The top-level names of all that a module imports."""
+    return {name.split(".")[0] for name in imports(module)}
+
+
+def unit_of(module: Path) -> str:
+    """The package of the orchestrator or of the handlers, or the module at its top."""
+    return module.relative_to(ROOT).with_suffix("").parts[1]
+
+
+def units_of(modules: list[Path], package: str) -> dict[str, set[str]]:
+    """For each unit of a package, the other units that its modules import."""
+    units: dict[str, set[str]] = defaultdict(set)
+    for module in modules:
+        own = [name.split(".") for name in imports(module) if name.startswith(f"{package}.")]
+        units[unit_of(module)] |= {parts[1] for parts in own} - {unit_of(module)}
+    return units
+
+
+def imported_modules(module: Path) -> set[Path]:
+    """The files of this repository that a module imports."""
+    files = set()
+    for name in imports(module):
+        path = ROOT.joinpath(*name.split("."))
+        for candidate in (path.with_suffix(".py"), path / "__init__.py", *_of_name(path)):
+            if candidate.is_file():
+                files.add(candidate)
+                break
+    return files
+
+
+def _of_name(path: Path) -> Iterator[Path]:
+    """Where something lies that is imported from a module or a package."""
+    yield path.parent.with_suffix(".py")
+    yield path.parent / "__init__.py"
+
+
+def test_there_are_modules_to_examine() -> None:
     assert "pipeline.py" in {module.name for module in HANDLERS}
     assert "settings.py" in {module.name for module in ORCHESTRATOR}
-    assert {"torch", "handlers"} <= imported_packages(ROOT / "handlers" / "pipeline.py")
+    assert {"torch", "handlers"} <= packages_of(ROOT / "handlers" / "pipeline.py")
+    assert ROOT / "handlers" / "errors.py" in imported_modules(ROOT / "handlers" / "archive.py")
+
+
+def test_packages_depend_on_what_the_table_allows() -> None:
+    allowed = {unit: others | COMMON for unit, others in ALLOWED.items()} | ALLOWED_IN_COMMON
+    wrong = {
+        unit: sorted(used - allowed.get(unit, set()))
+        for unit, used in units_of(ORCHESTRATOR, "orchestrator").items()
+        if unit != "__init__" and used - allowed.get(unit, set())
+    }
+    assert not wrong, f"dependencies that the table does not allow: {wrong}"
+
+
+def test_the_table_has_every_package_and_no_unused_dependency() -> None:
+    units = units_of(ORCHESTRATOR, "orchestrator")
+    table = ALLOWED | ALLOWED_IN_COMMON
+    assert set(units) - {"__init__"} == set(table)
+    unused = {unit: sorted(others - units[unit]) for unit, others in table.items()}
+    assert not any(unused.values()), f"the table allows what nothing uses: {unused}"
+
+
+def test_dependencies_point_one_way() -> None:
+    TopologicalSorter(ALLOWED).prepare()
+    TopologicalSorter(ALLOWED_IN_COMMON).prepare()
+
+
+def test_the_packages_of_the_model_code_depend_on_what_the_table_allows() -> None:
+    units = units_of(HANDLERS, "handlers")
+    for unit, allowed in ALLOWED_IN_HANDLERS.items():
+        assert units[unit] <= allowed, f"handlers/{unit} depends on {units[unit] - allowed}"
+
+
+@pytest.mark.parametrize("modules", [HANDLERS, ORCHESTRATOR], ids=["handlers", "orchestrator"])
+def test_no_module_depends_on_itself_by_way_of_others(modules: list[Path]) -> None:
+    # A package's __init__ runs before each of its modules; only those that re-export count.
+    TopologicalSorter({module: imported_modules(module) for module in modules}).prepare()
 
 
 @pytest.mark.parametrize("module", HANDLERS, ids=by_name)
 def test_handlers_do_not_import_the_orchestrator(module: Path) -> None:
-    assert not {"orchestrator", "."} & imported_packages(module)
+    assert "orchestrator" not in packages_of(module)
 
 
 @pytest.mark.parametrize("module", ORCHESTRATOR, ids=by_name)
 def test_the_orchestrator_does_not_import_handlers(module: Path) -> None:
-    assert "handlers" not in imported_packages(module)
+    assert "handlers" not in packages_of(module)
 
 
-def test_one_module_alone_knows_the_model_server() -> None:
-    knowing = [by_name(module) for module in HANDLERS if "ts" in imported_packages(module)]
-    assert knowing == ["handlers/musiclab_handler.py"]
+@pytest.mark.parametrize("library", KNOWN_TO)
+def test_a_library_is_known_only_where_it_belongs(library: str) -> None:
+    knowing = [
+        by_name(module) for module in HANDLERS + ORCHESTRATOR if library in packages_of(module)
+    ]
+    assert knowing, f"nothing imports {library}; remove it from the table"
+    places = tuple(KNOWN_TO[library])
+    outside = [name for name in knowing if not name.startswith(places)]
+    assert not outside, f"{library} is imported outside {places}: {outside}"
+
+
+def test_no_module_and_no_function_is_too_long() -> None:
+    long = []
+    for module in PYTHON:
+        text = module.read_text()
+        if (lines := text.count("\n")) > LARGEST_MODULE:
+            long.append(f"{by_name(module)} has {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > LARGEST_FUNCTION:
+                    long.append(f"{by_name(module)}: {node.name} has {lines} lines")
+    assert not long, f"at most {LARGEST_MODULE} and {LARGEST_FUNCTION} are allowed; split: {long}"
 
 
 def test_metrics_are_declared_to_the_server_as_the_handler_emits_them() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import filesystem
 from orchestrator.releases import deployer as deployment_module
-from orchestrator.releases import desired_state as wanted_module
 from tests.support.quick_torchserve import QuickTorchServe, quick_torchserve
 from tests.support.settings import settings_in
 
@@ -16,6 +16,6 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTor
     monkeypatch.setattr(deployment_module, "POLL_S", 0.001)
     monkeypatch.setattr(deployment_module, "REGISTRATION_TIMEOUT_S", 0.02)
     monkeypatch.setattr(deployment_module, "LOCK_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(wanted_module, "POLL_S", 0.002)
+    monkeypatch.setattr(filesystem, "POLL_S", 0.002)
     with quick_torchserve(settings_in(tmp_path)) as server:
         yield server
