@@ -1,8 +1,8 @@
 """A TorchServe that loads a version at once, and ends or refuses when a test tells it to.
 
-The real one is deployed to in tests/integration/test_deployment.py. It takes seconds a step, and
-cannot be made to end in the middle of a given one; this one describes itself and answers as that
-does, and keeps its versions in memory.
+The real one is deployed to in tests/integration/releases/test_deployment.py. It takes seconds a
+step, and cannot be made to end in the middle of a given one; this one describes itself and answers
+as that does, and keeps its versions in memory.
 """
 
 import json
