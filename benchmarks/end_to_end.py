@@ -25,8 +25,8 @@ from benchmarks.load import Job, Load
 from benchmarks.machine import Elsewhere, peak_bytes
 from benchmarks.markdown import table
 from benchmarks.sounds import PAIRS, pair
-from orchestrator.archives.inputs import choose_inputs
 from orchestrator.archives.packing import pack
+from orchestrator.archives.packing_inputs import choose_inputs
 from orchestrator.client import MusicLabClient, Status
 from orchestrator.settings import Settings
 from tests.support.model_client import ModelClient

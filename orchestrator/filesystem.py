@@ -39,20 +39,21 @@ def lock(file: int | IO[Any], timeout_s: float | None = 0.0) -> bool:
             return True
 
 
-def temporary_path(path: Path) -> Path:
-    """A hidden name in the folder of a path."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+def temporary_path(path: Path, *, hidden: bool = True) -> Path:
+    """An unused name in the folder of a path."""
+    return path.with_name(f"{'.' if hidden else ''}{path.name}.{uuid.uuid4().hex}")
 
 
 @contextmanager
-def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False, hidden: bool = True) -> Iterator[Path]:
     """Gives a temporary path, which is renamed to `path` when the block succeeds.
 
     Args:
         path: what appears whole, or not at all; replaces what is there.
         durable: whether it has to outlast a power failure.
+        hidden: whether the temporary path is that of a hidden file, which storage does not list.
     """
-    part = temporary_path(path)
+    part = temporary_path(path, hidden=hidden)
     try:
         yield part
         if durable:

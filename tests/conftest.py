@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.archives import inputs
-from orchestrator.archives.inputs import choose_inputs
+from orchestrator.archives import packing_inputs as inputs
 from orchestrator.archives.packing import pack
+from orchestrator.archives.packing_inputs import choose_inputs
 from orchestrator.serving.process import TorchServe
 from orchestrator.settings import PROJECT, Settings
 from tests.support.model_client import ModelClient

@@ -28,12 +28,12 @@ from orchestrator.api.routes import check, frontend, generate, health, in_flight
 from orchestrator.concurrency import background_tasks
 from orchestrator.database.engine import Database
 from orchestrator.errors import StorageUnavailableError
-from orchestrator.jobs.admission import Admission
+from orchestrator.jobs.admission import Limits
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.limits import Limits
 from orchestrator.jobs.submission import Submissions
+from orchestrator.jobs.submission_table import SubmissionTable
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import Metrics
 from orchestrator.settings import Settings
@@ -123,7 +123,7 @@ async def _with_submissions(app: web.Application) -> AsyncIterator[None]:
     app[SUBMISSIONS] = Submissions(
         app[DATABASE],
         app[STORAGE],
-        Admission(app[DATABASE], app[LEASES].owner, limits),
+        SubmissionTable(app[DATABASE], app[LEASES].owner, limits),
         app[LEASES],
         lambda: app[WATCHER].status,
         reuse_results=settings.reuse_results,

@@ -16,7 +16,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from orchestrator.api.errors import RequestError
 from orchestrator.audio.validation import TRACK_FIELDS, check_name, check_size
 from orchestrator.audio.window import Window, read_windows
-from orchestrator.jobs.model import Upload
+from orchestrator.jobs.job import Upload
 from orchestrator.storage.base import upload_name
 
 TIME_FIELDS = tuple(

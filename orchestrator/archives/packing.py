@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.archives import inputs as model_inputs
+from orchestrator.archives import packing_inputs as model_inputs
 from orchestrator.archives.archive import (
     MANIFEST,
     MODEL_NAME,
@@ -25,13 +25,13 @@ from orchestrator.archives.archive import (
     list_archives,
     read_manifest,
 )
-from orchestrator.archives.inputs import MODEL_CONFIG, ArchiveInputs, code_files
+from orchestrator.archives.packing_inputs import MODEL_CONFIG, ArchiveInputs, code_files
 from orchestrator.errors import ArchiveError, CodecFetchError, MusicLabError, PackError
 from orchestrator.settings import PROJECT, Settings
 
 HANDLER_FILE = "musiclab_handler.py"
 STARTER_FOLDER = "starter"
-REFUSED = 2  # exit status of handlers.prepare
+REFUSED = 2  # exit status of handlers.prepare_archive
 VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -164,13 +164,13 @@ def _archive(scratch: Path, content: Path, version: str) -> Path:
 
 
 def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -> dict[str, Any]:
-    """Run `python -m handlers.prepare` with the handlers/ in `root`; returns what it answers.
+    """Run `python -m handlers.prepare_archive` with the handlers/ in `root`; returns its answer.
 
     Raises:
         failure: it refused, with its sentence, or it crashed.
     """
     process = subprocess.run(
-        [sys.executable, "-m", "handlers.prepare", *arguments],
+        [sys.executable, "-m", "handlers.prepare_archive", *arguments],
         cwd=root,
         env=_packing_environment(),
         stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from orchestrator.audio import ffmpeg
+from orchestrator.audio.probing import has_audio
 from orchestrator.errors import ConversionError, InputError, NotCheckedError
 
 TRACK_FIELDS = {"track1": 1, "track2": 2}
@@ -53,12 +53,12 @@ async def check_audio(tracks: Mapping[str, Path]) -> None:
         NotCheckedError: that could not be found out.
     """
     try:
-        sound = await asyncio.gather(*map(ffmpeg.has_audio, tracks.values()))
+        sound = await asyncio.gather(*map(has_audio, tracks.values()))
     except ConversionError as error:
         log.error("tracks cannot be checked", reason=str(error))
         raise NotCheckedError(
             "The tracks cannot be looked at just now; try again", retry_after_s=RETRY_AFTER_S
         ) from error
-    for field, has_audio in zip(tracks, sound, strict=True):
-        if not has_audio:
+    for field, found in zip(tracks, sound, strict=True):
+        if not found:
             raise InputError("not_audio", f"{field} holds no audio that can be decoded")

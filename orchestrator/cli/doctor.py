@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.archives.inputs import BEST_MODEL, OFFICIAL_CODEC
+from orchestrator.archives.packing_inputs import BEST_MODEL, OFFICIAL_CODEC
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.database.engine import Database
 from orchestrator.errors import MusicLabError

@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from orchestrator.archives.archive import MODEL_NAME, import_archive, read_manifest
-from orchestrator.archives.inputs import choose_inputs
 from orchestrator.archives.packing import fetch_codec
-from orchestrator.cli import model as cli_model
+from orchestrator.archives.packing_inputs import choose_inputs
+from orchestrator.cli import model_commands as cli_model
 from orchestrator.cli.console import err, exit_on_error, out, print_error, print_rows
 from orchestrator.cli.doctor import diagnose
 from orchestrator.client import MusicLabClient, Status

@@ -15,7 +15,7 @@ from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import MusicLabError
-from orchestrator.jobs.model import FINAL
+from orchestrator.jobs.job import FINAL
 from orchestrator.jobs.results import finalize_result
 from orchestrator.jobs.table import LEASE_S, delete_jobs
 from orchestrator.storage.base import JobStorage

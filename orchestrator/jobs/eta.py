@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import jobs, submissions
-from orchestrator.jobs.model import Job
+from orchestrator.jobs.job import Job
 from orchestrator.jobs.table import READ_PATIENCE_S
 
 LEARNED_FROM = 20

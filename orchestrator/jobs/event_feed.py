@@ -20,7 +20,7 @@ from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import events, jobs
 from orchestrator.jobs.eta import EtaEstimator
-from orchestrator.jobs.model import FINAL, Job, iso_time, status_document
+from orchestrator.jobs.job import FINAL, Job, iso_time, status_document
 from orchestrator.jobs.table import IS_ACCEPTED, JOB_COLUMNS, READ_PATIENCE_S, job_from_row
 
 INTERVAL_S = 0.25

@@ -16,7 +16,7 @@ from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import LeaseLostError
-from orchestrator.jobs.model import COMPLETED, Job
+from orchestrator.jobs.job import COMPLETED, Job
 from orchestrator.jobs.table import JOB_COLUMNS, LEASE_S, job_from_row, record_event
 
 # A job that asked for a version of the model by name waits so long for somebody who has it; then

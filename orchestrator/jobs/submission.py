@@ -20,11 +20,11 @@ from orchestrator.errors import (
     InputError,
     StorageUnavailableError,
 )
-from orchestrator.jobs.admission import Admission, Submission
+from orchestrator.jobs.admission import check_free_space
+from orchestrator.jobs.job import Job, Upload
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.limits import check_free_space
-from orchestrator.jobs.model import Job, Upload
 from orchestrator.jobs.results import finalize_result
+from orchestrator.jobs.submission_table import Submission, SubmissionTable
 from orchestrator.jobs.table import JobTable
 from orchestrator.storage.base import GENERATED, JobStorage
 
@@ -100,7 +100,7 @@ class Submissions:
         self,
         database: Database,
         storage: JobStorage,
-        admission: Admission,
+        rows: SubmissionTable,
         leases: Leases,
         loaded: Callable[[], LoadedVersions],
         *,
@@ -110,7 +110,7 @@ class Submissions:
         self._database = database
         self._table = JobTable(database)
         self._storage = storage
-        self._admission = admission
+        self._rows = rows
         self._leases = leases
         self._loaded = loaded
         self._reuse_results = reuse_results
@@ -124,7 +124,7 @@ class Submissions:
             RateLimitError: the client has made too many requests.
         """
         await check_free_space(self._storage, self._min_free_percent)
-        await self._admission.count(client)
+        await self._rows.count(client)
 
     @asynccontextmanager
     async def reserve(
@@ -143,9 +143,9 @@ class Submissions:
         """
         job_id = uuid.uuid4().hex
         bind_contextvars(job_id=job_id)
-        earlier = await self._admission.find(key) if key else None
+        earlier = await self._rows.find(key) if key else None
         await check_free_space(self._storage, self._min_free_percent)
-        await self._admission.admit(job_id, client, announced, repeated=earlier is not None)
+        await self._rows.admit(job_id, client, announced, repeated=earlier is not None)
         self._leases.hold(job_id)
         try:
             await self._storage.create(job_id)
@@ -174,7 +174,7 @@ class Submissions:
             accepted = await self._add(reservation, received)
             if accepted is not None:
                 return accepted
-            earlier = await self._admission.find(reservation.key) if reservation.key else None
+            earlier = await self._rows.find(reservation.key) if reservation.key else None
         if earlier is None:
             # Its key belongs to a job that was removed a moment ago.
             raise IdempotencyKeyReusedError("The request was sent twice at once; send it again")
@@ -204,7 +204,7 @@ class Submissions:
 
         def work(connection: sa.Connection) -> None:
             add(connection)
-            self._admission.remember(job_id, reservation.key, received.digest, connection)
+            self._rows.remember(job_id, reservation.key, received.digest, connection)
 
         try:
             await self._database.write(work)
@@ -250,5 +250,5 @@ class Submissions:
 
     async def _withdraw(self, job_id: str) -> None:
         with suppress(DatabaseUnavailableError, StorageUnavailableError):  # then cleanup does it
-            if await self._admission.withdraw(job_id):
+            if await self._rows.withdraw(job_id):
                 await self._storage.remove(job_id)

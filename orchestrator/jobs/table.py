@@ -13,7 +13,7 @@ from orchestrator.audio.window import Window
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, events, jobs, submissions
 from orchestrator.errors import UploadExpiredError
-from orchestrator.jobs.model import COMPLETED, Job, Upload, status_document
+from orchestrator.jobs.job import COMPLETED, Job, Upload, status_document
 
 LEASE_S = 15.0
 REMEMBERED_S = 24 * 3600.0  # how long a submission outlives its job

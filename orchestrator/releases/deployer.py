@@ -15,10 +15,10 @@ from orchestrator.archives.archive import archive_path, verify_archive
 from orchestrator.errors import ArchiveError, DeploymentError, ModelServerError
 from orchestrator.releases.canary import run_canary
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
-from orchestrator.releases.in_flight import users_of
+from orchestrator.releases.draining import users_of
 from orchestrator.serving.management import ManagementClient, RegisteredVersion
 from orchestrator.serving.tokens import Tokens
-from orchestrator.serving.worker_log import WorkerLog
+from orchestrator.serving.torchserve_log import WorkerLog
 from orchestrator.settings import Settings
 
 LOAD_TIMEOUT_S = 300.0  # startupTimeout of model-config.yaml

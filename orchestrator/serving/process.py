@@ -24,7 +24,7 @@ from orchestrator.observability.logs import logs_json
 from orchestrator.serving.java import find_java
 from orchestrator.serving.management import ManagementClient
 from orchestrator.serving.tokens import Tokens
-from orchestrator.serving.worker_log import WorkerLog
+from orchestrator.serving.torchserve_log import WorkerLog
 from orchestrator.settings import PROJECT, Settings
 
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from orchestrator.audio import ffmpeg
+from orchestrator.audio import cutting
 from orchestrator.errors import (
     InferenceNotStartedError,
     ModelUnavailableError,
     TrackError,
     VersionNotLoadedError,
 )
+from orchestrator.jobs.job import Job
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.model import Job
 from orchestrator.observability.metrics import Metrics
 from orchestrator.serving.inference import InferenceClient
 from orchestrator.serving.watcher import ModelWatcher
@@ -109,7 +109,8 @@ class Attempt:
         job, folder = self.job, self._storage.workspace(self.job.id)
         source = await self._storage.fetch(job.id, _upload(job, track))
         try:
-            return await ffmpeg.convert(source, job.windows[track - 1], folder / window_name(track))
+            window, target = job.windows[track - 1], folder / window_name(track)
+            return await cutting.cut_window(source, window, target)
         except TrackError as error:
             error.args = (f"track{track}: {error}",)
             raise

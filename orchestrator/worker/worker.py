@@ -17,7 +17,7 @@ from orchestrator.errors import (
     UnexpectedError,
 )
 from orchestrator.jobs.cleanup import Cleanup
-from orchestrator.jobs.model import Job
+from orchestrator.jobs.job import Job
 from orchestrator.jobs.results import finalize_result
 from orchestrator.jobs.table import JobTable
 from orchestrator.observability.metrics import NO_VERSION

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from orchestrator.database.schema import submissions
-from orchestrator.jobs.limits import RATE_WINDOW_S
+from orchestrator.jobs.admission import RATE_WINDOW_S
 from orchestrator.settings import Settings
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
 from tests.e2e.test_page_jobs import jobs_of

@@ -6,7 +6,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from orchestrator.audio.ffmpeg import convert
+from orchestrator.audio.cutting import cut_window
 from orchestrator.audio.window import Window
 from orchestrator.errors import TrackError
 from tests.support.signals import Samples, decoded
@@ -18,7 +18,7 @@ LATE = Window(200_000, 200_016)
 
 
 async def cut(source: Path, start: float, target: Path, seconds: float = 16) -> Samples:
-    wav = await convert(source, Window(start, start + seconds), target)
+    wav = await cut_window(source, Window(start, start + seconds), target)
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == wav
     return decoded(wav)
@@ -27,7 +27,7 @@ async def cut(source: Path, start: float, target: Path, seconds: float = 16) -> 
 async def refusal(kind: type[Refusal], source: Path, target: Path, start: float = 0) -> Refusal:
     """The error of a conversion that leaves nothing behind."""
     with pytest.raises(kind) as caught:
-        await convert(source, Window(start, start + 16), target)
+        await cut_window(source, Window(start, start + 16), target)
     assert type(caught.value) is kind
     assert not any(target.parent.iterdir())
     assert str(source.parent) not in str(caught.value)

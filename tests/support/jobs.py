@@ -10,7 +10,7 @@ from aiohttp import FormData
 
 from orchestrator.api.app_keys import DATABASE, JOB_TABLE, LEASES, STORAGE
 from orchestrator.database.schema import jobs
-from orchestrator.jobs.admission import Admission
+from orchestrator.jobs.submission_table import SubmissionTable
 from orchestrator.settings import Settings
 from orchestrator.storage.base import window_name
 from tests.support.quick_model import Client, app_of, quick_api
@@ -63,7 +63,7 @@ async def finished(client: Client, job_id: str) -> dict[str, Any]:
 async def converted_job(client: Client) -> str:
     """A queued job whose tracks are converted already, which ffmpeg would need a second for."""
     app, job_id = app_of(client), new_id()
-    await Admission(app[DATABASE], app[LEASES].owner, NO_LIMITS).admit(
+    await SubmissionTable(app[DATABASE], app[LEASES].owner, NO_LIMITS).admit(
         job_id, "192.0.2.1", 1, repeated=False
     )
     await app[STORAGE].create(job_id)

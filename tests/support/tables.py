@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from orchestrator.audio.window import Window
 from orchestrator.database.engine import Database
-from orchestrator.jobs.admission import Admission
+from orchestrator.jobs.admission import Limits
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.event_feed import EventFeed
+from orchestrator.jobs.job import Job, Upload
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.limits import Limits
-from orchestrator.jobs.model import Job, Upload
+from orchestrator.jobs.submission_table import SubmissionTable
 from orchestrator.jobs.table import JobTable
 
 KEPT_S = 3600.0
@@ -38,8 +38,8 @@ class Tables:
     table: JobTable
     leases: Leases
 
-    def admission(self, limits: Limits = NO_LIMITS) -> Admission:
-        return Admission(self.database, self.leases.owner, limits)
+    def submissions(self, limits: Limits = NO_LIMITS) -> SubmissionTable:
+        return SubmissionTable(self.database, self.leases.owner, limits)
 
     @property
     def feed(self) -> EventFeed:
@@ -47,7 +47,7 @@ class Tables:
 
     async def submit(self, job_id: str, upload: Upload = UPLOAD) -> None:
         """Queue a job, as a request to generate does."""
-        await self.admission().admit(job_id, "192.0.2.1", upload.size, repeated=False)
+        await self.submissions().admit(job_id, "192.0.2.1", upload.size, repeated=False)
 
         def work(connection: sa.Connection) -> None:
             self.table.submit(job_id, upload, connection)

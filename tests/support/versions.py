@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from orchestrator.archives.archive import MANIFEST, MODEL_NAME, archive_path
-from orchestrator.archives.inputs import BEST_MODEL, ArchiveInputs, choose_inputs
 from orchestrator.archives.packing import STARTER_FOLDER, pack
+from orchestrator.archives.packing_inputs import BEST_MODEL, ArchiveInputs, choose_inputs
 from orchestrator.settings import Settings
 from tests.support.model_client import Fields, ModelClient
 from tests.support.signals import SEGMENT, Samples, decoded, encoded, noise, si_sdr

@@ -11,7 +11,7 @@ from orchestrator.api.auth import require_api_key
 from orchestrator.api.client_address import client_address
 from orchestrator.api.errors import RequestError
 from orchestrator.api.multipart import check_headers, read_track, repeated, unknown
-from orchestrator.audio import ffmpeg
+from orchestrator.audio import probing
 from orchestrator.audio.validation import TRACK_FIELDS, check_audio, check_name, check_size
 
 routes = web.RouteTableDef()
@@ -52,7 +52,7 @@ async def check_content(request: web.Request) -> web.Response:
         track = await read_track(request, field, folder, settings.max_track_bytes)
         app[METRICS].uploaded_bytes.inc(track.size)
         await check_audio({field: folder / track.name})
-        seconds = await ffmpeg.duration(folder / track.name)
+        seconds = await probing.duration(folder / track.name)
     return web.json_response({"duration_s": None if seconds is None else round(seconds, 3)})
 
 

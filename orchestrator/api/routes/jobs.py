@@ -10,7 +10,7 @@ from orchestrator.api.app_keys import EVENT_FEED, JOB_TABLE, STORAGE, WORKER
 from orchestrator.api.auth import require_api_key
 from orchestrator.api.errors import RequestError
 from orchestrator.jobs.event_feed import Event, JobSnapshot, Subscription, event_of
-from orchestrator.jobs.model import FINAL, Job
+from orchestrator.jobs.job import FINAL, Job
 from orchestrator.storage.base import GENERATED, part_name
 
 routes = web.RouteTableDef()

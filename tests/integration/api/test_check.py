@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from aiohttp import ClientResponse, FormData
 
-from orchestrator.audio import ffmpeg
+from orchestrator.audio import probing
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.settings import Settings
 from tests.support.api import api, assert_nothing_left, code_of, generate
@@ -146,7 +146,7 @@ async def test_of_a_song_that_is_cut_off_the_true_length_is_told(
 async def test_a_length_that_takes_long_to_count_is_not_told(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ffmpeg, "COUNTED_WITHIN_S", 0.01)
+    monkeypatch.setattr(probing, "COUNTED_WITHIN_S", 0.01)
     long = make_endless_wav(tmp_path / "long.wav", 20 * MIB).read_bytes()
     async with api(settings) as client:
         answer = await by_content(client, "long.wav", long)

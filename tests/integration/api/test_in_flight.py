@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.api.app import create_app, create_worker_app
-from orchestrator.releases.in_flight import users_of
+from orchestrator.releases.draining import users_of
 from orchestrator.settings import Settings
 from tests.support.jobs import finished, form, submit
 from tests.support.postgres import PostgresServer

@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.errors import RateLimitError, SettingsError
+from orchestrator.jobs import admission as admission_module
 from orchestrator.jobs import cleanup as cleanup_module
-from orchestrator.jobs import limits as limits_module
+from orchestrator.jobs.admission import Limits
 from orchestrator.jobs.cleanup import Cleanup
-from orchestrator.jobs.limits import Limits
 from orchestrator.jobs.results import finalize_result
 from orchestrator.storage.base import GENERATED, part_name, upload_name, window_name
 from orchestrator.storage.local import LocalStorage
@@ -54,7 +54,7 @@ async def test_files_of_unknown_jobs_are_quarantined_for_a_day(
     tables: Tables, files: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await tables.submit("queued")
-    await tables.admission().admit("receiving", "192.0.2.1", 1, repeated=False)
+    await tables.submissions().admit("receiving", "192.0.2.1", 1, repeated=False)
     for job_id in ("queued", "receiving", "unknown"):
         await put(files, job_id, upload_name(1, ".mp3"))
     for _ in range(2):
@@ -74,9 +74,9 @@ async def test_files_that_are_being_deleted_are_not_quarantined(
     cleanup = Cleanup(tables.database, files, kept_s=DAY_S)
     for number in range(3):
         job_id = f"refused{number}"
-        await tables.admission().admit(job_id, "192.0.2.1", 1, repeated=False)
+        await tables.submissions().admit(job_id, "192.0.2.1", 1, repeated=False)
         await put(files, job_id, upload_name(1, ".mp3"))
-        assert await tables.admission().withdraw(job_id)
+        assert await tables.submissions().withdraw(job_id)
         await cleanup.run_once()
         assert await files.job_ids() == {job_id}
         await files.remove(job_id)
@@ -147,7 +147,7 @@ async def test_a_failed_job_keeps_no_files(tables: Tables, files: LocalStorage) 
 
 async def test_an_upload_whose_process_died_is_removed(tables: Tables, files: LocalStorage) -> None:
     for job_id in ("dead", "alive"):
-        await tables.admission().admit(job_id, "192.0.2.1", 1, repeated=False)
+        await tables.submissions().admit(job_id, "192.0.2.1", 1, repeated=False)
         await put(files, job_id, upload_name(1, ".mp3"))
     await backdate(tables, "dead", 1)
     await cleaned_up(tables, files)
@@ -157,14 +157,14 @@ async def test_an_upload_whose_process_died_is_removed(tables: Tables, files: Lo
 async def test_a_submission_outlives_its_deleted_job_by_a_day(
     tables: Tables, files: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits_module, "RATE_WINDOW_S", 10 * DAY_S)
+    monkeypatch.setattr(admission_module, "RATE_WINDOW_S", 10 * DAY_S)
     once = Limits(per_minute=1, queued=0, stored_bytes=0)
-    admission = tables.admission(once)
+    submissions = tables.submissions(once)
     await tables.submit("a")
     await tables.table.delete("a")
     await cleaned_up(tables, files)
     with pytest.raises(RateLimitError, match="limited to 1"):
-        await admission.admit("b", "192.0.2.1", 1, repeated=False)
+        await submissions.admit("b", "192.0.2.1", 1, repeated=False)
     await backdate(tables, "a", 1)
     await cleaned_up(tables, files)
-    await admission.admit("b", "192.0.2.1", 1, repeated=False)
+    await submissions.admit("b", "192.0.2.1", 1, repeated=False)

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.api.app_keys import STORAGE, WORKER
-from orchestrator.audio import ffmpeg
+from orchestrator.audio import cutting
 from orchestrator.audio.window import Window
 from orchestrator.settings import Settings
 from orchestrator.storage.base import window_name
@@ -63,7 +63,7 @@ async def test_ranges_and_etags_of_the_download(anywhere: Settings) -> None:
 async def test_a_later_attempt_need_not_convert_again(
     anywhere: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert, converted, asked = ffmpeg.convert, [], []
+    convert, converted, asked = cutting.cut_window, [], []
     tried = asyncio.Event()
 
     async def noting(source: Path, window: Window, target: Path) -> bytes:
@@ -79,7 +79,7 @@ async def test_a_later_attempt_need_not_convert_again(
         await tried.wait()
         return web.json_response({"code": 503, "message": "Prediction failed"}, status=503)
 
-    monkeypatch.setattr(ffmpeg, "convert", noting)
+    monkeypatch.setattr(cutting, "cut_window", noting)
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
     async with quick_api(anywhere, predict) as client, asyncio.timeout(30):
         app = app_of(client)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from orchestrator.errors import UploadExpiredError
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.event_feed import EventFeed
-from orchestrator.jobs.model import status_document
+from orchestrator.jobs.job import status_document
 from tests.support.tables import KEPT_S, UPLOAD, WORK_S, Tables
 
 
@@ -24,10 +24,10 @@ async def test_a_job_comes_back_as_it_was_submitted(tables: Tables) -> None:
 
 
 async def test_an_upload_that_is_not_complete_is_no_job(tables: Tables) -> None:
-    await tables.admission().admit("a", "192.0.2.1", 10, repeated=False)
+    await tables.submissions().admit("a", "192.0.2.1", 10, repeated=False)
     assert await tables.table.get("a") is None
     assert await tables.leases.claim() is None
-    await tables.admission().withdraw("a")
+    await tables.submissions().withdraw("a")
     with pytest.raises(UploadExpiredError, match="too long"):
 
         def work(connection: sa.Connection) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from orchestrator.archives import packing
-from orchestrator.archives.inputs import Device, choose_inputs
 from orchestrator.archives.packing import find_packed
+from orchestrator.archives.packing_inputs import Device, choose_inputs
 from orchestrator.errors import ModelServerError
 from orchestrator.serving import process as model_server_module
 from orchestrator.serving.process import TorchServe

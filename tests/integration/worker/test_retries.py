@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from aiohttp import FormData, web
 
 from orchestrator.api.app_keys import DATABASE, WORKER
-from orchestrator.audio import ffmpeg
+from orchestrator.audio import cutting
 from orchestrator.audio.window import Window
 from orchestrator.database.schema import jobs
 from orchestrator.errors import ConversionError
@@ -79,14 +79,14 @@ async def test_what_cannot_pass_is_not_repeated(settings: Settings) -> None:
 async def test_a_conversion_that_may_pass_is_repeated(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert, failures = ffmpeg.convert, [ConversionError("no memory")] * 2
+    convert, failures = cutting.cut_window, [ConversionError("no memory")] * 2
 
     async def failing(source: Path, window: Window, target: Path) -> bytes:
         if failures:
             raise failures.pop()
         return await convert(source, window, target)
 
-    monkeypatch.setattr(ffmpeg, "convert", failing)
+    monkeypatch.setattr(cutting, "cut_window", failing)
     done = await outcome(settings, answering())
     assert done[0] == "completed"
     assert done[1] > 1
@@ -98,7 +98,7 @@ async def test_a_disk_that_stays_full_ends_the_job_with_that_cause(
     async def full(source: Path, window: Window, target: Path) -> bytes:
         raise ConversionError("No space left on device")
 
-    monkeypatch.setattr(ffmpeg, "convert", full)
+    monkeypatch.setattr(cutting, "cut_window", full)
     assert await outcome(settings, answering()) == ("failed", 5, "too_many_attempts")
 
 

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.archives.inputs import MODEL_CONFIG, choose_inputs
 from orchestrator.archives.packing import find_packed, pack
+from orchestrator.archives.packing_inputs import MODEL_CONFIG, choose_inputs
 from orchestrator.database.schema import events, jobs
 from orchestrator.settings import Settings
 from tests.system.chaos.checks import Check, check, rows

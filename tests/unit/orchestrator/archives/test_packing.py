@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from orchestrator.archives.archive import read_manifest, verify_archive
-from orchestrator.archives.inputs import HANDLERS, OFFICIAL_CODEC, Device, choose_inputs
 from orchestrator.archives.packing import find_packed, pack
+from orchestrator.archives.packing_inputs import HANDLERS, OFFICIAL_CODEC, Device, choose_inputs
 from orchestrator.errors import ArchiveError, PackError
 from orchestrator.settings import PROJECT, Settings
 from tests.support.quick_torchserve import small_archive

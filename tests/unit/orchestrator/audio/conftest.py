@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.audio import ffmpeg as module
+from orchestrator.audio import cutting
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from tests.support import tracks
 from tests.support.tracks import SECONDS, make_endless_wav, make_track
@@ -53,5 +53,5 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A track that takes minutes to decode up to its window."""
-    monkeypatch.setattr(module, "SEEK_AFTER_S", 1e9)
+    monkeypatch.setattr(cutting, "SEEK_AFTER_S", 1e9)
     return make_endless_wav(tmp_path / "endless.wav")

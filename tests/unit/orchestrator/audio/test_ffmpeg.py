@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.audio.ffmpeg import convert, find_ffmpeg, has_audio
+from orchestrator.audio.cutting import cut_window
+from orchestrator.audio.ffmpeg import find_ffmpeg
+from orchestrator.audio.probing import has_audio
 from orchestrator.audio.window import Window
 from orchestrator.errors import ConversionError, FfmpegMissingError, NotAudioError
 from tests.support import tracks
@@ -126,7 +128,7 @@ async def test_a_target_that_cannot_be_written_leaves_nothing(
     target.mkdir()
     for place in (target, tmp_path / "no folder" / "track1.wav"):
         with pytest.raises(ConversionError, match=r"track1\.wav cannot be written"):
-            await convert(track("cbr.mp3"), Window(0, 16), place)
+            await cut_window(track("cbr.mp3"), Window(0, 16), place)
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -134,7 +136,7 @@ async def test_two_conversions_at_once(track: Callable[[str], Path], target: Pat
     kinds = ["cbr.mp3", "vorbis.ogg"]
     targets = [target.with_name(f"{kind}.wav") for kind in kinds]
     pairs = zip(kinds, targets, strict=True)
-    await asyncio.gather(*(convert(track(kind), Window(30, 46), each) for kind, each in pairs))
+    await asyncio.gather(*(cut_window(track(kind), Window(30, 46), each) for kind, each in pairs))
     together = [decoded(each.read_bytes()) for each in targets]
     for each in targets:
         each.unlink()

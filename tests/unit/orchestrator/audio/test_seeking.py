@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.audio import ffmpeg as module
+from orchestrator.audio import cutting, ffmpeg
 from orchestrator.audio.seeking import SEEK_AFTER_S
 from orchestrator.errors import WindowPastEndError
 from tests.support import tracks
@@ -43,14 +43,14 @@ async def test_a_window_starts_where_a_full_decode_puts_it(
 async def test_no_more_is_decoded_than_the_window(
     track: Callable[[str], Path], kind: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, decoded_samples = module._read_samples, []
+    read, decoded_samples = ffmpeg._read_samples, []
 
-    async def noting(skipped: int, wanted: int, stream: asyncio.StreamReader) -> module._Decoded:
+    async def noting(skipped: int, wanted: int, stream: asyncio.StreamReader) -> ffmpeg.Decoded:
         decoded = await read(skipped, wanted, stream)
         decoded_samples.append(decoded.samples)
         return decoded
 
-    monkeypatch.setattr(module, "_read_samples", noting)
+    monkeypatch.setattr(ffmpeg, "_read_samples", noting)
     await cut(track(kind), 33.125, target)
     assert decoded_samples == [pytest.approx(SEGMENT, abs=2)]
 
@@ -137,7 +137,7 @@ async def test_a_track_cut_in_half_serves_the_windows_it_still_holds(
     target: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "SEEK_AFTER_S", seeking_after)
+    monkeypatch.setattr(cutting, "SEEK_AFTER_S", seeking_after)
     content = track(kind).read_bytes()
     half = tmp_path / kind
     half.write_bytes(content[: len(content) // 2])

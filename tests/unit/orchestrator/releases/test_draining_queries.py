@@ -6,8 +6,8 @@ from threading import Event
 
 import pytest
 
-from orchestrator.releases import in_flight as in_flight_module
-from orchestrator.releases.in_flight import users_of
+from orchestrator.releases import draining as in_flight_module
+from orchestrator.releases.draining import users_of
 from tests.support.ports import free_ports
 from tests.support.quick_torchserve import answering
 

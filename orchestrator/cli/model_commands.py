@@ -12,8 +12,14 @@ from rich.table import Table
 
 from orchestrator.archives import packing
 from orchestrator.archives.archive import archive_path, read_manifest
-from orchestrator.archives.inputs import ArchiveInputs, CodecKind, Device, Precision, choose_inputs
 from orchestrator.archives.packing import find_packed
+from orchestrator.archives.packing_inputs import (
+    ArchiveInputs,
+    CodecKind,
+    Device,
+    Precision,
+    choose_inputs,
+)
 from orchestrator.cli.console import exit_on_error, out, print_rows
 from orchestrator.errors import MusicLabError
 from orchestrator.releases import listing as model_list

@@ -1,4 +1,4 @@
-"""What packing asks of the model code, as a command: `python -m handlers.prepare`.
+"""What packing asks of the model code, as a command: `python -m handlers.prepare_archive`.
 
 Packing runs this from the very copy of the code that goes into the archive, so what is checked is
 what will serve. The answer is JSON on standard output; a refusal is {"refused": sentence} with exit
@@ -60,7 +60,7 @@ def stage(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m handlers.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m handlers.prepare_archive", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch-codec", help="download the official codec weights")
     fetch.add_argument("folder", type=Path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.serving.worker_log import WorkerLog
+from orchestrator.serving.torchserve_log import WorkerLog
 
 START = "s_name_part0=/tmp/.ts.sock, s_name_part1=9000, pid=7"
 DIED = "Backend worker process died."

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.audio import ffmpeg as module
-from orchestrator.audio import sandbox
-from orchestrator.audio.ffmpeg import convert, has_audio
-from orchestrator.audio.sandbox import AT_ONCE, Purpose
+from orchestrator.audio import cutting, ffmpeg_sandbox
+from orchestrator.audio.cutting import cut_window
+from orchestrator.audio.ffmpeg_sandbox import AT_ONCE, Purpose
+from orchestrator.audio.probing import has_audio
 from orchestrator.errors import ConversionError, NotAudioError, TooSlowError
 from orchestrator.settings import PROJECT
 from tests.support.conversions import LATE, children, cut, refusal
@@ -65,7 +65,7 @@ async def test_a_relative_path_serves_as_well(
 
 
 async def test_cancelling_kills_ffmpeg_at_once(endless: Path, target: Path) -> None:
-    task = asyncio.create_task(convert(endless, LATE, target))
+    task = asyncio.create_task(cut_window(endless, LATE, target))
     await asyncio.sleep(0.5)
     assert len(children()) == 1
     assert not task.done()
@@ -79,7 +79,7 @@ async def test_cancelling_kills_ffmpeg_at_once(endless: Path, target: Path) -> N
 
 
 async def test_ffmpeg_leaves_the_cpu_to_the_api(endless: Path, target: Path) -> None:
-    task = asyncio.create_task(convert(endless, LATE, target))
+    task = asyncio.create_task(cut_window(endless, LATE, target))
     await asyncio.sleep(0.5)
     (child,) = children()
     priorities = {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in child.threads()}
@@ -91,7 +91,7 @@ async def test_ffmpeg_leaves_the_cpu_to_the_api(endless: Path, target: Path) -> 
 async def test_ffmpeg_is_killed_when_it_takes_too_long(
     endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ffmpeg_sandbox, "TIMEOUT_S", 0.5)
     error = await refusal(TooSlowError, endless, target, LATE.start)
     assert "endless.wav took longer than 0.5 s" in str(error)
     assert error.code == "too_slow"
@@ -99,7 +99,7 @@ async def test_ffmpeg_is_killed_when_it_takes_too_long(
 
 
 async def test_an_ffmpeg_that_dies_is_no_end_of_the_track(endless: Path, target: Path) -> None:
-    task = asyncio.create_task(convert(endless, LATE, target))
+    task = asyncio.create_task(cut_window(endless, LATE, target))
     await asyncio.sleep(0.5)
     children()[0].kill()
     with pytest.raises(ConversionError, match="ffmpeg ended with -9"):
@@ -157,7 +157,7 @@ async def test_a_file_that_needs_too_much_memory_is_at_fault(
 async def test_a_file_that_needs_too_much_cpu_time_is_at_fault(
     endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CONVERTING", Purpose("converting", cpu_s=1))
+    monkeypatch.setattr(cutting, "CONVERTING", Purpose("converting", cpu_s=1))
     error = await refusal(NotAudioError, endless, target, LATE.start)
     assert "endless.wav cannot be decoded with 200 MB of memory and 1 s of CPU time" in str(error)
 
@@ -171,7 +171,7 @@ async def test_many_cpus_start_no_more_threads(
     program.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
 
-    task = asyncio.create_task(convert(endless, LATE, target))
+    task = asyncio.create_task(cut_window(endless, LATE, target))
     await asyncio.sleep(0.5)
     (child,) = children()
     threads = child.num_threads()
@@ -225,7 +225,7 @@ async def test_conversions_wait_for_each_other_but_uploads_not_for_them(
     track: Callable[[str], Path], endless: Path, target: Path
 ) -> None:
     targets = [target.with_name(f"{number}.wav") for number in range(AT_ONCE + 3)]
-    tasks = [asyncio.create_task(convert(endless, LATE, each)) for each in targets]
+    tasks = [asyncio.create_task(cut_window(endless, LATE, each)) for each in targets]
     async with asyncio.timeout(10):
         while len(children()) < AT_ONCE:
             await asyncio.sleep(0.05)
