@@ -155,13 +155,13 @@ class Podman:
             npm["cafile"] = NPM_CERTIFICATES
         npmrc = self.folder / "npmrc"
         npmrc.write_text("".join(f"{name}={value}\n" for name, value in npm.items()))
-        for name in ("find-links", "index-url", "extra-index-url"):
+        for name in ("constraint", "find-links", "index-url", "extra-index-url"):
             for place in options.get(name, "").split():
                 if place.startswith(("/", "file:")):
-                    # An index of links names files in folders beside it.
+                    # An index of links names files in folders next to it.
                     path = Path(urlsplit(place).path)
-                    folder = path if name == "find-links" else path.parent
-                    mounts.append(f"{folder}:{folder}:ro")
+                    mounted = path.parent if name.endswith("index-url") else path
+                    mounts.append(f"{mounted}:{mounted}:ro")
         parser = configparser.ConfigParser(interpolation=None)
         parser["global"] = options
         config = self.folder / "pip.conf"
