@@ -67,7 +67,7 @@ def _chain(error: BaseException | None) -> list[dict[str, Any]]:
             {"filename": frame.filename, "lineno": frame.lineno, "name": frame.name}
             for frame in traceback.extract_tb(error.__traceback__)
         ]
-        said = {"exc_type": type(error).__name__, "exc_value": str(error), "frames": frames}
-        chain.append(said)
+        described = {"exc_type": type(error).__name__, "exc_value": str(error), "frames": frames}
+        chain.append(described)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return chain

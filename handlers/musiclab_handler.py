@@ -103,16 +103,16 @@ class MusicLabHandler:
         try:
             answers = self._answer_all(data, context, seconds)
         except Exception:
-            said = {"job_ids": job_ids, **_of_batch(data, seconds)}
-            log.exception("the batch failed", extra={"fields": said})
+            fields = {"job_ids": job_ids, **_of_batch(data, seconds)}
+            log.exception("the batch failed", extra={"fields": fields})
             raise
         for index, job_id in enumerate(job_ids):
             status, _ = context.get_response_status(index)
-            said = {"job_id": job_id, "status": status, **_of_batch(data, seconds)}
+            fields = {"job_id": job_id, "status": status, **_of_batch(data, seconds)}
             if status != HTTPStatus.OK:
-                said |= json.loads(answers[index])
+                fields |= json.loads(answers[index])
             level = logging.INFO if status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.ERROR
-            log.log(level, "request answered", extra={"fields": said})
+            log.log(level, "request answered", extra={"fields": fields})
         return answers
 
     def _answer_all(

@@ -110,13 +110,13 @@ def find_packed(settings: Settings, inputs: ArchiveInputs) -> Path | None:
 
 
 def _starter_folder(checkpoints: Path, scratch: Path) -> Path:
-    """Where starter weights are built: beside one's own, unless nothing may be written there."""
-    beside = checkpoints / STARTER_FOLDER
+    """Where starter weights are built: in checkpoints/, unless that is read-only."""
+    folder = checkpoints / STARTER_FOLDER
     try:
-        beside.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return scratch / STARTER_FOLDER
-    return beside if os.access(beside, os.W_OK) else scratch / STARTER_FOLDER
+    return folder if os.access(folder, os.W_OK) else scratch / STARTER_FOLDER
 
 
 def _stage(content: Path, inputs: ArchiveInputs, starters: Path, force: bool) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class InferenceClient:
         refusal = _json(body)
         if 400 <= response.status < 500 and isinstance(refusal.get("code"), str):
             raise ModelRejectedInputError(refusal["code"], str(refusal.get("detail")))
-        said = refusal.get("message") or refusal.get("detail") or "nothing else"
-        sentence = f"the model server answered {response.status}: {said}"
+        reason = refusal.get("message") or refusal.get("detail") or "nothing else"
+        sentence = f"the model server answered {response.status}: {reason}"
         if refusal.get("type") in NOT_TAKEN:
             raise InferenceNotStartedError(sentence)
         raise ModelUnavailableError(sentence)

@@ -32,8 +32,8 @@ def find_java() -> Path:
 
 def _major_version(java: str) -> int:
     """The first number of what `java -version` says; 0 if it says none (macOS has a stub)."""
-    said = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
-    found = re.search(r'version "(\d+)', said)
+    output = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
+    found = re.search(r'version "(\d+)', output)
     return int(found[1]) if found else 0
 
 

@@ -138,8 +138,8 @@ class ManagementClient:
 def _accepted(response: requests.Response) -> requests.Response:
     if not response.ok:
         try:
-            said = response.json()["message"]
+            message = response.json()["message"]
         except (ValueError, KeyError):
-            said = "nothing else"
-        raise ModelServerError(f"TorchServe answered {response.status_code}: {said}")
+            message = "nothing else"
+        raise ModelServerError(f"TorchServe answered {response.status_code}: {message}")
     return response

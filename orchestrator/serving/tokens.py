@@ -56,7 +56,7 @@ class Tokens:
         A new key is made only while the file still has the refused one: after a restart of
         TorchServe, or where another renewed it, the file has the next one already.
         """
-        with self._alone():
+        with self._exclusively():
             if self.header(kind) == refused:
                 self._renew(kind)
             return self.header(kind)
@@ -85,7 +85,7 @@ class Tokens:
         return authorize
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusively(self) -> Iterator[None]:
         """Wait until no other thread or process renews a key in this file."""
         try:
             file = self.file.open()
@@ -131,10 +131,10 @@ def is_refusal(status: int, body: bytes) -> bool:
     if status != requests.codes.bad_request:
         return False
     try:
-        said = json.loads(body)
+        answer = json.loads(body)
     except ValueError:
         return False
-    return isinstance(said, dict) and said.get("type") == "InvalidKeyException"
+    return isinstance(answer, dict) and answer.get("type") == "InvalidKeyException"
 
 
 class _Access:

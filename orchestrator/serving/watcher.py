@@ -105,11 +105,11 @@ class ModelWatcher:
 
     async def _labels_of(self, ready: set[str]) -> dict[str, dict[str, str]]:
         """What each ready version's handler says of itself; asked for when one becomes ready."""
-        known = {version: said for version, said in self._labels.items() if version in ready}
+        known = {version: labels for version, labels in self._labels.items() if version in ready}
         if known.keys() != ready:
             async with self._session.get(self._metrics, timeout=POLL_TIMEOUT) as response:
-                said = _model_info(await response.text())
-            known = {version: said[version] for version in ready & said.keys()}
+                labels = _model_info(await response.text())
+            known = {version: labels[version] for version in ready & labels.keys()}
         self._labels = known
         return known
 

@@ -42,11 +42,11 @@ class Heartbeat:
         await self._database.write(self._upsert, READ_PATIENCE_S)
 
     def _upsert(self, connection: sa.Connection) -> None:
-        said = {"seen_at": NOW, "status": self._watcher.status.to_json()}
+        values = {"seen_at": NOW, "status": self._watcher.status.to_json()}
         us = workers.c.id == self._owner
-        told = connection.execute(sa.update(workers).where(us).values(said))
-        if not told.rowcount:
-            connection.execute(sa.insert(workers).values(said | {"id": self._owner}))
+        updated = connection.execute(sa.update(workers).where(us).values(values))
+        if not updated.rowcount:
+            connection.execute(sa.insert(workers).values(values | {"id": self._owner}))
         # Whoever died without signing off.
         gone = workers.c.seen_at < NOW - 10 * SILENT_S
         connection.execute(sa.delete(workers).where(gone))

@@ -58,15 +58,15 @@ async def _send_events(
     sent = known[-1]
     while not sent.final:
         try:
-            told = await subscription.next(KEEP_ALIVE_S)
+            update = await subscription.next(KEEP_ALIVE_S)
         except TimeoutError:
             await response.write(b": still here\n\n")
             continue
-        if told is None:
+        if update is None:
             return  # this process ends; the client comes again and says where it was
-        if told.follows(sent):
-            await _send(response, told)
-            sent = told
+        if update.follows(sent):
+            await _send(response, update)
+            sent = update
 
 
 async def _send(response: web.StreamResponse, event: Event) -> None:
