@@ -28,7 +28,7 @@ async def run_periodically(
         try:
             await work()
             logged = None
-        except (MusicLabError, OSError) as error:
+        except MusicLabError as error:
             if str(error) != logged:
                 logged = str(error)
                 log.warning(failure, reason=logged)
@@ -50,12 +50,17 @@ async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncItera
 
 
 async def shielded(work: Awaitable[T]) -> T:
-    """Awaits work that goes on to its end when the caller is cancelled, who waits for that."""
+    """Awaits work that is never cancelled; a cancelled caller waits for its end.
+
+    A caller that is cancelled again no longer waits, but the work still goes on.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved
         raise
 
 

@@ -13,7 +13,7 @@ POLL_S = 0.1
 
 
 def lock(file: int | IO[Any], timeout_s: float | None = 0.0) -> bool:
-    """Locks an open file or folder against other processes; False if it is still locked in time.
+    """Locks an open file or folder; False if another process still holds it after `timeout_s`.
 
     The kernel releases the lock when the file is closed or the process ends, however it ends.
 
@@ -51,7 +51,7 @@ def atomic_write(path: Path, *, durable: bool = False, hidden: bool = True) -> I
     Args:
         path: what appears whole, or not at all; replaces what is there.
         durable: whether it has to outlast a power failure.
-        hidden: whether the temporary path is that of a hidden file, which storage does not list.
+        hidden: whether the temporary path begins with a dot.
     """
     part = temporary_path(path, hidden=hidden)
     try:

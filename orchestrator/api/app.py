@@ -125,6 +125,7 @@ async def _with_submissions(app: web.Application) -> AsyncIterator[None]:
         app[STORAGE],
         SubmissionTable(app[DATABASE], app[LEASES].owner, limits),
         app[LEASES],
+        app[METRICS],
         lambda: app[WATCHER].status,
         reuse_results=settings.reuse_results,
         min_free_percent=settings.min_free_disk_percent,

@@ -6,7 +6,7 @@ from orchestrator.errors import MusicLabError
 
 
 class RequestError(MusicLabError):
-    """A request is at fault in its headers, its path, or its form.
+    """A request is refused, mostly for its headers, path, or form.
 
     Args:
         code: stable snake_case name for programs.

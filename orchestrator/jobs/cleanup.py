@@ -1,4 +1,4 @@
-"""Removes what nobody needs any more, and what a process that died left behind.
+"""Deletes expired jobs, orphaned files, and what dead processes left.
 
 Files of jobs that the database does not know are quarantined: their rows may have been lost by
 mistake, as when an older state of the database was restored. They are put back if the rows
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class Cleanup:
-    """Sweeps at its start, every hour, and when somebody died.
+    """Runs at its start, every hour, and after a process has died.
 
     Args:
         kept_s: seconds for which a finished job stays.
@@ -42,20 +42,20 @@ class Cleanup:
         self._suspects: set[str] = set()
 
     def run_soon(self) -> None:
-        """Sweep with the next look, as when a job was taken over because a worker has died."""
+        """Run within LEASE_S seconds, as when a job was taken over because a worker has died."""
         self._due = 0.0
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Run whenever it is due, until cancelled."""
         await run_periodically(self._run_if_due, LEASE_S, "cleanup was cut short")
 
     async def _run_if_due(self) -> None:
-        if await self.remove_abandoned_uploads():
-            self.run_soon()
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + EVERY_S
         try:
+            if await self.remove_abandoned_uploads():
+                self.run_soon()
+            if time.monotonic() < self._due:
+                return
+            self._due = time.monotonic() + EVERY_S
             await self.run_once()
         except (MusicLabError, OSError):
             self.run_soon()

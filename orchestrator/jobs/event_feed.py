@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-import structlog
 
 from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
@@ -24,8 +23,6 @@ from orchestrator.jobs.job import FINAL, Job, iso_time, status_document
 from orchestrator.jobs.table import IS_ACCEPTED, JOB_COLUMNS, READ_PATIENCE_S, job_from_row
 
 INTERVAL_S = 0.25
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,9 @@ class EventFeed:
         kept_s: seconds for which a finished job stays.
     """
 
-    def __init__(self, database: Database, estimates: EtaEstimator, kept_s: float) -> None:
+    def __init__(self, database: Database, estimator: EtaEstimator, kept_s: float) -> None:
         self._database = database
-        self._estimates = estimates
+        self._estimator = estimator
         self._kept_s = kept_s
         self._requested: dict[str, asyncio.Future[JobSnapshot | None]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -114,7 +111,7 @@ class EventFeed:
         if snapshot.job.finished_at is not None:
             document["expires_at"] = iso_time(snapshot.job.finished_at + self._kept_s)
             return document
-        document["eta_seconds"] = await self._estimates.seconds_left(
+        document["eta_seconds"] = await self._estimator.seconds_left(
             snapshot.job, snapshot.position
         )
         if snapshot.position is not None:

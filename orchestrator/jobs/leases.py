@@ -10,7 +10,6 @@ from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
-import structlog
 
 from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
@@ -22,8 +21,6 @@ from orchestrator.jobs.table import JOB_COLUMNS, LEASE_S, job_from_row, record_e
 # A job that asked for a version of the model by name waits so long for somebody who has it; then
 # anybody takes it, and finds out whether there is one.
 STRANDED_S = 30.0
-
-log = structlog.get_logger()
 
 
 class Leases:
@@ -53,7 +50,7 @@ class Leases:
         """Renew this job's lease from now on."""
         self._held.add(job_id)
 
-    def release_lease(self, job_id: str) -> None:
+    def release(self, job_id: str) -> None:
         self._held.discard(job_id)
 
     async def run_renewals(self) -> None:

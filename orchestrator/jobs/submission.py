@@ -26,6 +26,7 @@ from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.results import finalize_result
 from orchestrator.jobs.submission_table import Submission, SubmissionTable
 from orchestrator.jobs.table import JobTable
+from orchestrator.observability.metrics import Metrics
 from orchestrator.storage.base import GENERATED, JobStorage
 
 
@@ -57,10 +58,9 @@ class Received:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A new job; `reused` if it was completed at once, with the result of an earlier one."""
+    """A new job."""
 
     job_id: str
-    reused: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Submissions:
         storage: JobStorage,
         rows: SubmissionTable,
         leases: Leases,
+        metrics: Metrics,
         loaded: Callable[[], LoadedVersions],
         *,
         reuse_results: bool,
@@ -112,6 +113,7 @@ class Submissions:
         self._storage = storage
         self._rows = rows
         self._leases = leases
+        self._metrics = metrics
         self._loaded = loaded
         self._reuse_results = reuse_results
         self._min_free_percent = min_free_percent
@@ -130,7 +132,9 @@ class Submissions:
     async def reserve(
         self, client: str, announced: int, key: str | None
     ) -> AsyncIterator[Reservation]:
-        """Holds a place in the queue for an upload; withdrawn unless it is accepted.
+        """Holds a place in the queue for an upload, which the block receives and accepts.
+
+        It is withdrawn when the block fails.
 
         Args:
             client: network address of who uploads.
@@ -157,27 +161,27 @@ class Submissions:
             await asyncio.shield(self._withdraw(job_id))
             raise
         finally:
-            self._leases.release_lease(job_id)
+            self._leases.release(job_id)
 
     async def accept(self, reservation: Reservation, received: Received) -> Accepted | Replayed:
         """Makes a job of an upload, or finds the one that an earlier request has made.
 
         Raises:
-            InputError: a track or the version of the model is at fault.
+            InputError, TrackError: a track or the version of the model is at fault.
             IdempotencyKeyReusedError: the key came with another request before.
             NotCheckedError: a track could not be checked.
             UploadExpiredError: the reservation has ended.
             DatabaseUnavailableError, StorageUnavailableError: try again.
         """
-        earlier, accepted = reservation.earlier, None
+        earlier = reservation.earlier
         if earlier is None:
-            accepted = await self._add(reservation, received)
-            if accepted is not None:
-                return accepted
-            earlier = await self._rows.find(reservation.key) if reservation.key else None
-        if earlier is None:
-            # Its key belongs to a job that was removed a moment ago.
-            raise IdempotencyKeyReusedError("The request was sent twice at once; send it again")
+            try:
+                return await self._add(reservation, received)
+            except sa.exc.IntegrityError:
+                # The same request came twice at once, and the other one was quicker.
+                earlier = await self._rows.find(reservation.key) if reservation.key else None
+                if earlier is None:
+                    raise
         if earlier.body != received.digest:
             raise IdempotencyKeyReusedError(
                 f"Idempotency-Key {reservation.key!r} was sent before, with another body; use a "
@@ -187,8 +191,12 @@ class Submissions:
         bind_contextvars(job_id=earlier.job_id)
         return Replayed(earlier.job_id)
 
-    async def _add(self, reservation: Reservation, received: Received) -> Accepted | None:
-        """Adds the job; None if another request with the same key was quicker."""
+    async def _add(self, reservation: Reservation, received: Received) -> Accepted:
+        """Adds the job.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: another request with the same key was accepted.
+        """
         job_id, upload = reservation.job_id, received.upload
         self._check_version(upload.wanted_version)
         bind_contextvars(model_version=upload.wanted_version)
@@ -206,15 +214,15 @@ class Submissions:
             add(connection)
             self._rows.remember(job_id, reservation.key, received.digest, connection)
 
-        try:
-            await self._database.write(work)
-        except sa.exc.IntegrityError:
-            return None
+        await self._database.write(work)
+        self._metrics.accepted.inc()
+        if original is not None:
+            self._metrics.reused.inc()
         with suppress(StorageUnavailableError):  # then cleanup does it
             if original is not None:
                 await self._storage.delete(job_id, *received.tracks.values())
             await self._storage.release_workspace(job_id)
-        return Accepted(job_id, reused=original is not None)
+        return Accepted(job_id)
 
     def _check_version(self, version: str | None) -> None:
         loaded = self._loaded().names

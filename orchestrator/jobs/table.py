@@ -146,7 +146,7 @@ def _uploaded(upload: Upload) -> dict[str, Any]:
 
 
 def job_from_row(row: sa.RowMapping) -> Job:
-    """A row of the columns JOB as a job."""
+    """A row of the columns JOB_COLUMNS as a job."""
     first, second = (Window(start, end) for start, end in row["windows"])
     extension1, extension2 = row["extensions"]
     kept = {field: row[field] for field in Job.__dataclass_fields__}

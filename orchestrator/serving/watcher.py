@@ -6,7 +6,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.concurrency import run_periodically
-from orchestrator.errors import InferenceNotStartedError
+from orchestrator.errors import ModelServerError
 from orchestrator.serving.management import ALL_PATH, DEFAULT_PATH, Described, RegisteredVersion
 from orchestrator.serving.status import LoadedVersion, ModelStatus
 from orchestrator.serving.tokens import Tokens, is_refusal
@@ -59,7 +59,7 @@ class ModelWatcher:
             labels = await self._labels_of({each.version for each in registered if each.ready})
         except (aiohttp.ClientError, TimeoutError):
             return ModelStatus(ready=False, reason="the model server does not answer")
-        except InferenceNotStartedError as error:
+        except ModelServerError as error:
             return ModelStatus(ready=False, reason=str(error))
         versions = tuple(
             LoadedVersion(
@@ -89,7 +89,7 @@ class ModelWatcher:
         """TorchServe's description of some versions; empty while it knows none.
 
         Raises:
-            InferenceNotStartedError: it takes none of the keys that are to be had.
+            ModelServerError: it takes none of the keys that are to be had.
         """
         async with self._session.get(
             self._management + path,
@@ -97,7 +97,7 @@ class ModelWatcher:
             timeout=POLL_TIMEOUT,
         ) as response:
             if is_refusal(response.status, await response.read()):
-                raise InferenceNotStartedError("the model server refuses the key that is here")
+                raise ModelServerError("the model server refuses the key that is here")
             if response.status != 200:
                 return []
             described: Described = await response.json()

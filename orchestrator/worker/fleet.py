@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
-import structlog
 
 from orchestrator.concurrency import run_periodically
 from orchestrator.database.engine import Database
@@ -19,8 +18,6 @@ from orchestrator.serving.watcher import ModelWatcher
 
 INTERVAL_S = 1.0
 SILENT_S = 10.0  # a worker not heard of for so long is gone
-
-log = structlog.get_logger()
 
 
 class Heartbeat:

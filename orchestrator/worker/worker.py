@@ -105,7 +105,7 @@ class Worker:
             if job is None:
                 return
             if self._finishing:  # since the claim was on its way
-                self._leases.release_lease(job.id)
+                self._leases.release(job.id)
                 await self._hand_back(job)
                 return
             if job.deaths:  # and may have left something
@@ -141,11 +141,11 @@ class Worker:
                 # Whoever goes on with the job, maybe another host, has what is kept.
                 await self._storage.release_workspace(job.id)
         except (DatabaseUnavailableError, StorageUnavailableError) as error:
-            # The lease ends by itself, and whoever finds the database takes the job over; files
-            # that are left are swept.
+            # Another worker takes the job over when its lease has expired; cleanup deletes the
+            # files that are left.
             log.warning("job abandoned until its lease expires", reason=str(error))
         finally:
-            self._leases.release_lease(job.id)
+            self._leases.release(job.id)
             self._running.pop(job.id, None)
             self._metrics.at_work.set(len(self._running))
             self.wake()

@@ -38,13 +38,14 @@ class HttpError:
     Attributes:
         status: of the answer.
         code: None for that of the error.
-        detail: None for the error's own sentence. Reasons that name hosts and ports are logged
-            instead.
+        detail: replaces the error's own sentence, which names hosts and ports; that is logged.
+        retry_after_s: None for that of the error.
     """
 
     status: int
     code: str | None = None
     detail: str | None = None
+    retry_after_s: int | None = None
 
 
 HTTP_ERRORS: dict[type[MusicLabError], HttpError] = {
@@ -57,10 +58,16 @@ HTTP_ERRORS: dict[type[MusicLabError], HttpError] = {
     NotCheckedError: HttpError(503, "not_checked"),
     StorageFullError: HttpError(507, "storage_full"),
     DatabaseUnavailableError: HttpError(
-        503, "database_unavailable", "The database of the jobs does not answer; try again"
+        503,
+        "database_unavailable",
+        "The database of the jobs does not answer; try again",
+        RETRY_AFTER_S,
     ),
     StorageUnavailableError: HttpError(
-        503, "files_unavailable", "The store of the jobs' files does not answer; try again"
+        503,
+        "files_unavailable",
+        "The store of the jobs' files does not answer; try again",
+        RETRY_AFTER_S,
     ),
 }
 
@@ -101,11 +108,15 @@ def _domain_error(request: web.Request, error: MusicLabError) -> web.Response:
     known = next((each for each in kinds if each is not None), None)
     if known is None:
         return _unexpected(request)
-    retry_after_s = error.retry_after_s if isinstance(error, SubmissionError) else None
+    code, retry_after_s = known.code, known.retry_after_s
+    if isinstance(error, InputError | TrackError):
+        code = error.code
+    if code is None:
+        return _unexpected(request)
+    if isinstance(error, SubmissionError):
+        retry_after_s = error.retry_after_s
     if known.detail is not None:
-        log.error("a dependency is unavailable", code=known.code, reason=str(error))
-        retry_after_s = RETRY_AFTER_S
-    code = known.code or getattr(error, "code")  # noqa: B009 - InputError and TrackError have one
+        log.error("a dependency is unavailable", code=code, reason=str(error))
     detail = known.detail or str(error)
     return _error(request, known.status, code, detail, _retry_after(retry_after_s))
 

@@ -84,12 +84,12 @@ async def file(request: web.Request) -> web.FileResponse:
 
 async def _file(request: web.Request, folder: str, caching: str) -> web.FileResponse:
     """A file, or what lies compressed beside it if the client takes that."""
-    root = request.app[SETTINGS].page
-    path = root / folder / request.match_info["file"]
-    if path.name == request.app[SETTINGS].page_index.name or not await asyncio.to_thread(
-        _is_inside, path, root
-    ):
-        raise web.HTTPNotFound  # the page has one address, at which it has all its headers
+    settings = request.app[SETTINGS]
+    path = settings.page / folder / request.match_info["file"]
+    # The page has one address, at which it has all its headers.
+    is_index = path.name == settings.page_index.name
+    if is_index or not await asyncio.to_thread(_is_inside, path, settings.page):
+        raise web.HTTPNotFound
     headers = {
         "Cache-Control": caching,
         "Vary": hdrs.ACCEPT_ENCODING,

@@ -29,17 +29,9 @@ async def generate(request: web.Request) -> web.Response:
         app[METRICS].uploaded_bytes.inc(form.upload.size)
         received = Received(form.upload, form.track_names, form.digest)
         result = await submissions.accept(reservation, received)
-    if isinstance(result, Accepted):
-        _count_and_start(app, result)
-    return _answer(result)
-
-
-def _count_and_start(app: web.Application, accepted: Accepted) -> None:
-    app[METRICS].accepted.inc()
-    if accepted.reused:
-        app[METRICS].reused.inc()
     if WORKER in app:
         app[WORKER].wake()
+    return _answer(result)
 
 
 def _answer(result: Accepted | Replayed) -> web.Response:

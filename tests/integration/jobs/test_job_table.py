@@ -119,6 +119,6 @@ async def test_a_job_that_is_to_be_repeated_waits(tables: Tables) -> None:
     job = await tables.claim()
     await tables.leases.begin_generation(job, "v1", None, "Generating music...")
     await tables.leases.retry(job, 0, "Waiting in the queue", job.attempts)
-    tables.leases.release_lease("b")
+    tables.leases.release("b")
     again = await tables.claim()
     assert (again.id, again.lease, again.attempts, again.progress) == ("b", 2, 0, 50)

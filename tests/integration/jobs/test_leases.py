@@ -74,11 +74,11 @@ async def test_a_job_that_names_a_version_and_whose_worker_died_is_left_to_other
 ) -> None:
     await tables.submit("a", NAMED)
     assert await claimed(tables, "named") == ["a"]
-    tables.leases.release_lease("a")
+    tables.leases.release("a")
     await waited(tables, LEASE_S)
     assert await claimed(tables, "other") == []
     assert await claimed(tables, "named") == ["a"]
-    tables.leases.release_lease("a")
+    tables.leases.release("a")
     await waited(tables, LEASE_S + STRANDED_S)
     assert await claimed(tables, "other") == ["a"]
 
@@ -88,7 +88,7 @@ async def test_a_lost_lease_writes_nothing(tables: Tables, monkeypatch: pytest.M
     monkeypatch.setattr(leases_module, "LEASE_S", -1.0)
     stale = await tables.claim()
     assert await tables.leases.claim() is None, "nobody takes its own work a second time"
-    tables.leases.release_lease("a")
+    tables.leases.release("a")
     fresh = await tables.claim()
     assert (stale.lease, fresh.lease) == (1, 2)
     leases = tables.leases
@@ -123,7 +123,7 @@ async def test_only_what_is_held_is_renewed(
     with monkeypatch.context() as short:
         short.setattr(leases_module, "LEASE_S", -1.0)
         await tables.claim()
-    tables.leases.release_lease("a")
+    tables.leases.release("a")
     await tables.leases.renew()
     again = await tables.claim()
     assert again.lease == 2

@@ -65,6 +65,6 @@ async def test_who_wakes_up_does_not_take_its_own_work_again(tmp_path: Path) -> 
         job = await tables.claim()
         await tables.leases.expire_previous()  # its lease has ended
         assert await tables.leases.claim() is None
-        tables.leases.release_lease(job.id)
+        tables.leases.release(job.id)
         again = await tables.claim()
         assert (again.id, again.lease) == (job.id, 2)
