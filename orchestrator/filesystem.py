@@ -1,5 +1,6 @@
 """Locks on files, and files that appear whole or not at all."""
 
+import errno
 import fcntl
 import os
 import time
@@ -72,5 +73,9 @@ def sync(*paths: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            # Some file systems do not sync folders.
+            if path not in folders or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)

@@ -167,7 +167,10 @@ async def _supervise(
         await asyncio.to_thread(server.raise_if_failed)
         await asyncio.sleep(CHECK_INTERVAL_S)
     on_ready(status)
-    await _in_own_thread(partial(supervisor.run, lambda: watcher.status.versions))
+    try:
+        await _in_own_thread(partial(supervisor.run, lambda: watcher.status.versions))
+    finally:
+        supervisor.request_stop()  # the watcher is about to end, and what it saw last grows old
 
 
 def _in_own_thread(work: Callable[[], None]) -> asyncio.Future[None]:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.archives import packing_inputs as model_inputs
+from orchestrator.archives import packing_inputs
 from orchestrator.archives.archive import (
     MANIFEST,
     MODEL_NAME,
@@ -121,11 +121,11 @@ def _starter_folder(checkpoints: Path, scratch: Path) -> Path:
 
 def _stage(content: Path, inputs: ArchiveInputs, starters: Path, force: bool) -> dict[str, Any]:
     """Lay out the archive's content, and let its own code check and describe the weights."""
-    code = content / model_inputs.HANDLERS.name
+    code = content / packing_inputs.HANDLERS.name
     for file in code_files():
         if file.name != HANDLER_FILE:  # which goes to the archive's root
             (code / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(model_inputs.HANDLERS / file, code / file)
+            shutil.copyfile(packing_inputs.HANDLERS / file, code / file)
     (content / MODEL_CONFIG).write_text(inputs.config)
     options = [f"--starters={starters}", f"--into={content}"]
     if inputs.checkpoint is not None:
@@ -146,7 +146,7 @@ def _archive(scratch: Path, content: Path, version: str) -> Path:
             "model_archiver.model_packaging",
             f"--model-name={MODEL_NAME}",
             f"--version={version}",
-            f"--handler={model_inputs.HANDLERS / HANDLER_FILE}",
+            f"--handler={packing_inputs.HANDLERS / HANDLER_FILE}",
             f"--extra-files={content}",
             f"--config-file={content / MODEL_CONFIG}",
             f"--export-path={scratch}",
@@ -185,5 +185,5 @@ def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -
 
 
 def _packing_environment() -> dict[str, str]:
-    """The same for code that is about to be archived: bytecode has no place in an archive."""
+    """The environment for code that is about to be archived, which must get no bytecode."""
     return environment_without_pythonpath() | {"PYTHONDONTWRITEBYTECODE": "1"}

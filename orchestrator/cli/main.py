@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from orchestrator.archives.archive import MODEL_NAME, import_archive, read_manifest
 from orchestrator.archives.packing import fetch_codec
 from orchestrator.archives.packing_inputs import choose_inputs
-from orchestrator.cli import model_commands as cli_model
+from orchestrator.cli import model_commands
 from orchestrator.cli.console import err, exit_on_error, out, print_error, print_rows
 from orchestrator.cli.doctor import diagnose
 from orchestrator.client import MusicLabClient, Status
@@ -37,7 +37,7 @@ RECORD_EVERY = 4  # checks of the process; recording what serves takes two reque
 
 app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
 codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
-app.add_typer(cli_model.app, name="model")
+app.add_typer(model_commands.app, name="model")
 app.add_typer(codec, name="codec")
 log = structlog.get_logger()
 
@@ -231,12 +231,12 @@ def serve_model(
             out.print("stopped")
 
 
-def _registered_versions(server: TorchServe) -> list[RegisteredVersion]:
-    """What TorchServe serves; nothing while it does not answer, as in the time of a restart."""
+def _registered_versions(server: TorchServe) -> list[RegisteredVersion] | None:
+    """What TorchServe serves; None while it does not answer, as in the time of a restart."""
     try:
         return server.management.versions()
     except ModelServerError:
-        return []
+        return None
 
 
 def _deployed_or_packed_archives(settings: Settings) -> list[Path]:
@@ -258,7 +258,7 @@ def _deployed_or_packed_archives(settings: Settings) -> list[Path]:
             f"[yellow]Version {desired.default} was deployed, but its archive is no longer in "
             f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
         )
-    return [cli_model.current_archive(settings, inputs)]
+    return [model_commands.current_archive(settings, inputs)]
 
 
 def _print_addresses(server: TorchServe) -> None:

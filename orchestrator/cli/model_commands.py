@@ -22,7 +22,7 @@ from orchestrator.archives.packing_inputs import (
 )
 from orchestrator.cli.console import exit_on_error, out, print_rows
 from orchestrator.errors import MusicLabError
-from orchestrator.releases import listing as model_list
+from orchestrator.releases import listing
 from orchestrator.releases.deployer import Deployer
 from orchestrator.settings import Settings, load_settings
 
@@ -80,14 +80,14 @@ def list_versions() -> None:
     """Show the versions in the model store, and which of them serve."""
     with exit_on_error():
         settings = load_settings()
-        listing = model_list.list_versions(settings)
+        found = listing.list_versions(settings)
     table = Table(box=None, pad_edge=False)
-    for name in model_list.COLUMNS:
+    for name in listing.COLUMNS:
         table.add_column(name, no_wrap=True)
-    for row in listing.rows:
+    for row in found.rows:
         table.add_row(*row)
     out.print(table)
-    for remark in listing.remarks:
+    for remark in found.remarks:
         out.print(f"[yellow]{escape(remark)}[/yellow]")
 
 

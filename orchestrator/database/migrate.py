@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from orchestrator.database.schema import LAYOUT, layout
+from orchestrator.database.schema import LAYOUT, VERSION_TABLE, layout
 from orchestrator.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ HEAD = "0001"
 # That of the tables as versions without Alembic made them.
 BASELINE = "0001"
 
-_stored = sa.table("alembic_version", sa.column("version_num", sa.String))
+_stored = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
 # As in the baseline; some versions before that made all tables but this one.
 _identity = sa.Table("identity", sa.MetaData(), sa.Column("id", sa.String(32), primary_key=True))
 
@@ -49,7 +49,11 @@ def migrate(connection: sa.Connection, name: str) -> None:
         if _identity.name not in tables:
             _identity.create(connection)
     if revisions != {HEAD}:
-        _apply_revisions(connection, has_baseline="jobs" in tables and not revisions)
+        try:
+            _apply_revisions(connection, has_baseline="jobs" in tables and not revisions)
+        except sa.exc.ProgrammingError as error:  # as for a role that may not create tables
+            reason = str(error.orig).partition("\n")[0]
+            raise SettingsError(f"the tables of {name} cannot be upgraded: {reason}") from error
 
 
 def config(connection: sa.Connection | None = None) -> "Config":

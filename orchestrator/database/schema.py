@@ -31,6 +31,8 @@ NOW = now()
 # A database with another number is refused. It stays 1: changes of the tables are revisions in
 # `migrations`, of which versions older than those know nothing but this number.
 LAYOUT = 1
+# Alembic's table; with a name of its own, as another application may use the same schema.
+VERSION_TABLE = "musiclab_alembic_version"
 layout = sa.Table("layout", metadata, sa.Column("number", sa.Integer, primary_key=True))
 
 # One row: by what the store of the files knows whose they are.

@@ -24,11 +24,16 @@ def users_of(url: str, version: str) -> list[str]:
         return [f"{url} does not say who uses it: {answer.status_code}"]
     content = _json_object(answer)
     if answer.status_code == requests.codes.not_found and content.get("code") == "not_found":
-        return [f"{url} does not say who uses it: its version does not report requests in flight"]
+        return [
+            f"{url} does not say who uses it: it is an earlier version of MusicLab, or a proxy "
+            "that hides /in-flight"
+        ]
     database, versions = content.get("database"), content.get("model_versions")
     if not isinstance(database, bool) or not isinstance(versions, dict):
         return []  # some other program's port
     counts = versions.get(version, {})
+    if not isinstance(counts, dict):
+        return []
     users = [f"{counts[name]} {use} at {url}" for name, use in USES.items() if counts.get(name)]
     if not database:
         users.append(f"{url} does not know who asked for it by name: its database is away")

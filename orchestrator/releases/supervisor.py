@@ -25,8 +25,8 @@ log = structlog.get_logger()
 class Supervisor:
     """Restarts one TorchServe whenever it exits, and records what it serves.
 
-    All methods block: they read archives of hundreds of megabytes and wait for ports. `stop` may
-    be called from any thread, the others from one.
+    All methods but `request_stop` block: they read archives of hundreds of megabytes and wait for
+    ports. It and `stop` may be called from any thread, the others from one.
     """
 
     def __init__(self, server: TorchServe) -> None:
@@ -39,14 +39,14 @@ class Supervisor:
         # Held to start or stop TorchServe, not to read archives, which may take any time.
         self._starting = Lock()
 
-    def run(self, served: Callable[[], Versions], record_every: int = 1) -> None:
+    def run(self, served: Callable[[], Versions | None], record_every: int = 1) -> None:
         """Supervise TorchServe, which was started before, until `stop`.
 
         The calling thread restarts TorchServe and therefore has to outlast it: see
         `TorchServe.start`.
 
         Args:
-            served: returns the versions that TorchServe serves now.
+            served: returns the versions that TorchServe serves now; None if it does not answer.
             record_every: how many checks of the process there are to one of the versions.
 
         Raises:
@@ -55,9 +55,13 @@ class Supervisor:
         checks = 0
         while not self._stopped.wait(CHECK_INTERVAL_S):
             self.restart_if_exited()
-            if checks % record_every == 0:
-                self.record_served_versions(served())
+            if checks % record_every == 0 and (versions := served()) is not None:
+                self.record_served_versions(versions)
             checks += 1
+
+    def request_stop(self) -> None:
+        """Restart and record nothing from now on; TorchServe goes on."""
+        self._stopped.set()
 
     def stop(self) -> None:
         """End TorchServe for good, whatever state a restart is in.

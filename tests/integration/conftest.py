@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.settings import Settings
 from orchestrator.storage import open_storage
-from orchestrator.storage import s3 as storage_module
+from orchestrator.storage import s3 as s3_module
 from orchestrator.storage.local import LocalStorage
 from tests.support.postgres import PostgresServer
 from tests.support.proxied_api import ProxiedApi, proxied_api, track
@@ -58,7 +58,7 @@ def bucket_host(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bucket that is away is given up HASTE times as soon."""
     for name in TIMES:
-        monkeypatch.setattr(storage_module, name, getattr(storage_module, name) / HASTE)
+        monkeypatch.setattr(s3_module, name, getattr(s3_module, name) / HASTE)
 
 
 @pytest.fixture

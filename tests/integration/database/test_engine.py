@@ -43,7 +43,7 @@ async def test_work_is_repeated_with_growing_waits_until_the_next_would_be_too_l
 
     async with Backend("", tmp_path / "jobs.sqlite").opened() as tables:
         with pytest.raises(DatabaseUnavailableError) as gave_up:
-            await tables.database.read(work, 1)
+            await tables.database.read(work, 1.4)
         assert str(gave_up.value) == "the database does not answer: it is locked"
         assert isinstance(gave_up.value.__cause__, sa.exc.OperationalError)
     waits = [after - before for before, after in pairwise(tries)]

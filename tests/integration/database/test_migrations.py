@@ -17,13 +17,20 @@ from alembic.script import ScriptDirectory
 from orchestrator.database import migrate
 from orchestrator.database.base import T
 from orchestrator.database.engine import Database
-from orchestrator.database.schema import LAYOUT, identity, layout, metadata, submissions
+from orchestrator.database.schema import (
+    LAYOUT,
+    VERSION_TABLE,
+    identity,
+    layout,
+    metadata,
+    submissions,
+)
 from orchestrator.errors import SettingsError
 from orchestrator.settings import PROJECT
 from tests.support.postgres import PostgresServer
 from tests.support.tables import Backend, new_id
 
-VERSIONS = sa.table("alembic_version", sa.column("version_num"))
+VERSIONS = sa.table(VERSION_TABLE, sa.column("version_num"))
 ID = "0123456789abcdef" * 2
 PROCESSES = 4
 
@@ -94,7 +101,8 @@ def assert_is_newest(backend: Backend) -> None:
     """The tables are those of schema.py, and the revision says so."""
 
     def work(connection: sa.Connection) -> None:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
         inspector = sa.inspect(connection)
         assert {*inspector.get_table_names()} == {*metadata.tables, VERSIONS.name}
         for table in metadata.tables.values():  # which is not compared
@@ -222,6 +230,35 @@ def test_another_layout_is_refused(
     ):
         opened_id(backend)
     assert table_names(backend) == before
+
+
+def test_the_revisions_of_another_application_do_not_matter(backend: Backend) -> None:
+    def work(connection: sa.Connection) -> None:
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num varchar(32))"))
+        connection.execute(sa.text("INSERT INTO alembic_version VALUES ('of another')"))
+
+    run(backend, work)
+    assert opened_id(backend)
+    other = sa.table("alembic_version", sa.column("version_num"))
+    assert rows(backend, other) == [("of another",)]
+    assert rows(backend, VERSIONS) == [(migrate.HEAD,)]
+
+
+def test_a_role_that_may_not_create_tables_is_refused(postgres: PostgresServer) -> None:
+    url = postgres.create_database(f"test_{new_id()}")
+    owner, role = Backend(url, Path()), f"reader_{new_id()}"
+
+    def work(connection: sa.Connection) -> None:
+        create_unversioned(connection)
+        identity.create(connection, checkfirst=True)
+        connection.execute(sa.text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
+        connection.execute(sa.text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
+
+    run(owner, work)
+    restricted = sa.make_url(url).set(username=role).render_as_string(hide_password=False)
+    with pytest.raises(SettingsError, match=r"cannot be upgraded: permission denied for schema"):
+        opened_id(Backend(restricted, Path()))
 
 
 def test_a_database_of_a_newer_version_is_refused(backend: Backend) -> None:

@@ -72,10 +72,16 @@ def imports(module: Path) -> Iterator[str]:
     """The full names of all that a module imports, inside of functions too."""
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                assert alias.name not in ("orchestrator", "handlers"), (
+                    f"{by_name(module)} imports all of {alias.name}; import what it uses"
+                )
+                yield alias.name
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{by_name(module)} has a relative import; write the full name"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            raise AssertionError(f"{by_name(module)} imports by import_module; write an import")
 
 
 def packages_of(module: Path) -> set[str]:
@@ -136,6 +142,7 @@ def test_the_table_has_every_package_and_no_unused_dependency() -> None:
     units = units_of(ORCHESTRATOR, "orchestrator")
     table = ALLOWED | ALLOWED_IN_COMMON
     assert set(units) - {"__init__"} == set(table)
+    assert not units["__init__"], "orchestrator/__init__.py imports something"
     unused = {unit: sorted(others - units[unit]) for unit, others in table.items()}
     assert not any(unused.values()), f"the table allows what nothing uses: {unused}"
 
@@ -147,6 +154,7 @@ def test_dependencies_point_one_way() -> None:
 
 def test_the_packages_of_the_model_code_depend_on_what_the_table_allows() -> None:
     units = units_of(HANDLERS, "handlers")
+    assert {path.parent.name for path in HANDLERS} - {"handlers"} == set(ALLOWED_IN_HANDLERS)
     for unit, allowed in ALLOWED_IN_HANDLERS.items():
         assert units[unit] <= allowed, f"handlers/{unit} depends on {units[unit] - allowed}"
 

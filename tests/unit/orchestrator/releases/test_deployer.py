@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.archives.archive import archive_path
 from orchestrator.errors import ArchiveError, DeploymentError
-from orchestrator.releases import deployer as deployment_module
+from orchestrator.releases import deployer as deployer_module
 from orchestrator.releases.desired_state import FILE, DesiredState, DesiredStateFile
 from tests.support.deployments import Messages, assert_serves, deploying, on, wanted, write
 from tests.support.quick_torchserve import Answer, QuickTorchServe
@@ -117,7 +117,7 @@ def test_a_version_that_was_loaded_before_stays_so(served: QuickTorchServe) -> N
 def test_a_version_that_is_never_ready(
     served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment_module, "LOAD_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(deployer_module, "LOAD_TIMEOUT_S", 0.02)
     served.loads = False
     with pytest.raises(DeploymentError, match=r"version b was not ready after 0\.02 s"):
         deploying(served).deploy("b")
@@ -167,14 +167,14 @@ def test_the_second_of_two_is_refused(served: QuickTorchServe) -> None:
         began = time.monotonic()
         with pytest.raises(DeploymentError, match="another command is changing what serves"):
             deploying(served).deploy("b")
-        assert time.monotonic() - began >= deployment_module.LOCK_TIMEOUT_S
+        assert time.monotonic() - began >= deployer_module.LOCK_TIMEOUT_S
     assert_serves(served, "a", set(), None)
 
 
 def test_the_second_of_two_goes_on_when_the_first_ends_in_time(
     served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment_module, "LOCK_TIMEOUT_S", 10.0)
+    monkeypatch.setattr(deployer_module, "LOCK_TIMEOUT_S", 10.0)
     begun, end = Event(), Event()
 
     def first() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.archives.archive import archive_path
 from orchestrator.errors import DeploymentError
-from orchestrator.releases import deployer as deployment_module
+from orchestrator.releases import deployer as deployer_module
 from orchestrator.releases.desired_state import DesiredState
 from tests.support.deployments import Messages, assert_serves, deploying, on, wanted
 from tests.support.quick_torchserve import Answer, QuickTorchServe, answering
@@ -31,7 +31,7 @@ def test_ctrl_c_while_the_old_version_drains_leaves_it_loaded(served: QuickTorch
 @pytest.fixture
 def used(served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
     """The same, and an orchestrator that has requests to "a" at work without end."""
-    monkeypatch.setattr(deployment_module, "DRAIN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(deployer_module, "DRAIN_TIMEOUT_S", 0.02)
     with answering(lambda method, path: (200, AT_WORK)) as url:
         served.settings = served.settings.model_copy(update={"orchestrator_urls": url})
         yield served
@@ -63,14 +63,14 @@ def test_a_version_is_unloaded_after_the_last_of_its_users(served: QuickTorchSer
     with answering(in_flight) as url:
         served.settings = served.settings.model_copy(update={"orchestrator_urls": url})
         deploying(served).deploy("b")
-    assert looks == ["/in-flight"] * (2 + deployment_module.IDLE_CHECKS)
+    assert looks == ["/in-flight"] * (2 + deployer_module.IDLE_CHECKS)
     assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
 
 
 def test_torchserve_ends_while_the_old_version_drains(
     served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment_module, "DRAIN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(deployer_module, "DRAIN_TIMEOUT_S", 0.02)
     on(served, "draining", served.end)
     told = Messages()
     deploying(served, told).deploy("b")

@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from orchestrator.releases import draining as in_flight_module
+from orchestrator.releases import draining
 from orchestrator.releases.draining import users_of
 from tests.support.ports import free_ports
 from tests.support.quick_torchserve import answering
@@ -47,7 +47,8 @@ def test_without_its_database_nobody_knows() -> None:
 
 def test_an_orchestrator_of_an_earlier_version_is_a_user() -> None:
     assert asked(404, b'{"detail": "There is nothing at /in-flight", "code": "not_found"}') == [
-        "URL does not say who uses it: its version does not report requests in flight"
+        "URL does not say who uses it: it is an earlier version of MusicLab, or a proxy that hides "
+        "/in-flight"
     ]
 
 
@@ -57,7 +58,7 @@ def test_an_orchestrator_that_cannot_say_is_a_user(status: int) -> None:
 
 
 def test_an_orchestrator_that_hangs_is_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight_module, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(draining, "TIMEOUT_S", 0.05)
     over = Event()
     with answering(lambda method, path: (200, b"") if over.wait(10) else None) as url:
         (user,) = users_of(url, "old")
@@ -79,6 +80,9 @@ def test_an_orchestrator_that_hangs_is_a_user(monkeypatch: pytest.MonkeyPatch) -
         pytest.param(200, b'{"status": "ok"}', id="JSON 200"),
         pytest.param(200, b'{"model_versions": ["old"]}', id="other versions"),
         pytest.param(200, b'{"model_versions": {"old": 1}}', id="other versions by name"),
+        pytest.param(
+            200, b'{"database": true, "model_versions": {"old": 1}}', id="versions by number"
+        ),
         pytest.param(200, b'["old"]', id="a list"),
         pytest.param(200, b"# TYPE up gauge\nup 1\n", id="metrics of another program"),
     ],
@@ -91,7 +95,7 @@ def test_nobody_is_there() -> None:
     (port,) = free_ports(1)
     began = time.monotonic()
     assert users_of(f"http://127.0.0.1:{port}", "old") == []
-    assert time.monotonic() - began < in_flight_module.TIMEOUT_S
+    assert time.monotonic() - began < draining.TIMEOUT_S
 
 
 def test_an_address_that_is_none_is_told() -> None:
