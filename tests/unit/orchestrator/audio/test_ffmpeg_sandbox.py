@@ -126,7 +126,7 @@ LOOK_AT_ALL = """
 import asyncio, resource, sys
 from pathlib import Path
 from orchestrator.errors import TrackError
-from orchestrator.audio.ffmpeg import has_audio
+from orchestrator.audio.probing import has_audio
 
 async def look(source):
     try:
@@ -215,7 +215,7 @@ def test_lower_limits_than_ours_stay(track: Callable[[str], Path], curious: Path
 LOOK = """
 import asyncio, sys
 from pathlib import Path
-from orchestrator.audio.ffmpeg import has_audio
+from orchestrator.audio.probing import has_audio
 
 asyncio.run(has_audio(Path(sys.argv[1])))
 """
