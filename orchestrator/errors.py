@@ -14,7 +14,7 @@ MusicLabError
 |   `-- ApiUnavailableError      the API is unreachable or busy, and may be back
 |-- JobFailedError               a job that the client waits for failed
 |-- InputError                   something a client sent cannot be used
-|-- SubmissionError              a job is not accepted, for reasons beside its input
+|-- SubmissionError              a job is not accepted, for reasons other than its input
 |   |-- RateLimitError           too many requests from one client
 |   |-- QueueFullError           too many jobs are waiting
 |   |-- StorageFullError         no room for more files
@@ -34,7 +34,7 @@ MusicLabError
     |   `-- InferenceNotStartedError  no worker of the model took the request
     |-- ConversionError          reading or writing a track failed
     |-- StorageUnavailableError  the store of the jobs' files is unreachable or full
-    `-- UnexpectedError          an error that nobody expected
+    `-- UnexpectedError          any other error
 """
 
 from typing import ClassVar
@@ -95,7 +95,7 @@ class ApiError(MusicLabError):
 
 
 class ApiUnavailableError(ApiError):
-    """The API is away or busy, and may be back.
+    """The API is unreachable or busy, and may be back.
 
     Attributes:
         retry_after_s: seconds after which it says to come again; 0 when it does not say.
@@ -140,7 +140,7 @@ class InputError(MusicLabError):
 
 
 class SubmissionError(MusicLabError):
-    """A job is not accepted, for reasons beside its input.
+    """A job is not accepted, for reasons other than its input.
 
     Attributes:
         retry_after_s: seconds after which the same request may be accepted, if that is known.
@@ -293,7 +293,7 @@ class StorageUnavailableError(AttemptError):
 
 
 class UnexpectedError(AttemptError):
-    """An error that nobody expected ended an attempt."""
+    """Any other error ended an attempt."""
 
     @property
     def sentence(self) -> str:

@@ -12,7 +12,7 @@ class RequestError(MusicLabError):
         code: stable snake_case name for programs.
         detail: sentence for people; names the field and the value at fault.
         status: of the HTTP answer.
-        headers: of the HTTP answer, beside those that all have.
+        headers: of the HTTP answer, in addition to those of all answers.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ jobs = sa.Table(
     sa.Index("jobs_content", "content"),
 )
 
-# What a job's status said, one row a revision, so that a subscriber who was away misses nothing.
+# What a job's status said, one row a revision, so that a subscriber that reconnects misses nothing.
 events = sa.Table(
     "events",
     metadata,

@@ -1,8 +1,8 @@
 """Changes which version of the model serves, while jobs go on.
 
 TorchServe forgets what was registered, drops what a version is working on when it is unregistered,
-and takes any archive for good. So a version is heard before users hear it, the old one ends when
-nobody is waiting for it, and what is wanted is written down.
+and accepts any archive. So a new version passes a canary job before users get it, the old one is
+drained before it is unloaded, and the desired state is kept in a file.
 """
 
 import time

@@ -93,7 +93,7 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         name = HTTPStatus(error.status).phrase.lower().replace(" ", "_").replace("-", "_")
         return _error(request, error.status, name, error.text or error.reason)
     except ConnectionError:
-        raise  # the client has gone; nobody is there to be told
+        raise  # the client has disconnected
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return _unexpected(request)
