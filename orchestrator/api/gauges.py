@@ -64,7 +64,7 @@ class Gauges(Collector):
             "Seconds since the oldest queued job was accepted; 0 when none is queued.",
             counts.oldest_queued_s,
         )
-        unpinned = dict.fromkeys((each.version for each in self.model.versions), 0)
+        unpinned = dict.fromkeys(self.model.names, 0)
         yield _by_label(
             "musiclab_jobs_pinned",
             "Queued and running jobs that asked for a version of the model by its name.",

@@ -100,8 +100,7 @@ class Worker:
             and len(self._running) < JOBS_PER_SLOT * self._watcher.status.capacity
             and not self._finishing
         ):
-            loaded = [each.version for each in self._watcher.status.versions]
-            job = await self._leases.claim(loaded)
+            job = await self._leases.claim(self._watcher.status.names)
             if job is None:
                 return
             if self._finishing:  # since the claim was on its way
