@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from orchestrator.settings import PROJECT
-
+PROJECT = Path(__file__).resolve().parent.parent
 # Instructions that decide how quickly matrices are multiplied.
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 

@@ -25,7 +25,8 @@ from typing import Any
 
 import aiohttp
 
-from orchestrator.settings import PROJECT, Settings
+from benchmarks.machine import PROJECT
+from orchestrator.settings import Settings
 from tests.support.service import environment
 from tests.support.settings import settings_in
 from tests.support.signals import RATE, encoded, noise

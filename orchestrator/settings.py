@@ -8,8 +8,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import SettingsError
+from orchestrator.paths import PATHS
 
-PROJECT = Path(__file__).resolve().parent.parent
 PREFIX = "MUSICLAB_"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -20,19 +20,19 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore")
 
-    checkpoints: Path = PROJECT / "checkpoints"
+    checkpoints: Path = PATHS.checkpoints
     """Folder of best_model.pt and the official codec weights."""
 
-    model_store: Path = PROJECT / "model_store"
+    model_store: Path = PATHS.model_store
     """Folder of the built archives."""
 
-    run_dir: Path = PROJECT / "run"
+    run_dir: Path = PATHS.run
     """Folder for what servers write: keys, logs, temporary files."""
 
-    cache: Path = PROJECT / "cache"
+    cache: Path = PATHS.cache
     """Folder of the jobs' files."""
 
-    page: Path = PROJECT / "frontend" / "dist"
+    page: Path = PATHS.page
     """Folder of the built page."""
 
     database_url: str = ""
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     model_listen_host: str = "127.0.0.1"
     """Address that TorchServe listens on; 0.0.0.0 for all, on a network that is nobody else's."""
 
-    config_properties: Path = PROJECT / "config.properties"
+    config_properties: Path = PATHS.config_properties
     """TorchServe's own settings."""
 
     orchestrator_urls: str = ""

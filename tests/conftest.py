@@ -11,10 +11,11 @@ from orchestrator.archives import packing_inputs as inputs
 from orchestrator.archives.packing import pack
 from orchestrator.archives.packing_inputs import choose_inputs
 from orchestrator.serving.process import TorchServe
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from tests.support.model_client import ModelClient
 from tests.support.ports import free_ports
 from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.project import PROJECT
 from tests.support.s3 import S3Server, s3_server
 from tests.support.service import Service, running
 from tests.support.settings import settings_in, with_store_of

@@ -25,9 +25,10 @@ from orchestrator.archives.archive import (
     list_archives,
     read_manifest,
 )
+from orchestrator.archives.model_packages import require_packages
 from orchestrator.archives.packing_inputs import MODEL_CONFIG, ArchiveInputs, code_files
 from orchestrator.errors import ArchiveError, CodecFetchError, MusicLabError, PackError
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 
 HANDLER_FILE = "musiclab_handler.py"
 STARTER_FOLDER = "starter"
@@ -39,10 +40,15 @@ def fetch_codec(settings: Settings) -> Path:
     """Download and verify the official codec weights; shows a progress bar.
 
     Raises:
+        ModelPackagesMissingError: the packages of the model are not installed.
         CodecFetchError: they cannot be reached, or what came is not the official file.
     """
+    require_packages()
     folder = settings.checkpoints.resolve()
-    return Path(_run_model_code(PROJECT, CodecFetchError, "fetch-codec", str(folder))["path"])
+    answer = _run_model_code(
+        packing_inputs.HANDLERS.parent, CodecFetchError, "fetch-codec", str(folder)
+    )
+    return Path(answer["path"])
 
 
 def pack(
@@ -60,8 +66,10 @@ def pack(
         force: allow a trained checkpoint with the starter codec.
 
     Raises:
+        ModelPackagesMissingError: the packages of the model are not installed.
         PackError: the version is taken or badly formed, or the weights cannot be served.
     """
+    require_packages()
     created = datetime.now(UTC).replace(microsecond=0)
     if version is None:
         version = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.errors import PackError
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.paths import PATHS
+from orchestrator.settings import Settings
 
-HANDLERS = PROJECT / "handlers"
+HANDLERS = PATHS.handlers
 MODEL_CONFIG = "model-config.yaml"
 TUNED_CONFIGS = {"cpu": "model-config.cpu.yaml", "gpu": "model-config.gpu.yaml"}
 BEST_MODEL = "best_model.pt"

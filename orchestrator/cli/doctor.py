@@ -1,7 +1,6 @@
 """Checks whether this machine has everything that MusicLab needs."""
 
 import asyncio
-import importlib.util
 import platform
 import shutil
 import subprocess
@@ -11,12 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.archives.model_packages import (
+    MODEL_PACKAGES,
+    how_to_install,
+    missing_packages,
+)
 from orchestrator.archives.packing_inputs import BEST_MODEL, OFFICIAL_CODEC
 from orchestrator.audio.ffmpeg import find_ffmpeg
 from orchestrator.database.engine import Database
 from orchestrator.errors import MusicLabError
+from orchestrator.paths import PATHS
 from orchestrator.serving.java import find_java
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from orchestrator.storage import open_storage
 
 MIN_FREE_GB = 2
@@ -43,9 +48,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     """Check everything that MusicLab needs."""
     return [
         Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}"),
-        *(_package(name) for name in ("torch", "encodec", "ts", "model_archiver", "soundfile")),
-        _device(),
-        _program("Java", find_java),
+        *_model_server(),
         _program("ffmpeg", find_ffmpeg),
         _checkpoint(settings),
         _codec(settings),
@@ -56,10 +59,19 @@ def diagnose(settings: Settings) -> list[Finding]:
     ]
 
 
-def _package(name: str) -> Finding:
-    if importlib.util.find_spec(name) is None:
-        return Finding("missing", name, "not installed in this environment; `make setup` does it")
-    return Finding("ok", name, "installed")
+def _model_server() -> list[Finding]:
+    """What serving the model needs, which a machine that only runs the API or workers does not."""
+    missing = missing_packages()
+    if len(missing) == len(MODEL_PACKAGES):
+        without = "not installed; `musiclab orchestrator` runs without it"
+        return [Finding("note", "model", f"{without}. To serve it here: {how_to_install()}")]
+    packages = [
+        Finding("missing", name, f"not installed in this environment; {how_to_install()}")
+        if name in missing
+        else Finding("ok", name, "installed")
+        for name in MODEL_PACKAGES
+    ]
+    return [*packages, _device(), _program("Java", find_java)]
 
 
 def _device() -> Finding:
@@ -142,5 +154,5 @@ def _frontend(settings: Settings) -> Finding:
     index = settings.page_index
     if index.is_file():
         return Finding("ok", "page", str(settings.page))
-    built = f"`make setup` in {PROJECT} builds it"
-    return Finding("note", "page", f"none at {index}, the API serves without it; {built}")
+    built = "; `make setup` builds it" if PATHS.is_checkout else ""
+    return Finding("note", "page", f"none at {index}, the API serves without it{built}")

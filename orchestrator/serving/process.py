@@ -1,7 +1,6 @@
 """Runs TorchServe as a child process, apart from everything else on the machine."""
 
 import ctypes
-import importlib.util
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -18,14 +18,16 @@ from typing import IO, Self
 import structlog
 
 from orchestrator.archives.archive import MODEL_NAME, environment_without_pythonpath, verify_archive
+from orchestrator.archives.model_packages import require_packages
 from orchestrator.errors import ArchiveError, ModelServerError
 from orchestrator.filesystem import lock
 from orchestrator.observability.logs import logs_json
+from orchestrator.paths import PATHS
 from orchestrator.serving.java import find_java
 from orchestrator.serving.management import ManagementClient
 from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.torchserve_log import WorkerLog
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 
 READY_TIMEOUT_S = 300  # startupTimeout of model-config.yaml
 PORT_TIMEOUT_S = 3
@@ -97,6 +99,7 @@ class TorchServe:
         it from one that lasts as long as TorchServe is to run.
 
         Raises:
+            ModelPackagesMissingError: the packages of the model are not installed.
             ModelServerError: no Java, a taken port, or another server in the same folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -195,16 +198,14 @@ class TorchServe:
         self.stop()
 
     def _command(self) -> list[str]:
-        torchserve = importlib.util.find_spec("ts")
-        if torchserve is None or torchserve.origin is None:
-            raise ModelServerError("TorchServe is not installed here; `make run` installs it")
-        package = Path(torchserve.origin).parent
+        require_packages()
+        package = Path(str(distribution("torchserve").locate_file("ts")))
         self._write_config()
         return [
             str(find_java()),
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
-            f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
+            f"-Dlog4j2.configurationFile={PATHS.logging_config}",
             f"-Dmusiclab.console={'info' if self._forwards_log else 'off'}",
             "-cp",
             str(package / "frontend" / "*"),
@@ -231,7 +232,7 @@ class TorchServe:
             "grpc_inference_port": settings.grpc_inference_port,
             "grpc_management_address": host,
             "grpc_management_port": settings.grpc_management_port,
-            "metrics_config": PROJECT / "metrics.yaml",
+            "metrics_config": PATHS.metrics_config,
         }
         lines = [f"{name}={value}" for name, value in overrides.items()]
         shared = settings.config_properties.read_text()

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from tests.e2e.musiclab_page import MusicLabPage
 from tests.support.postgres import PostgresServer
+from tests.support.project import PROJECT
 from tests.support.service import Service, running
 from tests.support.settings import settings_in
 from tests.support.songs import TRACK_S, songs

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from orchestrator.settings import PROJECT
 from tests.e2e.musiclab_page import LOADED_WITHIN_MS, MusicLabPage
+from tests.support.project import PROJECT
 
 AXE = PROJECT / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 RUN_AXE = """async () => {

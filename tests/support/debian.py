@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from orchestrator.settings import PROJECT
+from tests.support.project import PROJECT
 
 CACHE = PROJECT / ".cache"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.api.middleware.errors import HTTP_ERRORS
 from orchestrator.errors import AttemptError, TrackError
-from orchestrator.settings import PROJECT
+from tests.support.project import PROJECT
 
 # Where each of these has the code among its arguments.
 GIVEN_TO = {"RequestError": 0, "InputError": 0, "_error": 2}

@@ -13,9 +13,9 @@ from typing import Any
 import requests
 import yaml
 
-from orchestrator.settings import PROJECT
 from tests.support.debian import fetched
 from tests.support.ports import free_ports
+from tests.support.project import PROJECT
 
 DEPLOY = PROJECT / "deploy"
 READY_WITHIN_S = 30

@@ -2,7 +2,7 @@
 
 import re
 
-from orchestrator.settings import PROJECT
+from tests.support.project import PROJECT
 
 README = (PROJECT / "README.md").read_text()
 

@@ -14,8 +14,9 @@ import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from tests.support.cache import entries
+from tests.support.project import PROJECT
 
 ENDED_WITHIN_S = 30
 DONE_WITHIN_S = 120

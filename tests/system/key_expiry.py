@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
+from tests.support.project import PROJECT
 from tests.support.service import Service
 from tests.support.settings import settings_in
 from tests.support.signals import SEGMENT, encoded, noise

@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from orchestrator.api.app import create_app
 from orchestrator.api.app_keys import JOB_TABLE
 from orchestrator.audio.window import Window
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from tests.support.api import SOUND, api, code_of, form
 from tests.support.hostile_mp4 import crafted_mp4
 from tests.support.hostile_requests import (
@@ -30,6 +30,7 @@ from tests.support.hostile_requests import (
     tiny_chunks,
     watch,
 )
+from tests.support.project import PROJECT
 from tests.support.quick_model import Client
 from tests.support.service import environment
 

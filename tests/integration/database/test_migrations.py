@@ -26,8 +26,8 @@ from orchestrator.database.schema import (
     submissions,
 )
 from orchestrator.errors import SettingsError
-from orchestrator.settings import PROJECT
 from tests.support.postgres import PostgresServer
+from tests.support.project import PROJECT
 from tests.support.tables import Backend, new_id
 
 VERSIONS = sa.table(VERSION_TABLE, sa.column("version_num"))

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.archives.archive import MANIFEST, archive_path
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
-from orchestrator.settings import PROJECT
 from tests.support.model_client import ModelClient
+from tests.support.project import PROJECT
 from tests.support.service import Service, command, environment, running
 from tests.support.settings import settings_in
 from tests.support.versions import (

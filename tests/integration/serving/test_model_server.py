@@ -18,8 +18,9 @@ from orchestrator.archives.packing_inputs import Device, choose_inputs
 from orchestrator.errors import ModelServerError
 from orchestrator.serving import process as model_server_module
 from orchestrator.serving.process import TorchServe
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from tests.support.model_client import ModelClient
+from tests.support.project import PROJECT
 from tests.support.service import (
     ENDED_WITHIN_S,
     command,

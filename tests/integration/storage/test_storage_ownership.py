@@ -17,13 +17,14 @@ from orchestrator.database.schema import identity
 from orchestrator.errors import SettingsError
 from orchestrator.jobs import cleanup as cleanup_module
 from orchestrator.jobs.cleanup import Cleanup
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import GENERATED, MARKER
 from orchestrator.storage.local import LocalStorage
 from tests.support.api import accepted, api, generate
 from tests.support.cache import entries
 from tests.support.postgres import PostgresServer
+from tests.support.project import PROJECT
 from tests.support.s3 import S3Server
 from tests.support.service import command, environment, running
 from tests.support.settings import settings_in

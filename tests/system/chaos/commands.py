@@ -9,7 +9,8 @@ from pathlib import Path
 
 import requests
 
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
+from tests.support.project import PROJECT
 from tests.support.service import ENDED_WITHIN_S, command, environment
 
 READY_WITHIN_S = 120

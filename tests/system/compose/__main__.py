@@ -18,8 +18,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.settings import PROJECT
 from tests.support.ports import free_ports
+from tests.support.project import PROJECT
 from tests.system.compose.checks import STEPS
 from tests.system.compose.podman import CommandError, Podman, install_programs, torch_source
 from tests.system.compose.stack import SERVICES, Stack
@@ -29,7 +29,8 @@ DOWN = ("down", "--volumes", "--timeout", "5")
 SUBNET = "10.251.252.0/24"
 TREE = (
     *("docker-compose.yml", ".dockerignore", "deploy", "frontend", "handlers", "orchestrator"),
-    *("config.properties", "log4j2.xml", "metrics.yaml", "pyproject.toml"),
+    *("config.properties", "log4j2.xml", "metrics.yaml", "pyproject.toml", "hatch_build.py"),
+    *("requirements", "README.md", "LICENSE"),
 )
 
 out = Console(soft_wrap=True, highlight=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.settings import PROJECT
+from tests.support.project import PROJECT
 
 PACKAGES = (
     *("podman", "buildah", "runc", "netavark", "aardvark-dns", "iptables"),

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
 from tests.support.model_client import ModelClient
+from tests.support.project import PROJECT
 from tests.support.service import Service, command, environment
 from tests.support.signals import Samples, decoded
 from tests.support.versions import FIRST, SECOND, TRACKS, manage, register

@@ -24,7 +24,7 @@ LARGEST_FUNCTION = 50
 
 # What each package of the orchestrator may depend on, apart from what all may: the one table of
 # allowed dependencies. No package depends on one that depends on it.
-COMMON = {"concurrency", "errors", "filesystem", "observability", "settings"}
+COMMON = {"concurrency", "errors", "filesystem", "observability", "paths", "settings"}
 ALLOWED = {
     "cli": {"archives", "audio", "client", "database", "releases", "serve", "serving", "storage"},
     "serve": {"api", "audio", "releases", "serving"},
@@ -45,7 +45,8 @@ ALLOWED_IN_COMMON = {
     "errors": set[str](),
     "filesystem": set[str](),
     "observability": {"settings"},
-    "settings": {"errors"},
+    "paths": set[str](),
+    "settings": {"errors", "paths"},
 }
 # What each package of the model code may depend on: other packages, or modules at its top.
 ALLOWED_IN_HANDLERS = {
@@ -58,6 +59,7 @@ KNOWN_TO = {
     "fcntl": {"orchestrator/filesystem.py"},
     "multipart": {"orchestrator/api/multipart.py"},
     "obstore": {"orchestrator/storage"},
+    "platformdirs": {"orchestrator/paths.py"},
     "sqlalchemy": {"orchestrator/database", "orchestrator/jobs", "orchestrator/worker/fleet.py"},
     "ts": {"handlers/musiclab_handler.py"},
     "typer": {"orchestrator/cli"},

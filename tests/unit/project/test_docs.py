@@ -7,8 +7,9 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from orchestrator.api.routes.root import CONTRACT
-from orchestrator.settings import PREFIX, PROJECT, Settings
+from orchestrator.settings import PREFIX, Settings
 from tests.support.error_codes import api_codes, job_codes, model_codes
+from tests.support.project import PROJECT
 from tests.support.readme import documented_metrics, rows
 
 

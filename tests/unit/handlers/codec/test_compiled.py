@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from handlers.codec.compiled import ContentHashCacheLocator
-from orchestrator.settings import PROJECT
+from tests.support.project import PROJECT
 
 SCRIPT = """
 import torch

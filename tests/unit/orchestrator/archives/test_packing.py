@@ -16,7 +16,8 @@ from orchestrator.archives.archive import read_manifest, verify_archive
 from orchestrator.archives.packing import find_packed, pack
 from orchestrator.archives.packing_inputs import HANDLERS, OFFICIAL_CODEC, Device, choose_inputs
 from orchestrator.errors import ArchiveError, PackError
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
+from tests.support.project import PROJECT
 from tests.support.quick_torchserve import small_archive
 from tests.support.settings import settings_in
 

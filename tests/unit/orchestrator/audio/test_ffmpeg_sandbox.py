@@ -18,9 +18,9 @@ from orchestrator.audio.cutting import cut_window
 from orchestrator.audio.ffmpeg_sandbox import AT_ONCE, Purpose
 from orchestrator.audio.probing import has_audio
 from orchestrator.errors import ConversionError, NotAudioError, TooSlowError
-from orchestrator.settings import PROJECT
 from tests.support.conversions import LATE, children, cut, refusal
 from tests.support.hostile_mp4 import crafted_mp4
+from tests.support.project import PROJECT
 from tests.support.signals import RATE, encoded, tones
 
 pytestmark = pytest.mark.usefixtures("ffmpeg")

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import pytest
 
 from orchestrator.observability.logs import logs_json
-from orchestrator.settings import PROJECT, Settings
+from orchestrator.settings import Settings
+from tests.support.project import PROJECT
 
 SAYS = """
 import asyncio, logging, warnings, structlog

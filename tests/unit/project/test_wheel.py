@@ -1,0 +1,105 @@
+"""The wheel has all that an installed MusicLab needs; `make wheel-test` installs and runs it."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.archives.packing_inputs import choose_inputs
+from orchestrator.settings import Settings
+from tests.support.project import PROJECT
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    hatchling = (sys.executable, "-m", "hatchling", "build", "--target", "wheel")
+    built = subprocess.run(
+        [*hatchling, "--directory", folder], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert built.returncode == 0, f"the wheel cannot be built:\n{built.stderr}"
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(folder / "site")
+    return folder / "site"
+
+
+def run_installed(site: Path, home: Path, script: str) -> str:
+    """What a script prints that imports the unpacked wheel, in a folder that is no checkout."""
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=home,
+        env={**kept, "HOME": str(home), "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_its_files_are_those_of_the_repository(installed: Path) -> None:
+    bundle = installed / "orchestrator" / "bundle"
+    for name in ("config.properties", "log4j2.xml", "metrics.yaml"):
+        assert (bundle / name).read_bytes() == (PROJECT / name).read_bytes()
+    for folder, copy in (
+        (PROJECT / "frontend" / "dist", bundle / "page"),
+        (PROJECT / "handlers", bundle / "handlers"),
+        (PROJECT / "orchestrator", installed / "orchestrator"),
+    ):
+        expected = contents(folder)
+        found = {name: content for name, content in contents(copy).items() if name in expected}
+        assert found == expected
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {
+        "orchestrator"
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_data_goes_where_the_platform_expects_it(installed: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    script = (
+        "from orchestrator.settings import Settings\n"
+        "for name in ('checkpoints', 'model_store', 'cache', 'run_dir', 'page'):\n"
+        "    print(getattr(Settings(), name))"
+    )
+    assert run_installed(installed, home, script).splitlines() == [
+        f"{home}/.local/share/musiclab/checkpoints",
+        f"{home}/.local/share/musiclab/model_store",
+        f"{home}/.local/state/musiclab/cache",
+        f"{home}/.local/state/musiclab/run",
+        f"{installed}/orchestrator/bundle/page",
+    ]
+
+
+def test_it_packs_what_the_checkout_packs(
+    installed: Path, tmp_path: Path, settings: Settings
+) -> None:
+    script = (
+        "from orchestrator.archives.packing_inputs import choose_inputs\n"
+        "from orchestrator.settings import Settings\n"
+        "print(choose_inputs(Settings()).fingerprint())"
+    )
+    fingerprint = run_installed(installed, tmp_path / "home", script).strip()
+    assert fingerprint == choose_inputs(settings).fingerprint()
+
+
+def test_without_the_page_it_is_not_built(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
+    hatchling = (sys.executable, "-m", "hatchling", "build", "--target", "wheel")
+    refused = subprocess.run(hatchling, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "`make wheel` builds it" in refused.stderr
