@@ -19,7 +19,7 @@ import structlog
 
 from orchestrator.archives.archive import MODEL_NAME, environment_without_pythonpath, verify_archive
 from orchestrator.archives.model_packages import require_packages
-from orchestrator.errors import ArchiveError, ModelServerError
+from orchestrator.errors import ArchiveError, ModelServerError, SettingsError
 from orchestrator.filesystem import lock
 from orchestrator.observability.logs import logs_json
 from orchestrator.paths import PATHS
@@ -39,6 +39,9 @@ PORTS = (
     "grpc_inference_port",
     "grpc_management_port",
 )
+# TorchServe talks to its workers through UNIX sockets in its temporary folder, named like this one.
+SOCKET_NAME = ".ts.sock.99999"
+LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 PR_SET_PDEATHSIG = 1
 # Loaded here: a process that was forked while other threads were running must not load libraries.
 PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
@@ -100,8 +103,10 @@ class TorchServe:
 
         Raises:
             ModelPackagesMissingError: the packages of the model are not installed.
+            SettingsError: the path of the run folder is too long.
             ModelServerError: no Java, a taken port, or another server in the same folder.
         """
+        self._check_path()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock_folder()
         try:
@@ -271,6 +276,16 @@ class TorchServe:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def _check_path(self) -> None:
+        run_dir = self.settings.run_dir.resolve()
+        socket_path = os.fsencode(self.folder / "tmp" / SOCKET_NAME)
+        longest = LONGEST_SOCKET_PATH - (len(socket_path) - len(os.fsencode(run_dir)))
+        if len(os.fsencode(run_dir)) > longest:
+            raise SettingsError(
+                f"MUSICLAB_RUN_DIR is {run_dir}; its path may have at most {longest} bytes, as "
+                "TorchServe puts UNIX sockets below it"
+            )
 
     def _check_ports(self) -> None:
         # A TorchServe whose parent was killed a moment ago is still about to end.
