@@ -42,6 +42,11 @@ PORTS = (
 # TorchServe talks to its workers through UNIX sockets in its temporary folder, named like this one.
 SOCKET_NAME = ".ts.sock.99999"
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
+# How often a thread of OpenMP looks for its next work before it sleeps. By default it looks for
+# milliseconds, in which another process that computes cannot go on: two workers on the same cores,
+# as while a version is swapped, then slow each other down by up to twenty times. With this value a
+# lone worker is 0.5 % slower (OMP_WAIT_POLICY=PASSIVE: 50 %), and two make 15 to 30 % more music.
+GOMP_SPINCOUNT = "1000"
 PR_SET_PDEATHSIG = 1
 # Loaded here: a process that was forked while other threads were running must not load libraries.
 PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
@@ -245,10 +250,13 @@ class TorchServe:
 
     def _environment(self) -> dict[str, str]:
         temporary = str(self.folder / "tmp")
-        # What a worker compiles, the next one need not; only where its user has no other place.
-        compiled = {"NUMBA_CACHE_DIR": str(self.folder / "compiled")}
+        defaults = {
+            "GOMP_SPINCOUNT": GOMP_SPINCOUNT,
+            # What a worker compiles, the next one need not.
+            "NUMBA_CACHE_DIR": str(self.folder / "compiled"),
+        }
         return (
-            compiled
+            defaults
             | environment_without_pythonpath()
             | {
                 "TEMP": temporary,
