@@ -43,7 +43,6 @@ def fetch_codec(settings: Settings) -> Path:
         ModelPackagesMissingError: the packages of the model are not installed.
         CodecFetchError: they cannot be reached, or what came is not the official file.
     """
-    require_packages()
     folder = settings.checkpoints.resolve()
     answer = _run_model_code(
         packing_inputs.HANDLERS.parent, CodecFetchError, "fetch-codec", str(folder)
@@ -66,11 +65,10 @@ def pack(
         force: allow a trained checkpoint with the starter codec.
 
     Raises:
-        ModelPackagesMissingError: the packages of the model are not installed.
+        ModelPackagesMissingError: what the model runs on is not installed.
         PackError: the version is taken or badly formed, or the weights cannot be served.
     """
-    require_packages()
-    created = datetime.now(UTC).replace(microsecond=0)
+    created, fingerprint = datetime.now(UTC).replace(microsecond=0), inputs.fingerprint()
     if version is None:
         version = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     if not VERSION_PATTERN.fullmatch(version):
@@ -82,7 +80,6 @@ def pack(
     if archive.exists():
         raise PackError(f"version {version} is already at {archive}; choose another --version")
     archive.parent.mkdir(parents=True, exist_ok=True)
-    fingerprint = inputs.fingerprint()
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=archive.parent) as scratch:
         content = Path(scratch, "content")
         starters = _starter_folder(settings.checkpoints.resolve(), Path(scratch))
@@ -175,8 +172,10 @@ def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -
     """Run `python -m handlers.prepare_archive` with the handlers/ in `root`; returns its answer.
 
     Raises:
+        ModelPackagesMissingError: the packages of the model are not installed.
         failure: it refused, with its sentence, or it crashed.
     """
+    require_packages()
     process = subprocess.run(
         [sys.executable, "-m", "handlers.prepare_archive", *arguments],
         cwd=root,

@@ -117,9 +117,19 @@ def test_the_limits_of_the_api_can_be_set_from_outside() -> None:
 def test_all_install_the_same_torch_and_encodec() -> None:
     texts = {
         name: (PROJECT / name).read_text()
-        for name in ("Makefile", "deploy/torchserve.Dockerfile", "docker-compose.gpu.yml")
+        for name in (
+            "Makefile",
+            "README.md",
+            "deploy/torchserve.Dockerfile",
+            "docker-compose.gpu.yml",
+            "orchestrator/archives/model_packages.py",
+        )
     }
-    assert len({tuple(re.findall(r"torch==[\d.]+", text)) for text in texts.values()}) == 1
+    assert len({frozenset(re.findall(r"torch==[\d.]+", text)) for text in texts.values()}) == 1
+    for name in ("README.md", "orchestrator/archives/model_packages.py", "pyproject.toml"):
+        assert set(re.findall(r"encodec==[\d.]+", (PROJECT / name).read_text())) == {
+            "encodec==0.1.1"
+        }
     for name in ("Makefile", "deploy/torchserve.Dockerfile"):
         assert "requirements/encodec.txt" in texts[name]
 
