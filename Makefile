@@ -23,29 +23,37 @@ PAGE := frontend/dist/index.html
 # With the folders, whose times tell that a file was removed.
 PAGE_SOURCES := $(wildcard frontend/*.*) $(shell find frontend/src frontend/public 2>/dev/null)
 
-.PHONY: run test check system-test audit bench chaos compose-test fuzz key-test pictures swap-test \
-	wheel wheel-test lint lint-page lock setup clean
+.PHONY: run test check system-test audit bench chaos compose-test fuzz key-test pictures race-test \
+	swap-test wheel wheel-test lint lint-page lock setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done $(PAGE)
 	$(BIN)/musiclab up
 
+# Two processes, as half of the time tests wait. A module's tests stay together, which share servers;
+# in their order, in which those that take long come first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 # All that guards main, in about ten minutes.
 test: $(VENV)/test.done $(PAGE)
 	$(NPM) run --silent test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # What takes a minute: lint, types, and the tests that start no server and no browser.
 check: lint $(PAGE)
 	$(NPM) run --silent test
-	$(BIN)/python -m pytest -m "not servers and not browser"
+	$(PYTEST) -m "not servers and not browser"
 
 # The long forms, in about half an hour; as root, on a machine with apt.
-system-test: fuzz key-test wheel-test compose-test swap-test chaos
+system-test: fuzz race-test key-test wheel-test compose-test swap-test chaos
 
 # Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
 fuzz: $(VENV)/test.done
 	$(BIN)/python -m tests.system.contract_fuzz
+
+# A thousand jobs deleted as they are being completed.
+race-test: $(VENV)/test.done
+	$(BIN)/python -m tests.system.deletion_races
 
 # Kills everything at random, in about ten minutes.
 chaos: $(VENV)/test.done

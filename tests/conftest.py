@@ -21,8 +21,33 @@ from tests.support.service import Service, running
 from tests.support.settings import settings_in, with_store_of
 from tests.support.tables import Backend, Tables, new_id
 
+# Tests that compute run beside others; see orchestrator/serving/process.py.
+os.environ.setdefault("GOMP_SPINCOUNT", "100")
 # The model's workers find what those before them compiled, whatever folders they have.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(PROJECT / ".cache" / "numba"))
+
+# Fixtures that start a server or a browser, or prepare the start of one. Tests that use one,
+# directly or through other fixtures, are marked: `make check` leaves them out.
+SERVER_FIXTURES = {"client", "model_server", "packed", "postgres", "s3", "service", "shared"}
+BROWSER_FIXTURES = {"browser"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Shorten the name of a worker's temporary folder: UNIX sockets need short paths."""
+    if hasattr(config, "workerinput"):
+        folder = Path(config.option.basetemp)
+        config.option.basetemp = folder.with_name(folder.name.removeprefix("popen-"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what their fixtures start."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", [])
+        if not SERVER_FIXTURES.isdisjoint(fixtures):
+            item.add_marker("servers")
+        if not BROWSER_FIXTURES.isdisjoint(fixtures):
+            item.add_marker("browser")
 
 
 @pytest.fixture

@@ -1,13 +1,33 @@
 """Ports for the servers that tests start."""
 
+import os
+import random
 import socket
-from contextlib import ExitStack
+from itertools import cycle
+from threading import Lock
+
+# Below the ports that the system gives to outgoing connections, which could take one before a
+# server listens on it. Every process of pytest-xdist has a part of its own.
+PROCESSES = 8
+FIRST, LAST = 10_000, 32_767
+PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
+
+_PORTS = list(range(FIRST + PROCESS, LAST, PROCESSES))
+random.shuffle(_PORTS)  # several may run the tests
+_NEXT = cycle(_PORTS)
+_LOCK = Lock()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nothing uses."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports on loopback that nothing uses, and that are not given out again soon."""
+    found: list[int] = []
+    with _LOCK:
+        while len(found) < count:
+            port = next(_NEXT)
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            found.append(port)
+    return found

@@ -16,7 +16,8 @@ def settings_in(folder: Path) -> Settings:
     """
     chosen: dict[str, Any] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     chosen["min_free_disk_percent"] = 0
-    chosen |= {name: folder / name for name in ("checkpoints", "model_store", "run_dir", "cache")}
+    chosen |= {name: folder / name for name in ("checkpoints", "model_store", "cache")}
+    chosen["run_dir"] = folder / "run"  # short, as paths of UNIX sockets are
     return Settings(**chosen)
 
 

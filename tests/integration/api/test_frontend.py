@@ -24,7 +24,7 @@ INDEX = f"""<!doctype html>
 </html>
 """
 SCRIPT = b"console.log('a page');\n" * 100
-PACKED = gzip.compress(SCRIPT)
+PACKED = gzip.compress(SCRIPT, mtime=0)
 BROTLI = b"no brotli, but as good here"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 

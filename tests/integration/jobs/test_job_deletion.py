@@ -1,25 +1,23 @@
 """Deleting a job that is being converted, or is about to be completed."""
 
 import asyncio
-import random
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.api.app import create_app, create_worker_app
-from orchestrator.api.app_keys import STORAGE, WORKER
-from orchestrator.serving import watcher as watcher_module
+from orchestrator.api.app_keys import STORAGE
 from orchestrator.settings import Settings
 from tests.support.cache import entries
-from tests.support.jobs import converted_job, form, status, submit, unlimited_api
-from tests.support.quick_model import MUSIC, app_of, quick_model
+from tests.support.jobs import form, submit, unlimited_api
+from tests.support.quick_model import quick_model
 from tests.support.tracks import make_endless_wav
+from tests.system.deletion_races import race_deletions
 
-RACES = 1000
+RACES = 200
 
 
 async def test_deleting_a_job_ends_its_ffmpeg_within_a_second(
@@ -74,40 +72,6 @@ def ffmpegs() -> list[psutil.Process]:
     return found
 
 
-async def test_deletion_races_completion(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thousand times a DELETE comes at some moment of the last stages."""
-    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0.2)
-    chance = random.Random(4)  # noqa: S311
-    deleted, completed = 0, 0
-    async with unlimited_api(settings) as client:
-        app = app_of(client)
-
-        async def race() -> None:
-            nonlocal deleted, completed
-            job_id = await converted_job(client)
-            app[WORKER].wake()
-            moment = chance.choice((0, 30, 50, 95, 100))
-            while (await status(client, job_id))["progress"] < moment:
-                await asyncio.sleep(0.005)
-            await asyncio.sleep(chance.uniform(0, 0.02))
-            download = await client.get(f"/api/download/{job_id}")
-            assert download.status in (200, 400), await download.text()
-            if download.status == 200:
-                assert await download.read() == MUSIC
-                completed += 1
-            answer = await client.delete(f"/api/cleanup/{job_id}")
-            assert answer.status == 200, await answer.text()
-            deleted += 1
-            assert (await client.get(f"/api/status/{job_id}")).status == 404
-
-        async def races() -> None:
-            for _ in range(RACES // 8):
-                await race()
-
-        await asyncio.gather(*(races() for _ in range(8)))
-        await asyncio.sleep(0.5)
-        assert await app[STORAGE].job_ids() == set()
-    assert deleted == RACES
-    assert RACES / 20 < completed < RACES - RACES / 20, "the moments miss the race; adapt them"
+async def test_deletion_races_completion(settings: Settings) -> None:
+    """A short form of `make race-test`."""
+    await race_deletions(settings, RACES)

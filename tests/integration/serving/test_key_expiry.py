@@ -21,6 +21,7 @@ from tests.system.key_expiry import with_key_lifetime
 
 LIFETIME_S = 3.0
 SECONDS = 4 * LIFETIME_S
+PAUSE_S = 0.5  # of a client between requests: keys end meanwhile as well
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ async def test_several_processes_go_on_while_keys_end(short_lived: TorchServe) -
         while time.monotonic() < ends:
             assert len(decoded(await client.generate("starter", *TRACKS, "key-expiry"))) == SEGMENT
             answers += 1
+            await asyncio.sleep(PAUSE_S)
         return answers
 
     async def looking(watch: ModelWatcher) -> None:
