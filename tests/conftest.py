@@ -22,7 +22,7 @@ from tests.support.settings import settings_in, with_store_of
 from tests.support.tables import Backend, Tables, new_id
 
 # Tests that compute run beside others; see orchestrator/serving/process.py.
-os.environ.setdefault("GOMP_SPINCOUNT", "100")
+os.environ.setdefault("GOMP_SPINCOUNT", "300")
 # The model's workers find what those before them compiled, whatever folders they have.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(PROJECT / ".cache" / "numba"))
 
