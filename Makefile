@@ -39,10 +39,10 @@ test: $(VENV)/test.done $(PAGE)
 	$(NPM) run --silent test
 	$(PYTEST)
 
-# What takes a minute: lint, types, and the tests that start no server and no browser.
+# What takes a minute: lint, types, and the quick ones of the tests that start no server.
 check: lint $(PAGE)
 	$(NPM) run --silent test
-	$(PYTEST) -m "not servers and not browser"
+	$(PYTEST) tests/unit -m "not servers and not browser and not slow"
 
 # The long forms, in about half an hour; as root, on a machine with apt.
 system-test: fuzz race-test key-test wheel-test compose-test swap-test chaos

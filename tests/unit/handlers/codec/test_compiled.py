@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from handlers.codec.compiled import ContentHashCacheLocator
 from tests.support.project import PROJECT
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import torch

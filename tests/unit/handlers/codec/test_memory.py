@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 # 12 s, because glibc learns to keep blocks of up to 32 MB by itself. The fewest of several encodes,
 # because the heap grows until it has a place for each block. One thread has one heap.

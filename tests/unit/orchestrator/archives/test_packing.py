@@ -21,6 +21,8 @@ from tests.support.project import PROJECT
 from tests.support.quick_torchserve import small_archive
 from tests.support.settings import settings_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(

@@ -17,7 +17,7 @@ from tests.support.tracks import KINDS, SECONDS, full_decode, lag, make_track
 
 CUTTABLE = ["vbr.mp3", "fragments.m4a", "stereo.wav", "48_khz.flac", "vorbis.ogg"]
 
-pytestmark = pytest.mark.usefixtures("ffmpeg")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ffmpeg")]
 
 
 @pytest.fixture(scope="module")
