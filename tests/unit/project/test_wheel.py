@@ -96,6 +96,18 @@ def test_it_packs_what_the_checkout_packs(
     assert fingerprint == choose_inputs(settings).fingerprint()
 
 
+def test_this_environment_leaves_the_code_of_the_model_to_archives(tmp_path: Path) -> None:
+    """Else a worker whose archive lacks a module would import the checkout's."""
+    variables = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        python = (sys.executable, "-c", script)
+        return subprocess.run(python, cwd=tmp_path, env=variables, capture_output=True, text=True)
+
+    assert run("import orchestrator.settings").returncode == 0
+    assert "No module named 'handlers'" in run("import handlers").stderr
+
+
 def test_without_the_page_it_is_not_built(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
