@@ -34,7 +34,7 @@ run: $(VENV)/run.done $(PAGE)
 # in their order, in which those that take long come first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# All that guards main, in about ten minutes.
+# All that guards main, in about eleven minutes.
 test: $(VENV)/test.done $(PAGE)
 	$(NPM) run --silent test
 	$(PYTEST)
