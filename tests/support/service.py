@@ -82,6 +82,14 @@ def torchserve_processes(settings: Settings) -> list[psutil.Process]:
     ]
 
 
+def assert_all_end(settings: Settings) -> None:
+    """TorchServe and its workers end soon after the command that started them was killed."""
+    deadline = time.monotonic() + ENDED_WITHIN_S
+    while left := torchserve_processes(settings):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.2)
+
+
 @dataclass(frozen=True)
 class Service:
     """A MusicLab as a frontend developer sees it."""

@@ -12,8 +12,9 @@ from orchestrator.api.routes.frontend import built_page, prefers_page
 
 routes = web.RouteTableDef()
 
-CONTRACT: dict[str, Any] = yaml.safe_load(
-    Path(__file__).resolve().parent.parent.joinpath("openapi.yaml").read_text()
+CONTRACT: dict[str, Any] = yaml.load(
+    Path(__file__).resolve().parent.parent.joinpath("openapi.yaml").read_text(),
+    yaml.CSafeLoader,  # a tenth of the time, at each start of a command
 )
 DOCS_SCRIPT = """
 window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true,

@@ -1,7 +1,6 @@
 """`musiclab up`, `generate` and `doctor`, as people run them."""
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
@@ -131,54 +130,45 @@ def test_doctor_finds_all_that_is_needed_here(settings: Settings, tmp_path: Path
 def test_up_stops_without_a_trace_and_goes_on_where_it_was(
     packed: Settings, tracks: list[Path]
 ) -> None:
-    service = Service(packed)
-    files = {f"track{number}": path.open("rb") for number, path in enumerate(tracks, 1)}
-    with running(packed, "up") as first:
-        job_id = service.generate(files).json()["job_id"]
-        for file in files.values():
-            file.close()
-        first.send_signal(signal.SIGINT)
-        assert first.wait(ENDED_WITHIN_S) == 0
-        assert torchserve_processes(packed) == []
-    with running(packed, "up") as second:
-        assert service.finished(job_id)["status"] == "completed"
-        os.kill(torchserve_processes(packed)[0].pid, signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while service.call("GET", "/health").json()["status"] == "healthy":
-            assert time.monotonic() < deadline, "health did not notice that TorchServe is gone"
-            time.sleep(0.2)
-        while service.call("GET", "/health").json()["status"] != "healthy":
-            assert time.monotonic() < deadline, "TorchServe was not started again"
-            time.sleep(0.2)
-        second.kill()
-
-
-def test_sigterm_hands_jobs_back_within_the_grace_time(
-    packed: Settings, tracks: list[Path]
-) -> None:
     brief = packed.model_copy(update={"grace_s": 1.0, "reuse_results": False})
     service = Service(brief)
     contents = [(path.name, path.read_bytes()) for path in tracks]
+    files = dict(zip(("track1", "track2"), contents, strict=True))
     with running(brief, "up") as first:
-        jobs = []
-        for number in range(4):
-            files = dict(zip(("track1", "track2"), contents, strict=True))
-            jobs.append(service.generate(files, start_time=str(number)).json()["job_id"])
+        job_id = service.generate(files).json()["job_id"]
+        first.send_signal(signal.SIGINT)
+        assert first.wait(ENDED_WITHIN_S) == 0
+        assert torchserve_processes(brief) == []
+
+    # SIGTERM hands jobs back within the grace time.
+    with running(brief, "up") as second:
+        assert service.finished(job_id)["status"] == "completed"
+        assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
+        jobs = [
+            service.generate(files, start_time=str(number)).json()["job_id"] for number in range(4)
+        ]
         deadline = time.monotonic() + 60
         while service.call("GET", f"/api/status/{jobs[0]}").json()["progress"] < 50:
             assert time.monotonic() < deadline, "the first job did not start within 60 s"
             time.sleep(0.05)
         began = time.monotonic()
-        first.send_signal(signal.SIGTERM)
-        assert first.wait(ENDED_WITHIN_S) == 0
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(ENDED_WITHIN_S) == 0
         assert time.monotonic() - began < brief.grace_s + 10
         assert torchserve_processes(brief) == []
-    with running(brief, "up"):
+
+    # Nor does it leave anything where TorchServe is being restarted.
+    with running(brief, "up") as third:
         for job_id in jobs:
             done = service.finished(job_id)
             assert (done["status"], done["attempts"]) == ("completed", 1)
             assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
         assert service.cached_jobs() == []
+        service.kill_torchserve()
+        time.sleep(0.8)  # it was noticed, and TorchServe is being started
+        third.send_signal(signal.SIGTERM)
+        assert third.wait(ENDED_WITHIN_S) == 0
+        assert torchserve_processes(brief) == []
 
 
 def test_up_names_a_taken_port(packed: Settings) -> None:

@@ -17,7 +17,7 @@ from tests.support.quick_model import quick_model
 from tests.support.tracks import make_endless_wav
 from tests.system.deletion_races import race_deletions
 
-RACES = 200
+RACES = 80
 
 
 async def test_deleting_a_job_ends_its_ffmpeg_within_a_second(

@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_no_job_is_lost_under_swaps(service: Service) -> None:
-    report = run_swaps(service, deploys=1, bare=1, clients=2)
+    report = run_swaps(service, deploys=1, bare=1, clients=2, jobs_between=1)
     assert not report.load.faults
     assert set(report.load.completed) == {FIRST, SECOND}
 

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from orchestrator.settings import Settings
 from tests.support.model_client import ModelClient
 from tests.support.project import PROJECT
 from tests.support.service import (
-    ENDED_WITHIN_S,
+    assert_all_end,
     command,
     environment,
     running,
@@ -41,7 +39,7 @@ def client_of(settings: Settings) -> ModelClient:
     return ModelClient(settings, settings.run_dir / "model-server" / "key_file.json")
 
 
-def test_two_versions_each_run_their_own_code(
+def test_two_versions_each_run_their_own_code_until_the_command_is_killed(
     settings: Settings, changed_code: Callable[[str, str, str], None]
 ) -> None:
     plain = pack(settings, "plain")
@@ -53,7 +51,7 @@ def test_two_versions_each_run_their_own_code(
     }
 
     # A PYTHONPATH at the repository would give both the repository's code, if it were let through.
-    with running(settings, "serve-model", plain, PYTHONPATH=str(PROJECT)):
+    with running(settings, "serve-model", plain, PYTHONPATH=str(PROJECT)) as process:
         client = client_of(settings)
         registered = client.manage(
             "POST", "/models", url=inverted.name, initial_workers=1, synchronous="true"
@@ -62,6 +60,8 @@ def test_two_versions_each_run_their_own_code(
         answers = {version: client.predict(fields, version) for version in ("plain", "inverted")}
         assert [answer.status_code for answer in answers.values()] == [200, 200]
         sounds = {version: decoded(answer.content) for version, answer in answers.items()}
+        process.kill()
+        assert_all_end(settings)
 
     assert np.abs(sounds["plain"]).max() > 0.1
     # The two's complement has one value more below zero than above.
@@ -73,24 +73,6 @@ def test_torchserve_and_its_worker_leave_the_cpu_to_the_api(
 ) -> None:
     processes = torchserve_processes(model_server.settings)
     assert [process.nice() for process in processes] == 2 * [min(19, os.nice(0) + 10)]
-
-
-def test_stopping_the_command_leaves_no_process(settings: Settings) -> None:
-    with running(settings, "serve-model") as process:
-        assert len(torchserve_processes(settings)) >= 2
-        process.send_signal(signal.SIGINT)
-        assert process.wait(ENDED_WITHIN_S) == 0
-        assert torchserve_processes(settings) == []
-
-
-def test_killing_the_command_ends_torchserve_too(starter_archive: Path, settings: Settings) -> None:
-    with running(settings, "serve-model", starter_archive) as process:
-        assert torchserve_processes(settings) != []
-        process.kill()
-        deadline = time.monotonic() + ENDED_WITHIN_S
-        while torchserve_processes(settings):
-            assert time.monotonic() < deadline, f"still there: {torchserve_processes(settings)}"
-            time.sleep(0.2)
 
 
 def test_serves_on_the_java_of_the_wheel_and_keeps_what_it_compiled(

@@ -16,13 +16,14 @@ def main() -> int:
     parser.add_argument("--deploys", type=int, default=10)
     parser.add_argument("--bare", type=int, default=10)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--jobs-between", type=int, default=3, help="two swaps")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="musiclab-swaps-") as folder:
         limits = {"rate_limit": 0, "reuse_results": False}
         settings = settings_in(Path(folder)).model_copy(update=limits)
         pack_two(settings)
         with running(settings, "up"):
-            report = run(Service(settings), asked.deploys, asked.bare, asked.clients)
+            report = run(Service(settings), **vars(asked))
     report.show()
     return 1 if report.load.faults else 0
 

@@ -16,8 +16,6 @@ from tests.support.signals import Samples, decoded
 from tests.support.versions import FIRST, SECOND, TRACKS, manage, register
 from tests.system.swaps.load import Load
 
-JOBS_BETWEEN = 3  # by the new version before the next swap: without users, a swap proves nothing
-
 out = Console(soft_wrap=True, highlight=False)
 
 
@@ -53,8 +51,16 @@ class Report:
             out.print(fault)
 
 
-def run(service: Service, deploys: int, bare: int, clients: int) -> Report:
-    """Swap between FIRST, which serves, and SECOND; the clients go on all the time."""
+def run(service: Service, deploys: int, bare: int, clients: int, jobs_between: int) -> Report:
+    """Swap between FIRST, which serves, and SECOND; the clients go on all the time.
+
+    Args:
+        service: on which nothing else runs.
+        deploys: swaps by `musiclab model deploy`.
+        bare: swaps by the management API alone.
+        clients: that make music at the same time.
+        jobs_between: two swaps, made by the newer version; without users, a swap proves nothing.
+    """
     settings = service.settings
     began = time.monotonic()
     load = Load(service, _references(settings))
@@ -63,7 +69,7 @@ def run(service: Service, deploys: int, bare: int, clients: int) -> Report:
     ways += [("management API alone", _swap_by_hand)] * bare
     with load.by(clients):
         default, other = FIRST, SECOND
-        load.wait_for(default, JOBS_BETWEEN)
+        load.wait_for(default, jobs_between)
         for way, swap in ways:
             if swap is _swap_by_hand:
                 load.stop_pinning()
@@ -72,7 +78,7 @@ def run(service: Service, deploys: int, bare: int, clients: int) -> Report:
             seconds = time.monotonic() - started
             report.swaps.setdefault(way, []).append(seconds)
             default, other = other, default
-            load.wait_for(default, JOBS_BETWEEN)
+            load.wait_for(default, jobs_between)
             jobs = sum(load.completed.values())
             out.print(f"{way}: {default} after {seconds:.1f} s; {jobs} jobs so far")
     report.repeated = service.attempts_repeated()
