@@ -1,106 +1,110 @@
-# `make run` and `make test` set up what they need in .venv and build the page, from nothing but Python;
-# see README.md.
+# `make run` and `make test` require only Python: they install everything else into .venv and build the
+# page. See docs/development.md.
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
-# pip's arguments for installing torch, where the choice below does not suit.
+# pip's arguments for installing torch; overrides the automatic choice below.
 TORCH_SOURCE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet
-# From the lock: these very files and nothing else. Files that do not have the hashes are refused.
+# Installs exactly the locked files; files with other hashes are refused.
 LOCKED := $(PIP) --no-deps --require-hashes
 WHEELS := $(LOCKED) --only-binary :all:
 
-# Whether Vite runs on a Node.js, as it exits.
+# Exits with 0 if this version of Node.js can run Vite, else with 1.
 IS_RECENT := const [major, minor] = process.versions.node.split(".").map(Number); \
 	process.exit(major > 22 || major == 22 && minor >= 12 || major == 20 && minor >= 19 ? 0 : 1)
-# Where the wheel of Node.js is installed, it goes before an older one of PATH.
+# The Node.js wheel, if installed, takes precedence over an older Node.js on PATH.
 NPM := cd frontend && PATH="$(abspath $(BIN)):$$PATH" npm
 PACKAGES := frontend/node_modules/.package-lock.json
 PAGE := frontend/dist/index.html
-# With the folders, whose times tell that a file was removed.
+# Includes directories, whose modification times change when a file is removed.
 PAGE_SOURCES := $(wildcard frontend/*.*) $(shell find frontend/src frontend/public 2>/dev/null)
 
-.PHONY: run test check system-test audit bench chaos compose-test fuzz key-test pictures race-test \
+.PHONY: run test check system-test audit bench chaos compose-test docs fuzz key-test pictures race-test \
 	swap-test wheel wheel-test lint lint-page lock setup clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done $(PAGE)
 	$(BIN)/musiclab up
 
-# Two processes, as half of the time tests wait. A module's tests stay together, which share servers;
-# in their order, in which those that take long come first.
+# Two processes, because tests spend half of their time waiting. Tests of a module run in the same process
+# and share servers. Modules keep their order, in which the slowest come first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# All that guards main, in nine to ten minutes.
+# All tests required for main; nine to ten minutes.
 test: $(VENV)/test.done $(PAGE)
 	$(NPM) run --silent test
 	$(PYTEST)
 
-# What takes a minute and a half: lint, types, and the quick ones of the tests that start no server.
+# Lint, types, and fast unit tests without servers; a minute and a half.
 check: lint $(PAGE)
 	$(NPM) run --silent test
 	$(PYTEST) tests/unit -m "not servers and not browser and not slow"
 
-# The long forms, in about half an hour; as root, on a machine with apt.
+# Long-running tests; about half an hour. Requires root and apt.
 system-test: fuzz race-test key-test wheel-test compose-test swap-test chaos
 
-# Thousands of requests, right and wrong ones, whose answers have to be what the contract says.
+# Sends thousands of valid and invalid requests, and validates the responses against openapi.yaml.
 fuzz: $(VENV)/test.done
 	$(BIN)/python -m tests.system.contract_fuzz
 
-# A thousand jobs deleted as they are being completed.
+# Deletes a thousand jobs while they are being completed.
 race-test: $(VENV)/test.done
 	$(BIN)/python -m tests.system.deletion_races
 
-# Kills everything at random, in about ten minutes.
+# Kills processes at random; about ten minutes.
 chaos: $(VENV)/test.done
 	$(BIN)/python -m tests.system.chaos --backend sqlite --kills 20 --seed 1
 	$(BIN)/python -m tests.system.chaos --backend postgresql --kills 20 --seed 1
 
-# Jobs for four minutes, in which TorchServe's keys end every minute and change with its restart.
+# Runs jobs for four minutes while TorchServe's keys expire every minute and TorchServe is restarted.
 key-test: $(VENV)/test.done
 	$(BIN)/python -m tests.system.key_expiry --minutes 4
 
-# The containers of docker-compose.yml, built and run by podman; as root, on a machine with apt.
+# Builds and runs the containers of docker-compose.yml with podman. Requires root and apt.
 compose-test: $(VENV)/test.done
 	$(BIN)/python -m tests.system.compose
 
-# Swaps checkpoints under load, ten times in each of two ways.
+# Deploys checkpoints under load: ten times in each of two ways.
 swap-test: $(VENV)/test.done
 	$(BIN)/python -m tests.system.swaps
 
-# The wheel, installed into an empty environment and tried by a user without rights; as root.
+# Installs the wheel into an empty environment and uses it as an unprivileged user. Requires root.
 wheel-test: $(VENV)/test.done wheel
 	$(BIN)/python -m tests.system.wheel
 
-# Every state of the page, wide and narrow, light and dark, to be looked at in build/pictures.
+# Saves screenshots of every state of the page (wide and narrow, light and dark) in build/pictures.
 pictures: $(VENV)/test.done $(PAGE)
 	$(BIN)/python -m tests.system.screenshots --to build/pictures
 
-# How fast it is, in about ten minutes; the machine should have nothing else to do.
+# Benchmarks; about ten minutes on an otherwise idle machine.
 bench: $(VENV)/test.done
 	$(BIN)/python -m benchmarks
 
-lint: $(VENV)/test.done lint-page
+lint: $(VENV)/test.done lint-page docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a website, in build/docs. A broken link is an error.
+docs: $(VENV)/test.done
+	$(BIN)/zensical build --strict --clean
 
 lint-page: $(PACKAGES)
 	$(NPM) run --silent lint
 
 setup: $(VENV)/test.done $(PAGE)
 
-# A wheel in dist/ that needs nothing of this checkout.
+# Builds a wheel in dist/ that runs without this checkout.
 wheel: $(VENV)/run.done $(PAGE)
 	rm -rf dist
 	$(BIN)/hatchling build --target wheel
 
-# Renews requirements/: the newest versions that pyproject.toml allows, for all Pythons and platforms.
-# UPGRADE= keeps the locked versions that still fit.
+# Updates requirements/ to the newest versions that pyproject.toml allows, for all versions of Python and
+# all platforms. UPGRADE= keeps locked versions that are still allowed.
 UPGRADE ?= --upgrade
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(UPGRADE)
 lock: $(VENV)/venv.done
@@ -112,18 +116,18 @@ lock: $(VENV)/venv.done
 		$(COMPILE) --group $$group -c requirements/dev.txt -o requirements/$$group.txt || exit 1; done
 	$(COMPILE) --group encodec --no-deps -o requirements/encodec.txt
 
-# Known vulnerabilities in what is locked, for information: it never fails.
+# Lists known vulnerabilities of locked packages; for information only, never fails.
 audit: $(VENV)/test.done $(PACKAGES)
 	-$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r requirements/dev.txt
 	-$(NPM) audit
 
-# With run/ goes the database, so the cache may belong to the next one.
+# run/ contains the database, so the marker that ties the cache to it is deleted, too.
 clean:
 	rm -rf $(VENV) run cache/.musiclab-database .cache dist frontend/dist frontend/node_modules
 
 $(VENV)/venv.done:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
-		"MusicLab needs Python 3.11, 3.12 or 3.13; name one: make run PYTHON=python3.11")'
+		"MusicLab requires Python 3.11, 3.12 or 3.13; for example: make run PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
@@ -131,25 +135,25 @@ $(VENV)/locked.done: $(VENV)/venv.done requirements/model.txt
 	$(WHEELS) -r requirements/model.txt
 	touch $@
 
-# After what it depends on, so that it brings no other versions of that. Installed once.
+# Installed once, after its dependencies, so that it does not change their versions.
 $(VENV)/torch.done: | $(VENV)/locked.done
 ifneq ($(TORCH_SOURCE),)
 	$(PIP) $(TORCH_SOURCE)
 else
-	@# A build without CUDA where pip can find one and there is no GPU to use; else uv knows PyTorch's
-	@# own indexes, and takes the build that suits the machine. Never PyPI's, which brings gigabytes
-	@# of CUDA to every machine.
+	@# Without a GPU, installs the build without CUDA if pip finds it. Otherwise uv selects the build for
+	@# this machine from PyTorch's own indexes. The build on PyPI is not used, because it installs
+	@# gigabytes of CUDA on every machine.
 	(! command -v nvidia-smi && $(PIP) $(TORCH)+cpu) 2>/dev/null \
 	|| ($(WHEELS) -r requirements/uv.txt \
 		&& $(BIN)/uv pip install --python $(BIN)/python --torch-backend=auto $(TORCH)) \
-	|| (echo "PyTorch's index cannot be reached. Say where torch comes from, for example" \
-		"TORCH_SOURCE='$(TORCH) --find-links FOLDER', or TORCH_SOURCE='$(TORCH)' for pip's default" \
+	|| (echo "PyTorch's index is unreachable. Set the source of torch, for example" \
+		"TORCH_SOURCE='$(TORCH) --find-links DIRECTORY', or TORCH_SOURCE='$(TORCH)' for pip's default" \
 		"index, which downloads gigabytes of CUDA." && exit 1)
 endif
 	touch $@
 
-# encodec without the torchaudio it asks for, which is never used here and loads on few machines. It
-# is published as source only; what builds it is locked, too.
+# Installs encodec without its dependency torchaudio, which is never used and fails to load on many
+# machines. encodec is published only as source; its build dependencies are locked, too.
 $(VENV)/run.done: $(VENV)/locked.done $(VENV)/torch.done requirements/encodec.txt requirements/java.txt \
 		pyproject.toml hatch_build.py
 	$(LOCKED) --no-build-isolation -r requirements/encodec.txt
@@ -161,10 +165,10 @@ $(VENV)/test.done: $(VENV)/run.done requirements/dev.txt
 	$(WHEELS) -r requirements/dev.txt
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || (apt-get update -qq \
 		&& apt-get install -y -qq --no-install-recommends chromium >/dev/null) \
-		|| echo "The tests in a browser need Chromium on PATH; install it."
+		|| echo "The browser tests require Chromium on PATH; install it."
 	touch $@
 
-# Node.js of PATH, where Vite runs on it; else that of a wheel.
+# Uses Node.js from PATH if it can run Vite, else from a wheel.
 $(VENV)/node.done: requirements/node.txt | $(VENV)/run.done
 	@(npm --version && node -e '$(IS_RECENT)') >/dev/null 2>&1 || $(WHEELS) -r requirements/node.txt
 	touch $@

@@ -1,1 +1,1 @@
-"""What MusicLab's speed claims rest on; each module is a command that prints its figures."""
+"""Benchmarks behind MusicLab's performance figures."""

@@ -1,8 +1,8 @@
-"""Measures everything in one go, and writes benchmarks/results/.
+"""Runs the main benchmarks and writes benchmarks/results/.
 
     python -m benchmarks
 
-Takes about ten minutes, in which the machine should have nothing else to do.
+Takes about ten minutes. The machine should be otherwise idle.
 """
 
 from benchmarks import batch_sizes, end_to_end, machine, pipeline_speed, report
@@ -14,9 +14,9 @@ def main() -> None:
     print(pipeline_speed.tables(speed))
     sizes = batch_sizes.measure()
     print(batch_sizes.tables(sizes))
-    whole = end_to_end.measure()
-    print(end_to_end.tables(whole))
-    print(f"written: {report.write(described, speed, sizes, whole)}")
+    service = end_to_end.measure()
+    print(end_to_end.tables(service))
+    print(f"written: {report.write(described, speed, sizes, service)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What do jobs gain from being computed together, and what memory does that take?
+"""Measures throughput and peak memory of the pipeline by batch size.
 
     python -m benchmarks.batch_sizes
 
-Computes batches of several sizes with the precision that the service chooses, each size in a
-process of its own. Prints the time of a batch and of each job in it, and the process's peak memory.
+Computes batches of several sizes in the precision that the service chooses, each size in a separate
+process. Prints the time per batch and per job, and the peak memory of the process.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import weights
-from benchmarks.machine import Elsewhere
+from benchmarks.machine import OtherCpuUsage
 from benchmarks.markdown import table
 from benchmarks.sounds import PAIRS
 from benchmarks.variant import Computed, Variant
@@ -27,12 +27,12 @@ BATCHES = 5
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        precision: the one that the service chooses on this machine.
-        computed: by size, each batch.
-        elsewhere: by size, the share of the machine's CPU time that others took meanwhile.
+        precision: the precision that the service chooses on this machine.
+        computed: the batches, by batch size.
+        elsewhere: share of the machine's CPU time that other processes used, by batch size.
     """
 
     precision: Precision
@@ -40,7 +40,7 @@ class BatchSizes:
     elsewhere: dict[int, float]
 
     def seconds(self, size: int) -> float:
-        """The median of a batch."""
+        """Median seconds per batch."""
         return statistics.median(each.seconds for each in self.computed[size])
 
     def jobs_per_second(self, size: int) -> float:
@@ -48,7 +48,7 @@ class BatchSizes:
 
     @property
     def best(self) -> float:
-        """Jobs a second at the size that has most of them."""
+        """Highest number of jobs per second over all batch sizes."""
         return max(self.jobs_per_second(size) for size in self.computed)
 
 
@@ -60,8 +60,8 @@ def measure() -> BatchSizes:
         weights.save(folder, "random")
         for size in SIZES:
             with Variant(precision, folder, size) as variant:
-                variant.compute(next(iter(PAIRS)))  # which warms it up
-                others = Elsewhere([variant.pid])
+                variant.compute(next(iter(PAIRS)))  # warm-up
+                others = OtherCpuUsage([variant.pid])
                 computed[size] = [
                     variant.compute(sounds) for sounds in islice(cycle(PAIRS), BATCHES)
                 ]
@@ -70,13 +70,19 @@ def measure() -> BatchSizes:
 
 
 def tables(sizes: BatchSizes) -> str:
-    """What was measured, for people."""
+    """Format the measurements as Markdown."""
     text = (
-        f"The service's pipeline in {sizes.precision}, medians of {BATCHES} batches, each size in "
-        "a process of its own.\n\n"
+        f"The service's pipeline in {sizes.precision}. Medians of {BATCHES} batches; each batch "
+        "size runs in a separate process.\n\n"
     )
     return text + table(
-        ("jobs in a batch", "seconds of a batch", "seconds a job", "jobs a second", "peak memory"),
+        (
+            "jobs per batch",
+            "seconds per batch",
+            "seconds per job",
+            "jobs per second",
+            "peak memory",
+        ),
         [
             (
                 size,

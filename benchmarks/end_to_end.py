@@ -1,12 +1,12 @@
-"""What does the service add to its pipeline?
+"""Measures the overhead of the service over its pipeline.
 
     python -m benchmarks.end_to_end
 
-Starts `musiclab up` with the starter weights, packed before, and lets clients send two tracks of
-four minutes, of which the windows at 60 and at 100 s are used: one client, then eight at once. The
-times are the server's own, of the jobs' documents and of TorchServe's metrics. Prints how soon the
-first job is done, where the time of a job goes, how many jobs a second eight clients get, and what
-the processes take of the machine.
+Starts `musiclab up` with the starter weights, packed in advance. Clients submit two four-minute
+tracks with windows at 60 and 100 s: first one client, then eight concurrently. Times are taken from
+the jobs' status documents and TorchServe's metrics. Prints the time until the first job is
+completed, the time of a job by stage, the throughput of eight clients, and the CPU time and memory
+of the processes.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from benchmarks.load import Job, Load
-from benchmarks.machine import Elsewhere, peak_bytes
+from benchmarks.machine import OtherCpuUsage, peak_bytes
 from benchmarks.markdown import table
 from benchmarks.sounds import PAIRS, pair
 from orchestrator.archives.packing import pack
@@ -37,39 +37,44 @@ from tests.support.tracks import make_track
 
 TRACK_SECONDS = 240
 WINDOWS_S = (60.0, 100.0)
-JOBS_OF_ONE = 12
-TENTH = 9
+ONE_CLIENT_JOBS = 12
+TENTH_JOB = 9
 CLIENTS = 8
-JOBS_OF_EIGHT = 200
+EIGHT_CLIENTS_JOBS = 200
 SETTLED_AFTER = 20
 METRICS_WITHIN_S = 10
 
 STAGES = ("encode", "cascade", "decode")
 OBSERVED = ("batch_size", *(f"{stage}_seconds" for stage in STAGES))
-# A job's timings as people would call them.
+# Labels of a job's timings.
 STAGE_NAMES = {
     "queued": "waiting in the queue",
     "convert": "conversion",
     "wait": "waiting for the model",
-    "generate": "generation, with the way to the model and back",
+    "generate": "generation, including the request to TorchServe",
     "save": "saving",
 }
-CPU_USERS = ("orchestrator", "ffmpeg", "model worker", "TorchServe")
+# Keys of Load.cpu and their labels.
+CPU_USERS = {
+    "orchestrator": "orchestrator",
+    "ffmpeg": "ffmpeg",
+    "model worker": "TorchServe worker",
+    "TorchServe": "TorchServe frontend",
+}
 
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        uploaded_bytes: both tracks of a job.
-        ready: seconds from the start of the command until it says Ready.
-        first_done: seconds from the start of the command until the first job was finished.
-        one: the jobs of one client, each sent when the one before was finished, and looked at by
-            itself.
-        eight: the jobs of eight such clients.
-        settled_bytes, last_bytes, peak_bytes: what the model worker has resident after some of the
-            eight clients' jobs and after the last, and the most it ever had.
+        uploaded_bytes: total size of both tracks of a job.
+        ready: seconds from the start of the command until it prints Ready.
+        first_done: seconds from the start of the command until the first job finished.
+        one: the jobs of one client, sent one after the other; one Load per job.
+        eight: the jobs of eight concurrent clients.
+        settled_bytes, last_bytes, peak_bytes: resident memory of the TorchServe worker after
+            SETTLED_AFTER of the eight clients' jobs and after the last one, and its peak.
     """
 
     uploaded_bytes: int
@@ -83,32 +88,32 @@ class EndToEnd:
 
     @property
     def first_to_tenth(self) -> float:
-        """How many times as long as the tenth job the first one took."""
-        return self.alone[0].seconds / self.alone[TENTH].seconds
+        """Duration of the first job relative to the tenth."""
+        return self.one_client_jobs[0].seconds / self.one_client_jobs[TENTH_JOB].seconds
 
     @property
-    def alone(self) -> list[Job]:
+    def one_client_jobs(self) -> list[Job]:
         """The jobs of one client."""
         return [load.jobs[0] for load in self.one]
 
     @property
     def job(self) -> float:
-        """Seconds of one client's job, the median."""
-        return median(job.seconds for job in self.alone)
+        """Median seconds of one client's jobs."""
+        return median(job.seconds for job in self.one_client_jobs)
 
     @property
-    def added(self) -> float:
-        """Seconds of such a job beside its pipeline, the median."""
+    def overhead(self) -> float:
+        """Median seconds that one client's jobs spend outside the pipeline."""
         return median(load.jobs[0].seconds - load.pipeline for load in self.one)
 
 
 class Observer:
-    """Puts load on a running service and sees what becomes of it."""
+    """Puts load on a running service and measures it."""
 
     def __init__(self, settings: Settings, orchestrator: int, tracks: tuple[Path, Path]) -> None:
-        served = torchserve_processes(settings)
-        (self.worker,) = (each for each in served if _is_worker(each))
-        (self._server,) = (each for each in served if not _is_worker(each))
+        processes = torchserve_processes(settings)
+        (self.worker,) = (each for each in processes if _is_worker(each))
+        (self._server,) = (each for each in processes if not _is_worker(each))
         self._orchestrator = psutil.Process(orchestrator)
         self._client = MusicLabClient(Service(settings).url)
         self._model = ModelClient(settings, settings.key_file)
@@ -118,21 +123,21 @@ class Observer:
     def load(
         self, clients: int, jobs: int, on_done: Callable[[int], None] = lambda _: None
     ) -> Load:
-        """Let clients send jobs, each the next one when its last is finished.
+        """Run jobs from concurrent clients; each client has one job at a time.
 
         Args:
-            clients: how many.
-            jobs: of all of them.
-            on_done: is told after each job how many are done.
+            clients: number of clients.
+            jobs: total number of jobs.
+            on_done: called after each job with the number of finished jobs.
         """
-        others = Elsewhere([self._orchestrator.pid, self.worker.pid, self._server.pid])
+        others = OtherCpuUsage([self._orchestrator.pid, self.worker.pid, self._server.pid])
         cpu, samples = self._cpu(), self._samples()
         done: list[Job] = []
-        telling = threading.Lock()
+        lock = threading.Lock()
 
         def one_job(_: int) -> None:
             job = self._job()
-            with telling:
+            with lock:
                 done.append(job)
                 on_done(len(done))
 
@@ -156,7 +161,7 @@ class Observer:
         return _finished(self._client.wait(job_id))
 
     def _cpu(self) -> dict[str, float]:
-        """CPU-seconds of each process so far; ffmpeg's are of those that have ended."""
+        """Return the CPU-seconds of each process so far; for ffmpeg, of exited processes only."""
         own = self._orchestrator.cpu_times()
         worker, server = self.worker.cpu_times(), self._server.cpu_times()
         seconds = (
@@ -168,9 +173,9 @@ class Observer:
         return dict(zip(CPU_USERS, seconds, strict=True))
 
     def _samples(self) -> dict[str, float]:
-        """TorchServe's samples of our metrics, once they tell of every request that was answered.
+        """Return TorchServe's samples of MusicLab's metrics once they include all requests.
 
-        A worker's metrics come to it by another way than its answers, and a little later.
+        TorchServe receives a worker's metrics separately from its responses, and slightly later.
         """
         deadline = time.monotonic() + METRICS_WITHIN_S
         while True:
@@ -184,8 +189,8 @@ class Observer:
             if counted == self._requests and len(batches) == 1:
                 return samples
             assert time.monotonic() < deadline, (
-                f"TorchServe counts {counted:g} requests, not {self._requests}; look into its logs "
-                "for a job that was tried again"
+                f"TorchServe counts {counted:g} requests instead of {self._requests}; check its "
+                "logs for a retried job"
             )
             time.sleep(0.1)
 
@@ -201,14 +206,14 @@ def measure() -> EndToEnd:
         with running(settings, "up") as process:
             ready = time.time() - began
             observer = Observer(settings, process.pid, tracks)
-            one = [observer.load(clients=1, jobs=1) for _ in range(JOBS_OF_ONE)]
+            one = [observer.load(clients=1, jobs=1) for _ in range(ONE_CLIENT_JOBS)]
             settled: list[int] = []
 
-            def look(done: int) -> None:
+            def record_memory(done: int) -> None:
                 if done == SETTLED_AFTER:
                     settled.append(observer.worker.memory_info().rss)
 
-            eight = observer.load(CLIENTS, JOBS_OF_EIGHT, on_done=look)
+            eight = observer.load(CLIENTS, EIGHT_CLIENTS_JOBS, on_done=record_memory)
             return EndToEnd(
                 uploaded_bytes=sum(track.stat().st_size for track in tracks),
                 ready=ready,
@@ -222,13 +227,13 @@ def measure() -> EndToEnd:
 
 
 def make_tracks(folder: Path) -> tuple[Path, Path]:
-    """The sounds of a pair, over and over for four minutes, as MP3 files."""
+    """Write the sounds of a pair, repeated for four minutes, as MP3 files."""
     paths = []
     for number, sound in enumerate(pair(next(iter(PAIRS))), start=1):
-        own = folder / f"track{number}"
-        own.mkdir()
+        directory = folder / f"track{number}"
+        directory.mkdir()
         whole = np.tile(sound, TRACK_SECONDS * RATE // len(sound))
-        paths.append(make_track(own, "cbr.mp3", whole))
+        paths.append(make_track(directory, "cbr.mp3", whole))
     first, second = paths
     return first, second
 
@@ -239,63 +244,64 @@ def _is_worker(process: psutil.Process) -> bool:
 
 def _finished(status: Status) -> Job:
     assert status.finished_at is not None
-    assert status.attempts <= 1, f"{status} was tried again, which takes time"
+    assert status.attempts <= 1, f"{status} was retried, which distorts the timing"
     return Job(status.created_at.timestamp(), status.finished_at.timestamp(), status.timings)
 
 
 def _by_size(samples: dict[str, float]) -> dict[str, int]:
-    """Batches by the sizes that the histogram's buckets tell apart."""
+    """Count batches by size, as far as the histogram's buckets distinguish sizes."""
     limits = {"1": "1.0", "2": "2.5", "3 to 5": "5.0", "6 and more": "+Inf"}
-    upto = [samples[f"musiclab_batch_size_bucket{limit}"] for limit in limits.values()]
-    counts = np.diff(upto, prepend=0)
+    cumulative = [samples[f"musiclab_batch_size_bucket{limit}"] for limit in limits.values()]
+    counts = np.diff(cumulative, prepend=0)
     return {size: int(count) for size, count in zip(limits, counts, strict=True) if count}
 
 
 def tables(figures: EndToEnd) -> str:
-    """What was measured, for people."""
-    alone, eight = figures.alone, figures.eight
+    """Format the measurements as Markdown."""
+    alone, eight = figures.one_client_jobs, figures.eight
     text = (
-        "`musiclab up` with the starter weights, packed before; two MP3 files of four minutes "
-        f"({figures.uploaded_bytes / 1e6:.1f} MB together) a job, of which the windows at "
-        f"{WINDOWS_S[0]:g} and {WINDOWS_S[1]:g} s are used. By the server's clock.\n\n"
-        f"The command says Ready after {figures.ready:.1f} s, and the first job is finished after "
-        f"{figures.first_done:.1f} s. That job took {alone[0].seconds:.2f} s, the tenth "
-        f"{alone[TENTH].seconds:.2f} s.\n\n"
-        f"One client, {len(alone)} jobs one after the other; medians of what a job took:\n\n"
+        "`musiclab up` with the starter weights, packed in advance. Each job has two four-minute "
+        f"MP3 files ({figures.uploaded_bytes / 1e6:.1f} MB in total) with windows at "
+        f"{WINDOWS_S[0]:g} and {WINDOWS_S[1]:g} s. Times are measured by the server's clock.\n\n"
+        f"The command prints Ready after {figures.ready:.1f} s, and the first job is completed "
+        f"after {figures.first_done:.1f} s. The first job took {alone[0].seconds:.2f} s, the tenth "
+        f"{alone[TENTH_JOB].seconds:.2f} s.\n\n"
+        f"One client, {len(alone)} consecutive jobs; medians per job:\n\n"
     )
-    text += table(("", "seconds"), _of_one_client(figures))
+    text += table(("", "seconds"), _one_client_rows(figures))
     sizes = ", ".join(f"{count} of {size}" for size, count in eight.batches.items())
-    usual = median(job.seconds for job in eight.jobs)
+    median_seconds = median(job.seconds for job in eight.jobs)
     text += (
-        f"Eight clients, {len(eight.jobs)} jobs in all: {eight.seconds:.0f} s, "
-        f"{eight.jobs_per_second:.3f} jobs a second; the median job took {usual:.2f} s. Batches: "
-        f"{sizes}; a batch took {eight.pipeline:.3f} s in the pipeline.\n\n"
-        "CPU-seconds a job:\n\n"
+        f"Eight clients, {len(eight.jobs)} jobs in total: {eight.seconds:.0f} s, "
+        f"{eight.jobs_per_second:.3f} jobs per second. The median job took {median_seconds:.2f} s. "
+        f"Batches by number of jobs: {sizes}. The mean pipeline time of a batch was "
+        f"{eight.pipeline:.3f} s.\n\n"
+        "CPU-seconds per job:\n\n"
     )
     text += table(
-        ("clients", *CPU_USERS),
+        ("clients", *CPU_USERS.values()),
         [
             ("1", *(f"{median(load.cpu[user] for load in figures.one):.3f}" for user in CPU_USERS)),
             ("8", *(f"{eight.cpu[user] / len(eight.jobs):.3f}" for user in CPU_USERS)),
         ],
     )
     return text + (
-        f"The model worker has {figures.settled_bytes / 1e9:.2f} GB resident after "
-        f"{SETTLED_AFTER} of the eight clients' jobs and {figures.last_bytes / 1e9:.2f} GB after "
-        f"the last; never more than {figures.peak_bytes / 1e9:.2f} GB.\n\n"
+        f"The resident memory of the TorchServe worker was {figures.settled_bytes / 1e9:.2f} GB "
+        f"after {SETTLED_AFTER} of the eight clients' jobs and {figures.last_bytes / 1e9:.2f} GB "
+        f"after the last one; its peak was {figures.peak_bytes / 1e9:.2f} GB.\n\n"
     )
 
 
-def _of_one_client(figures: EndToEnd) -> list[tuple[str, str]]:
-    """Where the time of a job goes."""
-    seconds = {"a job, from created to finished": figures.job}
+def _one_client_rows(figures: EndToEnd) -> list[tuple[str, str]]:
+    """Break down the time of one client's jobs: label and seconds."""
+    seconds = {"job, from creation to completion": figures.job}
     for stage, name in STAGE_NAMES.items():
-        seconds[name] = median(job.stages[stage] for job in figures.alone)
-    seconds["unexplained"] = median(job.unexplained for job in figures.alone)
-    seconds["the pipeline inside the model worker"] = median(load.pipeline for load in figures.one)
+        seconds[name] = median(job.stages[stage] for job in figures.one_client_jobs)
+    seconds["unaccounted for"] = median(job.unaccounted for job in figures.one_client_jobs)
+    seconds["pipeline in the TorchServe worker"] = median(load.pipeline for load in figures.one)
     for stage in STAGES:
-        seconds[f"of it, {stage}"] = median(load.stages[stage] for load in figures.one)
-    seconds["the job beside that pipeline"] = figures.added
+        seconds[f"pipeline: {stage}"] = median(load.stages[stage] for load in figures.one)
+    seconds["job without the pipeline"] = figures.overhead
     return [(name, f"{each:.3f}") for name, each in seconds.items()]
 
 

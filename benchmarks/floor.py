@@ -1,10 +1,10 @@
-"""How quickly could this machine compute a job at best?
+"""Computes a lower bound on the time that this machine needs for a job.
 
     python -m benchmarks.floor
 
-Prints the floating-point operations of a job, which are those of its matrix products (convolutions,
-attention and LSTMs included; a multiplication and an addition are two), and how many of them the
-machine does in a second when it multiplies large matrices and nothing else.
+Counts the floating-point operations of a job's matrix products, including those in convolutions,
+attention and LSTMs; a multiplication and an addition count as two operations. The bound is that
+number divided by the rate at which the machine multiplies large matrices.
 """
 
 import time
@@ -24,10 +24,10 @@ REPEATS = 3
 
 
 def job_flops() -> dict[str, int]:
-    """By stage, those of one job of the default cascade.
+    """Return the floating-point operations of a job with the default cascade, by stage.
 
-    Counted on the meta device, where nothing is computed: there attention is not fused into one
-    operation, which the counter would not know.
+    They are counted on the meta device, which computes nothing and does not fuse attention into a
+    single operation that the counter does not support.
     """
     codec, model = encodec_network.build(), build_model(ARGS)
     encodec_network.fold_norms(codec)
@@ -53,10 +53,10 @@ def job_flops() -> dict[str, int]:
 
 
 class LstmProducts(nn.Module):
-    """The matrix products of an LSTM whose input is as wide as its state, and nothing else of it.
+    """The matrix products of an LSTM whose input and state have the same width.
 
-    The counter does not know torch's LSTM. A product with each of T states costs what one product
-    with all of them costs.
+    Replaces torch's LSTM, which the counter does not support. One product with all T states stands
+    for the T products with one state each, because the number of operations is the same.
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
@@ -65,27 +65,27 @@ class LstmProducts(nn.Module):
         self.lstm = lstm
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """[T, B, width] -> the same, as the LSTM has it, and no state."""
+        """Map [T, B, width] to itself and no state, which is the interface of the LSTM."""
         for layer in range(self.lstm.num_layers):
-            for of in ("ih", "hh"):
-                x @ getattr(self.lstm, f"weight_{of}_l{layer}").T
+            for source in ("ih", "hh"):
+                x @ getattr(self.lstm, f"weight_{source}_l{layer}").T
         return x, None
 
 
 def precisions() -> tuple[Precision, ...]:
-    """Those worth measuring: bf16 only where the service chooses it, as the CPU has it natively."""
-    served = choose_precision(None, torch.device("cpu"))
-    return ("fp32", "bf16") if served == "bf16" else ("fp32",)
+    """Return the precisions to measure: bf16 only if the CPU supports it natively."""
+    chosen = choose_precision(None, torch.device("cpu"))
+    return ("fp32", "bf16") if chosen == "bf16" else ("fp32",)
 
 
 def gemm_rate(precision: Precision) -> float:
-    """FLOP/s of the quickest of several products of square matrices, on all threads."""
+    """Return the highest FLOP/s over several products of square matrices, with all threads."""
     best = 0.0
     for size in SIZES:
-        one, other = torch.randn(2, size, size).to(DTYPES[precision])
+        left, right = torch.randn(2, size, size).to(DTYPES[precision])
         for _ in range(REPEATS):
             began = time.perf_counter()
-            torch.mm(one, other)
+            torch.mm(left, right)
             best = max(best, 2 * size**3 / (time.perf_counter() - began))
     return best
 
@@ -98,8 +98,8 @@ def main() -> None:
     for precision in precisions():
         rate = gemm_rate(precision)
         print(
-            f"{precision}: {rate / 1e9:.0f} GFLOP/s; one job takes "
-            f"{sum(flops.values()) / rate:.3f} s at least"
+            f"{precision}: {rate / 1e9:.0f} GFLOP/s; one job takes at least "
+            f"{sum(flops.values()) / rate:.3f} s"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the figures should be, and whether they are."""
+"""Performance goals and their evaluation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from benchmarks.markdown import times
 from benchmarks.pipeline_speed import EAGER, PipelineSpeed
 from handlers.precision import Precision
 
-# By precision: how many times as quick as eager, and the least signal-to-noise ratio in dB.
+# By precision: the minimum speed-up over eager and the minimum signal-to-noise ratio in dB.
 PIPELINE: dict[Precision, tuple[float, float]] = {"fp32": (2.0, 100.0), "bf16": (3.3, 33.0)}
-ADDED_S = 0.3
-SHARE = 0.8
-FIRST_DONE_S = 15.0
-FIRST_TO_TENTH = 1.5
-PEAK_BYTES = 2.5e9
-GROWTH = 1.1
+MAX_OVERHEAD_S = 0.3
+MIN_THROUGHPUT_SHARE = 0.8
+MAX_FIRST_DONE_S = 15.0
+MAX_FIRST_TO_TENTH = 1.5
+MAX_PEAK_BYTES = 2.5e9
+MAX_GROWTH = 1.1
 
 
 @dataclass(frozen=True)
 class Goal:
-    """One figure beside what it should be.
+    """A measured figure and its goal.
 
     Attributes:
-        met: None where it could not be measured.
+        met: None if the figure could not be measured.
     """
 
     name: str
@@ -37,68 +37,68 @@ class Goal:
         return {True: "met", False: "**missed**", None: "not measured"}[self.met]
 
 
-def goals(speed: PipelineSpeed, sizes: BatchSizes, whole: EndToEnd) -> list[Goal]:
-    """Every goal, with what was measured."""
-    return [*_of_pipeline(speed), *_of_service(speed, sizes, whole)]
+def goals(speed: PipelineSpeed, sizes: BatchSizes, service: EndToEnd) -> list[Goal]:
+    """Evaluate all goals."""
+    return [*_pipeline_goals(speed), *_service_goals(speed, sizes, service)]
 
 
-def _of_pipeline(speed: PipelineSpeed) -> Iterator[Goal]:
+def _pipeline_goals(speed: PipelineSpeed) -> Iterator[Goal]:
     for precision, (ratio, least) in PIPELINE.items():
-        name, fidelity = f"`{precision}` against `{EAGER}`", f"waveforms of `{precision}`"
+        name, fidelity = f"speed-up of `{precision}` over `{EAGER}`", f"SNR of `{precision}`"
         if precision in speed.snr:
             reached = speed.speed_up(precision, EAGER)
-            snr = speed.least_snr(precision)
+            snr = speed.lowest_snr(precision)
             yield Goal(name, f"at least {ratio}x", times(reached), reached >= ratio)
             yield Goal(fidelity, f"at least {least:g} dB", f"{snr:.1f} dB", snr >= least)
         else:
-            yield Goal(name, f"at least {ratio}x", "no native bf16 here", None)
-            yield Goal(fidelity, f"at least {least:g} dB", "no native bf16 here", None)
+            yield Goal(name, f"at least {ratio}x", "no native bf16", None)
+            yield Goal(fidelity, f"at least {least:g} dB", "no native bf16", None)
 
 
-def _of_service(speed: PipelineSpeed, sizes: BatchSizes, whole: EndToEnd) -> Iterator[Goal]:
-    for beside, added in (
-        ("its pipeline in the model worker", whole.added),
+def _service_goals(speed: PipelineSpeed, sizes: BatchSizes, service: EndToEnd) -> Iterator[Goal]:
+    for baseline, added in (
+        ("pipeline in the TorchServe worker", service.overhead),
         (
-            f"the pipeline by itself ({speed.median(sizes.precision):.2f} s)",
-            whole.job - speed.median(sizes.precision),
+            f"standalone pipeline ({speed.median(sizes.precision):.2f} s)",
+            service.job - speed.median(sizes.precision),
         ),
     ):
         yield Goal(
-            f"one client's job, beside {beside}",
-            f"at most {ADDED_S} s more",
+            f"overhead per job over the {baseline}, one client",
+            f"at most {MAX_OVERHEAD_S} s",
             f"{added:.2f} s",
-            added <= ADDED_S,
+            added <= MAX_OVERHEAD_S,
         )
-    share = whole.eight.jobs_per_second / sizes.best
+    share = service.eight.jobs_per_second / sizes.best
     yield Goal(
-        f"eight clients' jobs a second, of the best batch size's ({sizes.best:.2f})",
-        f"at least {SHARE:.0%}",
+        f"throughput of eight clients relative to the best batch size ({sizes.best:.2f} jobs/s)",
+        f"at least {MIN_THROUGHPUT_SHARE:.0%}",
         f"{share:.1%}",
-        share >= SHARE,
+        share >= MIN_THROUGHPUT_SHARE,
     )
     yield Goal(
-        "`musiclab up` to the first finished job",
-        f"at most {FIRST_DONE_S:g} s",
-        f"{whole.first_done:.1f} s",
-        whole.first_done <= FIRST_DONE_S,
+        "time from `musiclab up` to the first completed job",
+        f"at most {MAX_FIRST_DONE_S:g} s",
+        f"{service.first_done:.1f} s",
+        service.first_done <= MAX_FIRST_DONE_S,
     )
-    ratio = whole.first_to_tenth
+    ratio = service.first_to_tenth
     yield Goal(
-        "the first job against the tenth",
-        f"at most {FIRST_TO_TENTH}x",
+        "time of the first job relative to the tenth",
+        f"at most {MAX_FIRST_TO_TENTH}x",
         times(ratio),
-        ratio <= FIRST_TO_TENTH,
+        ratio <= MAX_FIRST_TO_TENTH,
     )
     yield Goal(
-        "memory of the model worker, at most",
-        f"under {PEAK_BYTES / 1e9} GB",
-        f"{whole.peak_bytes / 1e9:.2f} GB",
-        whole.peak_bytes < PEAK_BYTES,
+        "peak memory of the TorchServe worker",
+        f"under {MAX_PEAK_BYTES / 1e9} GB",
+        f"{service.peak_bytes / 1e9:.2f} GB",
+        service.peak_bytes < MAX_PEAK_BYTES,
     )
-    growth = whole.last_bytes / whole.settled_bytes
+    growth, jobs = service.last_bytes / service.settled_bytes, len(service.eight.jobs)
     yield Goal(
-        f"the same after {len(whole.eight.jobs)} jobs against after {SETTLED_AFTER}",
-        f"at most {GROWTH}x",
+        f"memory of the TorchServe worker after {jobs} jobs relative to {SETTLED_AFTER} jobs",
+        f"at most {MAX_GROWTH}x",
         times(growth),
-        growth <= GROWTH,
+        growth <= MAX_GROWTH,
     )

@@ -1,9 +1,9 @@
-"""What does another client notice of requests that are made to stop the service?
+"""Measures the response times of other clients during denial-of-service requests.
 
     python -m benchmarks.hostile_requests [--seconds 20] [--clients 8]
 
-Starts `musiclab orchestrator` and lets clients send each kind of request again and again, while
-another client asks for /health every 20 ms. Prints what they were answered, and how long that took.
+Starts `musiclab orchestrator`. Clients repeat each kind of hostile request while another client
+polls /health every 20 ms. Prints the status codes and the response times of both.
 """
 
 import argparse
@@ -11,19 +11,19 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tests.support.hostile_requests import Attack, attacks, watch
+from tests.support.hostile_requests import Attack, attacks, run_attack
 from tests.support.service import running
 from tests.support.settings import settings_in
 
 
 def row(name: str, url: str, attack: Attack, clients: int, seconds: float) -> str:
-    seen = watch(url, attack, clients, seconds)
-    statuses = ", ".join(map(str, sorted(seen.statuses)))
-    longest = max(took for _, took in seen.attacks)
-    p99 = statistics.quantiles(seen.health, n=100, method="inclusive")[98]
+    result = run_attack(url, attack, clients, seconds)
+    statuses = ", ".join(map(str, sorted(result.statuses)))
+    longest = max(took for _, took in result.attacks)
+    p99 = statistics.quantiles(result.health, n=100, method="inclusive")[98]
     return (
-        f"{name:32} {len(seen.attacks):6} x {statuses:4} longest {longest:5.2f} s"
-        f"   /health p99 {1000 * p99:4.0f} ms, longest {1000 * max(seen.health):4.0f} ms"
+        f"{name:32} {len(result.attacks):6} x {statuses:4} longest {longest:5.2f} s"
+        f"   /health p99 {1000 * p99:4.0f} ms, longest {1000 * max(result.health):4.0f} ms"
     )
 
 

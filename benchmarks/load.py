@@ -1,15 +1,15 @@
-"""Finished jobs, and what the service did meanwhile."""
+"""Finished jobs and the activity of the service while they ran."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Job:
-    """A finished job, by the server's clock.
+    """A finished job; times are measured by the server's clock.
 
     Attributes:
-        created, finished: seconds since 1970.
-        stages: seconds that it waited, and of each stage.
+        created, finished: Unix time in seconds.
+        stages: seconds in the queue and in each stage.
     """
 
     created: float
@@ -21,21 +21,21 @@ class Job:
         return self.finished - self.created
 
     @property
-    def unexplained(self) -> float:
+    def unaccounted(self) -> float:
         """Seconds that no stage accounts for."""
         return self.seconds - sum(self.stages.values())
 
 
 @dataclass(frozen=True)
 class Load:
-    """Some jobs, and what the service did meanwhile.
+    """A set of jobs and the activity of the service while they ran.
 
     Attributes:
-        jobs: in the order in which they were finished.
-        batches: how many were of which size.
-        stages: mean seconds of a batch in the model worker's pipeline, by stage.
+        jobs: in order of completion.
+        batches: number of batches by size.
+        stages: mean seconds per batch in the TorchServe worker's pipeline, by stage.
         cpu: CPU-seconds by process.
-        elsewhere: the share of the machine's CPU time that processes took which are none of ours.
+        elsewhere: share of the machine's CPU time that unrelated processes used.
     """
 
     jobs: list[Job]
@@ -46,7 +46,7 @@ class Load:
 
     @property
     def seconds(self) -> float:
-        """From the first one's creation to the last one's end."""
+        """Seconds from the creation of the first job to the end of the last."""
         return self.jobs[-1].finished - min(job.created for job in self.jobs)
 
     @property
@@ -55,5 +55,5 @@ class Load:
 
     @property
     def pipeline(self) -> float:
-        """Mean seconds of a batch in the model worker's pipeline."""
+        """Mean seconds per batch in the TorchServe worker's pipeline."""
         return sum(self.stages.values())

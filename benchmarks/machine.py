@@ -1,6 +1,6 @@
-"""What the figures were measured on, without the machine's name, and what processes take of it.
+"""Describes the machine, without its host name, and measures the resource usage of processes.
 
-Reads /proc: needs Linux.
+Requires Linux, because it reads /proc.
 """
 
 import platform
@@ -14,17 +14,17 @@ import psutil
 import torch
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Instructions that decide how quickly matrices are multiplied.
-TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# Instruction sets that determine the speed of matrix multiplication.
+MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def describe() -> dict[str, str]:
-    """What a reader has to know of this machine and of what runs on it."""
+    """Describe the hardware and software that affect the figures."""
     cpu = Path("/proc/cpuinfo").read_text()
     flags = _field(cpu, "flags").split()
     return {
         "CPU": _field(cpu, "model name"),
-        "of its instructions": ", ".join(flag for flag in TELLING_FLAGS if flag in flags),
+        "instruction sets": ", ".join(flag for flag in MATRIX_FLAGS if flag in flags),
         "cores": f"{psutil.cpu_count(logical=False)}, {torch.get_num_threads()} threads",
         "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
         "OS": f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {platform.machine()}",
@@ -35,11 +35,12 @@ def describe() -> dict[str, str]:
     }
 
 
-class Elsewhere:
-    """What of the machine's CPU time goes to others, from now on.
+class OtherCpuUsage:
+    """Measures the share of the machine's CPU time that other processes use, from construction on.
 
     Args:
-        ours: processes that are measured, beside this one. They have to live on.
+        ours: process ids of the benchmarked processes, in addition to this process. They must not
+            exit before the last call of share().
     """
 
     def __init__(self, ours: Iterable[int]) -> None:
@@ -47,17 +48,17 @@ class Elsewhere:
         self._began = self._spent()
 
     def share(self) -> float:
-        """The part of the CPU time of all cores that others took, up to 1."""
-        whole, busy, own = (
+        """Return the fraction of the CPU time of all cores that other processes used."""
+        total, busy, own = (
             now - then for now, then in zip(self._spent(), self._began, strict=True)
         )
-        return max(0.0, (busy - own) / whole)
+        return max(0.0, (busy - own) / total)
 
     def _spent(self) -> tuple[float, float, float]:
-        """CPU-seconds of all cores: that have passed, that were busy, that were ours.
+        """Return the CPU-seconds of all cores: elapsed, busy, and used by our processes.
 
-        Ours are also those of children that have ended; busy is also a core that the host of a
-        virtual machine took away.
+        The last includes child processes that have exited. Time stolen by the host of a virtual
+        machine counts as busy.
         """
         cores = psutil.cpu_times()
         idle = cores.idle + cores.iowait
@@ -67,7 +68,7 @@ class Elsewhere:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process ever had resident."""
+    """Return the peak resident memory of a process."""
     return 1024 * int(_field(Path(f"/proc/{pid}/status").read_text(), "VmHWM").split()[0])
 
 

@@ -1,10 +1,10 @@
-"""Tables as the README has them."""
+"""Markdown formatting."""
 
 from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown; it ends with an empty line."""
+    """Format a Markdown table, followed by an empty line."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines) + "\n"
 

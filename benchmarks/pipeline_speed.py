@@ -1,10 +1,11 @@
-"""How quickly is one job computed, beside plain PyTorch with the same weights?
+"""Compares the pipeline's speed and output with those of plain PyTorch, using the same weights.
 
     python -m benchmarks.pipeline_speed
 
-The variants are loaded in a process each, and take turns: nine rounds, in each of which every one
-computes the same job while the others wait. Prints what they took, how far the waveforms lie from
-those of plain PyTorch, and which share of the machine's floor each one reaches.
+Each variant is loaded in its own process. In each of nine rounds, the variants compute the same job
+one after the other while the rest are idle. Prints the times, the signal-to-noise ratio of the
+waveforms relative to plain PyTorch, and the efficiency relative to the lower bound of
+`benchmarks.floor`.
 """
 
 import statistics
@@ -19,7 +20,7 @@ from typing import get_args
 import numpy as np
 
 from benchmarks import floor, weights
-from benchmarks.machine import Elsewhere
+from benchmarks.machine import OtherCpuUsage
 from benchmarks.markdown import table, times
 from benchmarks.sounds import PAIRS, snr_db
 from benchmarks.variant import Computed, Name, Variant
@@ -33,14 +34,15 @@ SAME_MALLOC: Name = "eager, same malloc"
 
 @dataclass(frozen=True)
 class PipelineSpeed:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        computed: by variant, one of each round.
-        snr: by precision, cascade and pair, in dB against the waveform of the eager variant.
-        flops: of one job, by stage.
-        gemm: by precision, the FLOP/s of large matrix products.
-        elsewhere: the share of the machine's CPU time that other processes took meanwhile.
+        computed: one computation per round, by variant.
+        snr: signal-to-noise ratio in dB relative to the eager variant, by precision, cascade and
+            pair of sounds.
+        flops: floating-point operations of one job, by stage.
+        gemm: FLOP/s of large matrix products, by precision.
+        elsewhere: share of the machine's CPU time that other processes used.
     """
 
     computed: dict[Name, list[Computed]]
@@ -50,29 +52,32 @@ class PipelineSpeed:
     elsewhere: float
 
     def median(self, name: Name) -> float:
-        """Seconds of a job."""
+        """Median seconds per job."""
         return statistics.median(each.seconds for each in self.computed[name])
 
     def speed_up(self, name: Name, base: Name) -> float:
-        """How many times as quick as another variant it is, by the medians."""
+        """Speed-up over another variant, as the ratio of the medians."""
         return self.median(base) / self.median(name)
 
     def paired_speed_up(self, name: Name, base: Name) -> float:
-        """The same as the median over the rounds, in each of which the machine was as it was."""
+        """Speed-up over another variant, as the median of the ratios within each round.
+
+        Changes of the machine's speed between rounds do not affect it.
+        """
         both = zip(self.computed[base], self.computed[name], strict=True)
         return statistics.median(slow.seconds / quick.seconds for slow, quick in both)
 
-    def least_snr(self, precision: Precision) -> float:
-        """That of the pair which fares worst, in dB."""
+    def lowest_snr(self, precision: Precision) -> float:
+        """The lowest signal-to-noise ratio over all cascades and pairs, in dB."""
         return min(min(snr.values()) for snr in self.snr[precision].values())
 
     def floor_seconds(self, precision: Precision) -> float:
-        """What a job would take if it were nothing but large matrix products."""
+        """Lower bound on the seconds per job, from the rate of large matrix products."""
         return sum(self.flops.values()) / self.gemm[precision]
 
 
 def precision_of(name: Name) -> Precision:
-    """In what precision a variant computes."""
+    """Return the precision in which a variant computes."""
     return "bf16" if name == "bf16" else "fp32"
 
 
@@ -84,7 +89,7 @@ def measure() -> PipelineSpeed:
         for cascade, folder in folders.items():
             folder.mkdir()
             weights.save(folder, cascade)
-        computed, gemm, elsewhere = _take_turns(names, precisions, folders["random"])
+        computed, gemm, elsewhere = _run_rounds(names, precisions, folders["random"])
         for name in (EAGER, *precisions):
             with Variant(name, folders["starter"], jobs=1) as variant:
                 _keep_waveforms(variant, name, folders["starter"])
@@ -95,21 +100,21 @@ def measure() -> PipelineSpeed:
     return PipelineSpeed(computed, snr, floor.job_flops(), gemm, elsewhere)
 
 
-def _take_turns(
+def _run_rounds(
     names: Iterable[Name], precisions: Iterable[Precision], folder: Path
 ) -> tuple[dict[Name, list[Computed]], dict[Precision, float], float]:
-    """What each variant took in each round, and what PipelineSpeed calls gemm and elsewhere.
+    """Run the rounds; returns `computed`, `gemm` and `elsewhere` of PipelineSpeed.
 
-    The machine's own speed is measured in every round too, and the best is taken: what disturbs it
-    for a while would otherwise make the floor too high.
+    The rate of matrix products is measured in every round, and the highest is used. A temporary
+    disturbance would otherwise make the lower bound too high.
     """
     computed: dict[Name, list[Computed]] = {name: [] for name in names}
     gemm: dict[Precision, float] = dict.fromkeys(precisions, 0.0)
     with ExitStack() as stack:
         variants = {name: stack.enter_context(Variant(name, folder, jobs=1)) for name in computed}
-        for name, variant in variants.items():  # which warms it up
+        for name, variant in variants.items():  # warm-up
             _keep_waveforms(variant, name, folder)
-        others = Elsewhere(variant.pid for variant in variants.values())
+        others = OtherCpuUsage(variant.pid for variant in variants.values())
         for sounds in islice(cycle(PAIRS), ROUNDS):
             for name, variant in variants.items():
                 computed[name].append(variant.compute(sounds))
@@ -124,7 +129,7 @@ def _keep_waveforms(variant: Variant, name: Name, folder: Path) -> None:
 
 
 def _snr(name: Name, folder: Path) -> dict[str, float]:
-    """How well a variant made the music that the eager one made, by pair."""
+    """Return a variant's signal-to-noise ratio relative to the eager variant, by pair."""
     return {
         sounds: snr_db(*(np.load(folder / f"{each} {number}.npy") for each in (EAGER, name)))
         for number, sounds in enumerate(PAIRS)
@@ -132,23 +137,24 @@ def _snr(name: Name, folder: Path) -> dict[str, float]:
 
 
 def tables(speed: PipelineSpeed) -> str:
-    """What was measured, for people."""
+    """Format the measurements as Markdown."""
     text = (
-        "`eager` is encodec's own network with its weight norm, clip by clip, fp32, in inference "
-        "mode; `eager, same malloc` is the same with the service's setting of malloc; `fp32` and "
-        "`bf16` are the service's pipeline in these precisions. One job: two clips of 16 s, the "
-        f"default cascade. Medians of {ROUNDS} rounds in turns; in brackets the median of the "
-        "ratios within a round.\n\n"
+        "`eager` is the encodec library's network with its weight norm, one clip at a time, in "
+        "fp32 and inference mode. `eager, same malloc` is `eager` with the service's malloc "
+        "settings. `fp32` and `bf16` are the service's pipeline in these precisions. A job is two "
+        f"clips of 16 s with the default cascade. Times are medians of {ROUNDS} rounds in which "
+        "the variants take turns; the medians of the ratios within each round are in parentheses. "
+        "Efficiency is the lower bound below divided by the time.\n\n"
     )
     if "bf16" not in speed.computed:
-        text += "`bf16` was left out: this machine does not compute it natively.\n\n"
+        text += "`bf16` is omitted: this machine does not support it natively.\n\n"
     return text + _seconds_table(speed) + _snr_table(speed) + _floor(speed)
 
 
 def _seconds_table(speed: PipelineSpeed) -> str:
     columns = ("variant", "seconds", *speed.flops)
     return table(
-        (*columns, f"to `{EAGER}`", f"to `{SAME_MALLOC}`", "of the floor"),
+        (*columns, f"vs `{EAGER}`", f"vs `{SAME_MALLOC}`", "efficiency"),
         [
             (
                 f"`{name}`",
@@ -171,9 +177,9 @@ def _seconds_table(speed: PipelineSpeed) -> str:
 
 def _snr_table(speed: PipelineSpeed) -> str:
     text = (
-        "The waveforms against those of `eager`, as signal-to-noise ratio. The starter cascade "
-        "blends the tracks; the random one, which the times are of, drowns them in a sound of its "
-        "own.\n\n"
+        "Signal-to-noise ratio of the waveforms relative to `eager`. The starter cascade blends "
+        "the tracks. The random cascade, with which the times are measured, drowns them out with "
+        "its own output.\n\n"
     )
     return text + table(
         ("cascade", "tracks", *(f"`{name}`" for name in speed.snr)),
@@ -188,11 +194,11 @@ def _snr_table(speed: PipelineSpeed) -> str:
 def _floor(speed: PipelineSpeed) -> str:
     counts = ", ".join(f"{stage} {count / 1e9:.1f}" for stage, count in speed.flops.items())
     rates = ", ".join(
-        f"{rate / 1e9:.0f} GFLOP/s in {precision}, or {speed.floor_seconds(precision):.3f} s a job"
+        f"{rate / 1e9:.0f} GFLOP/s in {precision} ({speed.floor_seconds(precision):.3f} s per job)"
         for precision, rate in speed.gemm.items()
     )
     return (
-        f"The floor: one job is {sum(speed.flops.values()) / 1e9:.1f} GFLOP ({counts}), and this "
+        f"Lower bound: a job is {sum(speed.flops.values()) / 1e9:.1f} GFLOP ({counts}), and this "
         f"machine multiplies large matrices at {rates}.\n\n"
     )
 

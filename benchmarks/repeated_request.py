@@ -1,10 +1,10 @@
-"""How quickly is a request answered whose music was made before?
+"""Measures the response time of requests whose result already exists.
 
     python -m benchmarks.repeated_request
 
-Starts `musiclab up`, sends two tracks of four minutes, waits for the music, and sends the same
-request again, 20 times. Prints how long a repeated request took from the first byte sent until the
-answer was there, and that the job was completed by then.
+Starts `musiclab up`, submits two four-minute tracks, waits for the music, and repeats the request
+20 times. Prints the time from the first byte of a repeated request until the response, and verifies
+that its job was completed by then.
 """
 
 import statistics
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.support.service import Service, running
 from tests.support.settings import settings_in
-from tests.support.tracks import make_track, restless_noise
+from tests.support.tracks import make_track, varying_noise
 
 SECONDS = 240
 REPEATED = 20
@@ -23,7 +23,7 @@ REPEATED = 20
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sound = restless_noise(SECONDS)
+        sound = varying_noise(SECONDS)
         kinds = ("cbr.mp3", "edit_list.m4a")
         tracks = [make_track(folder, kind, sound).read_bytes() for kind in kinds]
         files = {"track1": (kinds[0], tracks[0]), "track2": (kinds[1], tracks[1])}
@@ -35,16 +35,16 @@ def main() -> None:
             took = []
             for _ in range(REPEATED):
                 began = time.perf_counter()
-                answer = service.generate(files)
+                response = service.generate(files)
                 took.append(time.perf_counter() - began)
-                job_id = answer.json()["job_id"]
+                job_id = response.json()["job_id"]
                 status = service.call("GET", f"/api/status/{job_id}").json()
                 assert status["status"] == "completed", status
         sizes = " and ".join(f"{len(track) / 1e6:.1f} MB" for track in tracks)
         print(f"{REPEATED} repeated requests of {sizes}, upload included:")
         print(
             f"median {1000 * statistics.median(took):.0f} ms, longest {1000 * max(took):.0f} ms; "
-            "every job was completed when the answer came"
+            "every job was completed when the response arrived"
         )
 
 

@@ -1,11 +1,11 @@
-"""How quickly does the service tell a job's status while it is busy?
+"""Measures the latency of status requests on an idle and on a busy service.
 
     python -m benchmarks.status_latency [--rounds 3] [--seconds 20]
 
-Starts `musiclab up` and lets 200 clients ask for a status every two seconds, as the documented page
-does. In turns, nothing else goes on (idle), or jobs run as fast as the machine can and 200 further
-clients follow their events (busy). Prints the 99th percentile of each turn, the medians and their
-ratio, and the longest time that one callback kept the service's event loop to itself.
+Starts `musiclab up`. 200 clients poll a status every two seconds, as the example in docs/api.md
+does. Idle and busy phases alternate: in a busy phase, jobs run at full capacity and another 200
+clients follow their event streams. Prints the 99th percentile of each phase, the medians and their
+ratio, and the longest callbacks of the service's event loop.
 """
 
 import argparse
@@ -33,15 +33,15 @@ from tests.support.signals import RATE, encoded, noise
 
 CLIENTS = 200
 POLL_S = 2.0
-UNFINISHED = 12  # more than are at work at once, so that some wait
+UNFINISHED = 12  # more than run at once, so that some are queued
 READY_WITHIN_S = 120
 
 
 class Pollers:
-    """200 clients of one service that ask every two seconds, and how long the answers took.
+    """200 clients that poll a job's status every two seconds, and their latencies.
 
     Attributes:
-        jobs: whose status they ask for.
+        jobs: ids of the jobs to poll.
     """
 
     def __init__(self, session: aiohttp.ClientSession, jobs: list[str]) -> None:
@@ -50,9 +50,9 @@ class Pollers:
         self._seconds: list[float] = []
 
     async def percentile(self, seconds: float) -> float:
-        """The 99th of the latency in so many seconds, in milliseconds."""
+        """Poll for `seconds`; returns the 99th percentile of the latency in milliseconds."""
         async with clients(self._poll() for _ in range(CLIENTS)):
-            await asyncio.sleep(POLL_S)  # until all have come
+            await asyncio.sleep(POLL_S)  # until all clients have started
             self._seconds.clear()
             await asyncio.sleep(seconds)
             return 1000 * statistics.quantiles(self._seconds, n=100)[98]
@@ -68,10 +68,10 @@ class Pollers:
 
 
 async def work_and_follow(url: str, shared: Path) -> None:
-    """Keep jobs unfinished, and let 200 clients follow them, until cancelled.
+    """Keep jobs unfinished and follow them with 200 clients, until cancelled.
 
-    In a process of its own, so that a burst of events does not delay the clients that are timed.
-    Writes the unfinished jobs into the file `shared`, and how many were completed.
+    Runs in a separate process, so that a burst of events does not delay the measured clients.
+    Writes the unfinished jobs and the number of completed jobs to the file `shared`.
     """
     jobs: list[str] = []
     completed = 0
@@ -81,8 +81,8 @@ async def work_and_follow(url: str, shared: Path) -> None:
         async def follow() -> None:
             while True:
                 job_id = random.choice(jobs)  # noqa: S311
-                async with session.get(f"/api/events/{job_id}") as answer:
-                    async for _ in answer.content:
+                async with session.get(f"/api/events/{job_id}") as response:
+                    async for _ in response.content:
                         pass
                 await asyncio.sleep(0.5)
 
@@ -106,46 +106,46 @@ async def submit(session: aiohttp.ClientSession, seed: int) -> str:
     for track in (1, 2):
         sound = encoded(noise(2 * RATE, 2 * seed + track))
         form.add_field(f"track{track}", sound, filename=f"{track}.wav")
-    async with session.post("/api/generate", data=form) as answer:
-        document = await answer.json()
-        assert answer.status == 202, document
+    async with session.post("/api/generate", data=form) as response:
+        document = await response.json()
+        assert response.status == 202, document
         return str(document["job_id"])
 
 
 async def status(session: aiohttp.ClientSession, job_id: str) -> str:
-    async with session.get(f"/api/status/{job_id}") as answer:
-        document = await answer.json()
+    async with session.get(f"/api/status/{job_id}") as response:
+        document = await response.json()
         assert document.get("status") != "failed", document
         return str(document.get("status"))
 
 
 @asynccontextmanager
-async def clients(them: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Let them go about it meanwhile; raises what made one of them fail."""
-    tasks = [asyncio.create_task(each) for each in them]
+async def clients(coroutines: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run clients in the background within the context; raises if one of them failed."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for fault in ended:
-        if not isinstance(fault, asyncio.CancelledError):
-            raise RuntimeError("a client failed") from fault
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if not isinstance(result, asyncio.CancelledError):
+            raise RuntimeError("a client failed") from result
 
 
 def session_of(url: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0))
 
 
-async def busy_turn(pollers: Pollers, url: str, shared: Path, seconds: float) -> tuple[float, int]:
-    """The percentile while jobs run, and how many jobs were completed meanwhile."""
+async def busy_phase(pollers: Pollers, url: str, shared: Path, seconds: float) -> tuple[float, int]:
+    """Return the percentile while jobs run, and the number of jobs completed meanwhile."""
     shared.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.status_latency", "--work", url, str(shared)]
     worker = subprocess.Popen(command, cwd=PROJECT)
     try:
         while not shared.exists():
-            assert worker.poll() is None, "the process that submits jobs ended"
+            assert worker.poll() is None, "the process that submits jobs exited"
             await asyncio.sleep(0.2)
         pollers.jobs, _ = json.loads(shared.read_text())
         percentile = await pollers.percentile(seconds)
@@ -163,7 +163,7 @@ async def until_idle(session: aiohttp.ClientSession, jobs: list[str]) -> None:
 
 @asynccontextmanager
 async def service(settings: Settings, report: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """A watched `musiclab up`, ready."""
+    """Run `musiclab up` under benchmarks.watched_service, and wait until it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.watched_service", str(report), "up"],
         cwd=PROJECT,
@@ -184,8 +184,8 @@ async def service(settings: Settings, report: Path) -> AsyncIterator[aiohttp.Cli
 
 async def _is_ready(session: aiohttp.ClientSession) -> bool:
     try:
-        async with session.get("/ready") as answer:
-            return answer.status == 200
+        async with session.get("/ready") as response:
+            return response.status == 200
     except aiohttp.ClientError:
         return False
 
@@ -199,19 +199,21 @@ async def measure(rounds: int, seconds: float) -> None:
         url = f"http://127.0.0.1:{settings.api_port}"
         async with service(settings, report) as session:
             pollers = Pollers(session, [await submit(session, 0)])
-            began = time.time()  # what the start of the service takes is not of interest
+            began = time.time()  # callbacks during startup are excluded
             for _ in range(rounds):
                 await until_idle(session, pollers.jobs)
                 idle.append(await pollers.percentile(seconds))
                 shared = Path(folder) / "jobs.json"
-                percentile, done = await busy_turn(pollers, url, shared, seconds)
+                percentile, done = await busy_phase(pollers, url, shared, seconds)
                 busy.append(percentile)
                 completed += done
                 print(f"p99 of status: idle {idle[-1]:6.1f} ms, busy {busy[-1]:6.1f} ms")
-            print(f"jobs completed in the busy turns: {completed}")
-        quiet, loud = statistics.median(idle), statistics.median(busy)
-        print(f"medians: idle {quiet:.1f} ms, busy {loud:.1f} ms, ratio {loud / quiet:.2f}")
-        print("longest callbacks of the service's event loop, in CPU time:")
+            print(f"jobs completed in the busy phases: {completed}")
+        idle_ms, busy_ms = statistics.median(idle), statistics.median(busy)
+        print(
+            f"medians: idle {idle_ms:.1f} ms, busy {busy_ms:.1f} ms, ratio {busy_ms / idle_ms:.2f}"
+        )
+        print("longest callbacks of the service's event loop, by CPU time:")
         callbacks = [each for each in json.loads(report.read_text()) if each[1] > began]
         for took, _, callback in callbacks[:5]:
             print(f"{1000 * took:6.1f} ms  {callback[:150]}")

@@ -1,10 +1,10 @@
-"""One way to compute jobs, in a process of its own that stays loaded, and idle until it is told.
+"""Computes jobs with one variant of the pipeline in a separate, long-running process.
 
     python -m benchmarks.variant NAME WEIGHTS JOBS
 
-Reads lines from its standard input: the name of a pair of sounds, and maybe a file. For each it
-computes so many jobs at once, all of that pair, writes the first one's waveform into the file, and
-answers with a line of JSON.
+Reads a JSON array per line from standard input: the name of a pair of sounds, and a file or null.
+For each line it computes a batch of JOBS jobs of that pair, writes the first waveform to the file,
+and prints the measurements as one line of JSON.
 """
 
 import argparse
@@ -29,7 +29,8 @@ from benchmarks.sounds import PAIRS, pair
 from handlers.codec.memory import keep_activations_in_heap
 from handlers.pipeline import Generated, Pipeline
 
-# Plain PyTorch, the same with the service's malloc, and the service's pipeline by its precision.
+# Plain PyTorch, plain PyTorch with the service's malloc settings, and the service's pipeline by
+# precision.
 Name = Literal["eager", "eager, same malloc", "fp32", "bf16"]
 
 Compute = Callable[[Tensor, Tensor], Generated]
@@ -38,12 +39,12 @@ TUNED = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD")
 
 @dataclass(frozen=True)
 class Computed:
-    """What one computation took.
+    """Time and memory of one computation.
 
     Attributes:
-        seconds: of all of it.
+        seconds: total wall time.
         stages: seconds by stage.
-        peak_bytes: the most memory that the process ever had resident.
+        peak_bytes: peak resident memory of the process.
     """
 
     seconds: float
@@ -52,12 +53,12 @@ class Computed:
 
 
 class Variant:
-    """The process; cold until it has computed something.
+    """A process that runs one variant. The first computation is its warm-up.
 
     Args:
-        name: which way.
-        folder: where the weights are.
-        jobs: computed at once.
+        name: the variant.
+        folder: directory of the weights.
+        jobs: batch size.
     """
 
     def __init__(self, name: Name, folder: Path, jobs: int) -> None:
@@ -77,14 +78,14 @@ class Variant:
         return self._process.pid
 
     def compute(self, sounds: str, waveform: Path | None = None) -> Computed:
-        """Compute a pair now, and keep the first job's waveform in a file if one is named."""
+        """Compute a batch of a pair; writes the first waveform to the file `waveform` if given."""
         assert self._process.stdin is not None and self._process.stdout is not None
         print(
             json.dumps([sounds, waveform and str(waveform)]), file=self._process.stdin, flush=True
         )
-        answer = self._process.stdout.readline()
-        assert answer, f"the variant {self._name!r} ended; its error is above"
-        return Computed(**json.loads(answer))
+        line = self._process.stdout.readline()
+        assert line, f"the process of the variant {self._name!r} exited; its error is above"
+        return Computed(**json.loads(line))
 
     def __enter__(self) -> Self:
         return self
@@ -95,11 +96,11 @@ class Variant:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.communicate()  # closes its input, which ends it
+        self._process.communicate()  # closes its standard input, which makes it exit
 
 
 def load(name: Name, folder: Path) -> Compute:
-    """The way of that name, loaded."""
+    """Load a variant."""
     if name != "eager":
         keep_activations_in_heap()
     if name == "eager" or name == "eager, same malloc":
@@ -109,7 +110,7 @@ def load(name: Name, folder: Path) -> Compute:
 
 
 def _eager(folder: Path) -> Compute:
-    """One job by encodec's network as the library has it, clip by clip."""
+    """Load the encodec library's network, which encodes one clip at a time."""
     codec, model = weights.plain_codec(folder), weights.load_model(folder)
 
     @torch.inference_mode()
@@ -121,9 +122,9 @@ def _eager(folder: Path) -> Compute:
         times.append(time.perf_counter())
         audio = codec.decode(latent).clamp(-1, 1)
         times.append(time.perf_counter())
-        lasted = np.diff(times).tolist()
+        durations = np.diff(times).tolist()
         return Generated(
-            audio[:, 0], dict(zip(("encode", "cascade", "decode"), lasted, strict=True))
+            audio[:, 0], dict(zip(("encode", "cascade", "decode"), durations, strict=True))
         )
 
     return compute

@@ -1,9 +1,9 @@
-"""`musiclab` with a look at its event loop: how long did any callback keep it from the others?
+"""Runs `musiclab` and records the longest callbacks of its event loop.
 
     python -m benchmarks.watched_service REPORT up
 
-Writes into the file REPORT, when the process ends, the callbacks that took the most CPU time of the
-loop's thread. CPU time, because on a busy machine the clock on the wall tells of other processes.
+When the process exits, writes the callbacks that took the most CPU time to the file REPORT. It uses
+CPU time because wall time depends on other processes on a busy machine.
 """
 
 import asyncio
@@ -15,13 +15,15 @@ from pathlib import Path
 
 from orchestrator.cli.main import app
 
-CACHE_ENABLED = 20
+CALLBACKS_KEPT = 20
 
 
 def watch() -> list[tuple[float, float, str]]:
-    """Time every callback of every event loop from now on.
+    """Start timing all callbacks of all event loops.
 
-    The list holds the longest: seconds of CPU time, when that was (seconds since 1970), and which.
+    Returns:
+        A heap of the longest callbacks, updated as they run: CPU-seconds, Unix time in seconds, and
+        the name of the callback.
     """
     longest: list[tuple[float, float, str]] = []
     run = asyncio.Handle._run
@@ -30,7 +32,7 @@ def watch() -> list[tuple[float, float, str]]:
         began = time.thread_time()
         run(self)
         took = time.thread_time() - began
-        if len(longest) < CACHE_ENABLED:
+        if len(longest) < CALLBACKS_KEPT:
             heapq.heappush(longest, (took, time.time(), named(self)))
         elif took > longest[0][0]:
             heapq.heapreplace(longest, (took, time.time(), named(self)))
@@ -40,7 +42,7 @@ def watch() -> list[tuple[float, float, str]]:
 
 
 def named(handle: asyncio.Handle) -> str:
-    """What ran: of a task its coroutine, which the handle's own name hides."""
+    """Describe a callback; for a task, by its coroutine, which the handle's repr omits."""
     task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
     return repr(task if isinstance(task, asyncio.Task) else handle)
 

@@ -1,8 +1,8 @@
-"""The weights that every variant of the pipeline computes with: the starter codec, and a cascade.
+"""Weights for all variants of the pipeline: the starter codec and a cascade.
 
-Of the starter cascade the residual path alone speaks, so that it blends both tracks. The random one
-speaks throughout, and drowns the tracks in a sound of its own, much the same for all of them. Its
-`output_proj` is scaled so that the largest singular value is 1, as spectral norm has it.
+Only the residual path of the starter cascade contributes to its output, so it blends both tracks.
+All layers of the random cascade contribute, so its own output drowns the tracks out and is similar
+for all of them. Its `output_proj` is scaled to a largest singular value of 1, as by spectral norm.
 """
 
 import warnings
@@ -27,7 +27,7 @@ SEED = 0
 
 
 def save(folder: Path, cascade: Cascade) -> None:
-    """Write codec and cascade into a folder."""
+    """Write the codec and a cascade to a directory."""
     save_starter(folder / CODEC)
     if cascade == "starter":
         starter_checkpoint.save_starter(folder / MODEL)
@@ -49,22 +49,24 @@ def load_model(folder: Path) -> SimpleTransformer:
 
 
 def folded_codec(folder: Path) -> Codec:
-    """The codec as the service loads it."""
+    """Load the codec as the service does."""
     return load_codec(folder / CODEC, "starter")
 
 
 @torch.no_grad()
 def plain_codec(folder: Path) -> Codec:
-    """The codec as the encodec library has it: every convolution computes its norm in every call.
+    """Load the codec as the encodec library does: every call computes the weight norms.
 
-    Weights of which a row is zero have no direction, which the norm would divide by; they get one,
-    of length zero.
+    Weight norm divides by the length of each row's direction. Rows of zeros have no direction, so
+    they get an arbitrary one, scaled to length zero.
     """
     codec = folded_codec(folder)
     for module in codec.modules():
         if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # the library's own choice
+                warnings.simplefilter(
+                    "ignore", FutureWarning
+                )  # the library uses the deprecated function
                 weight_norm(module)
             length, direction = module.get_parameter("weight_g"), module.get_parameter("weight_v")
             direction[length.flatten() == 0] = 1

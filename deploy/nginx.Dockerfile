@@ -1,4 +1,4 @@
-# The page, and the way in to the API.
+# The page, and the reverse proxy of the API.
 FROM debian:bookworm-slim AS page
 
 RUN apt-get update \
@@ -14,11 +14,11 @@ RUN pip install --no-cache-dir --disable-pip-version-check \
 
 WORKDIR /page
 
-# What is installed depends on these alone, so a change of the page installs nothing.
+# Copied first, so that changes of the page do not reinstall the packages.
 COPY frontend/package.json frontend/package-lock.json ./
 RUN npm ci --no-audit --no-fund --no-update-notifier --loglevel=error
 
-# Where the API is, if it is not beside the page.
+# URL of the API, if its origin differs from that of the page.
 ARG VITE_API_URL=
 COPY frontend ./
 RUN npm run build

@@ -1,4 +1,4 @@
-# The API with its worker: no torch, no Java. ffmpeg comes as a wheel.
+# The API with its worker, without torch and Java. ffmpeg is installed as a wheel.
 FROM debian:bookworm-slim
 
 RUN apt-get update \
@@ -10,7 +10,7 @@ RUN apt-get update \
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 
-# What is installed depends on the lock alone, so a change of the code installs nothing.
+# Copied first, so that changes of the code do not reinstall the packages.
 COPY requirements/orchestrator.txt requirements/
 RUN pip install --no-cache-dir --disable-pip-version-check \
     --no-deps --require-hashes --only-binary :all: -r requirements/orchestrator.txt

@@ -1,4 +1,4 @@
-# Scrapes the orchestrator and TorchServe. What it scrapes and when it warns is mounted.
+# Scrapes the orchestrator and TorchServe. The configuration and the alerts are mounted.
 FROM debian:bookworm-slim
 
 RUN apt-get update \

@@ -1,7 +1,7 @@
-# The model in TorchServe, and what packs archives for it.
+# TorchServe with the model, and the packages to pack archives.
 FROM debian:bookworm-slim
 
-# procps has the kill by which TorchServe ends the workers of a version that is removed.
+# procps contains `kill`, with which TorchServe stops the workers of an unloaded version.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         ca-certificates openjdk-17-jre-headless procps python3 python3-venv \
@@ -12,12 +12,12 @@ RUN apt-get update \
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 
-# What is installed depends on the lock alone, so a change of the code installs nothing.
+# Copied first, so that changes of the code do not reinstall the packages.
 COPY requirements/model.txt requirements/encodec.txt requirements/uv.txt requirements/
 RUN pip install --no-cache-dir --disable-pip-version-check \
     --no-deps --require-hashes --only-binary :all: -r requirements/model.txt
 
-# pip's arguments for installing torch; by default the build without CUDA, of PyTorch's own index.
+# pip's arguments for installing torch; by default, the build without CUDA from PyTorch's index.
 ARG TORCH_SOURCE=
 RUN if [ -n "$TORCH_SOURCE" ]; then \
         pip install --no-cache-dir --disable-pip-version-check $TORCH_SOURCE; \
@@ -28,11 +28,11 @@ RUN if [ -n "$TORCH_SOURCE" ]; then \
         && pip uninstall --yes uv; \
     fi
 
-# encodec without the torchaudio it asks for, which is never used here.
+# Installs encodec without its dependency torchaudio, which is never used.
 RUN pip install --no-cache-dir --disable-pip-version-check \
     --no-deps --require-hashes --no-build-isolation -r requirements/encodec.txt
 
-# handlers is for packing: installed it is not, so workers import it from their archive alone.
+# handlers is needed for packing. It is not installed, so that workers import it only from their archive.
 COPY orchestrator orchestrator
 COPY handlers handlers
 COPY config.properties log4j2.xml metrics.yaml ./

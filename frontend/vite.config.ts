@@ -8,20 +8,20 @@ import { WAVEFORM_HEIGHT } from "./src/sizes.ts";
 
 const COMPRESSED = /\.(css|html|js|svg)$/;
 
-/** The one inline style of the page: wavesurfer's, which it writes into each waveform. */
+/** Returns the only inline style of the page, which wavesurfer.js adds to each waveform. */
 function wavesurferStyle(): string {
   const code = readFileSync(createRequire(import.meta.url).resolve("wavesurfer.js"), "utf8");
-  const found = /<style\$\{.*?\}>(.*?)<\/style>/s.exec(code)?.[1];
+  const style = /<style\$\{.*?\}>(.*?)<\/style>/s.exec(code)?.[1];
   const height = /\$\{this\.getHeight\(.*?\)\}/;
-  if (found === undefined || !height.test(found)) {
-    throw new Error("wavesurfer.js has another style than it had: adapt wavesurferStyle");
+  if (style === undefined || !height.test(style)) {
+    throw new Error("wavesurfer.js has changed its inline style: update wavesurferStyle");
   }
-  return found.replaceAll("\\n", "\n").replace(height, String(WAVEFORM_HEIGHT));
+  return style.replaceAll("\\n", "\n").replace(height, String(WAVEFORM_HEIGHT));
 }
 
 /**
- * The content security policy, in the page itself: so it holds wherever the page is served. Servers
- * that can send it as a header take it from here.
+ * Returns the content security policy. It is embedded in the page, so that it applies on any web
+ * server; servers that send it as a header read it from the page.
  */
 function policy(api: string): string {
   const hash = createHash("sha256").update(wavesurferStyle()).digest("base64");
@@ -30,7 +30,7 @@ function policy(api: string): string {
     "script-src 'self'",
     `style-src 'self' 'sha256-${hash}'`,
     "img-src 'self'",
-    "media-src blob:", // a chosen file, to be asked for its length
+    "media-src blob:", // chosen files, to read their duration
     `connect-src 'self' ${api ? new URL(api).origin : ""}`.trim(),
     "base-uri 'none'",
     "form-action 'none'",
@@ -51,19 +51,19 @@ function contentSecurityPolicy(api: string): Plugin {
   };
 }
 
-/** Compressed copies beside the files, for servers that hand them out as they are. */
+/** Writes compressed copies next to the files, for servers that serve precompressed files. */
 function compressed(): Plugin {
-  let folder = "";
+  let directory = "";
   return {
     name: "compressed",
     apply: "build",
     configResolved: (config) => {
-      folder = config.build.outDir;
+      directory = config.build.outDir;
     },
     closeBundle: () => {
-      for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
+      for (const name of readdirSync(directory, { recursive: true, encoding: "utf8" })) {
         if (!COMPRESSED.test(name)) continue;
-        const path = join(folder, name);
+        const path = join(directory, name);
         const content = readFileSync(path);
         writeFileSync(`${path}.gz`, gzipSync(content, { level: 9 }));
         writeFileSync(`${path}.br`, brotliCompressSync(content));

@@ -1,1 +1,1 @@
-"""The model code that runs inside a TorchServe worker; every archive carries its own copy."""
+"""The model code that runs inside a TorchServe worker; every archive contains a copy."""

@@ -1,4 +1,4 @@
-"""What an unpacked archive holds, and how it becomes a pipeline."""
+"""Loads an unpacked archive into a pipeline and checks that its parts fit together."""
 
 import json
 from pathlib import Path
@@ -22,16 +22,16 @@ CODEC_WEIGHTS = "codec.th"
 def load_archive(
     folder: Path, device: torch.device, precision: Precision
 ) -> tuple[Pipeline, dict[str, Any]]:
-    """The pipeline that the unpacked archive in `folder` describes, and its manifest.
+    """Load the unpacked archive in `folder`; return its pipeline and its manifest.
 
     Raises:
-        ModelCodeError: the archive holds other weights than its manifest says, or they do not fit.
+        ModelCodeError: the weights do not match the manifest, or do not fit the model.
     """
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     for name, part in ((CHECKPOINT, "checkpoint"), (CODEC_WEIGHTS, "codec")):
         if sha256(folder / name) != manifest[part]["sha256"]:
             raise ModelCodeError(
-                f"{name} in the archive is not the file of its manifest; pack anew"
+                f"the SHA-256 of {name} does not match the archive's manifest; pack it again"
             )
     checkpoint = load_checkpoint(folder / CHECKPOINT)
     check_latent_dim(checkpoint)
@@ -40,22 +40,23 @@ def load_archive(
 
 
 def check_latent_dim(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError unless the model works on EnCodec's latents."""
+    """Raise CheckpointError unless the model's latent dimension is EnCodec's."""
     if checkpoint.args.encoding_dim != LATENT_DIM:
         raise CheckpointError(
-            f"the checkpoint's encoding_dim is {checkpoint.args.encoding_dim}; EnCodec's latents "
-            f"have {LATENT_DIM} channels, so it has to be {LATENT_DIM}"
+            f"the checkpoint's encoding_dim is {checkpoint.args.encoding_dim}; it must be "
+            f"{LATENT_DIM}, the number of channels of EnCodec's latents"
         )
 
 
 def check_pairing(checkpoint: Checkpoint, codec: CodecKind) -> None:
     """Raise CheckpointError for a trained checkpoint with the starter codec.
 
-    It never heard that codec's latents.
+    Trained checkpoints expect the latents of the official codec; those of the starter codec are
+    outside their training data.
     """
     if codec == "starter" and not checkpoint.starter:
         raise CheckpointError(
-            "this checkpoint was trained, but on the latents of the official codec; with the "
-            "starter codec it would make noise. Bring the official weights with "
+            "this checkpoint was trained on the latents of the official codec; with the starter "
+            "codec it would generate noise. Download the official weights with "
             "`musiclab codec fetch`, or pack with --force"
         )

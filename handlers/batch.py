@@ -1,4 +1,4 @@
-"""Forms a batch for the pipeline from the requests that the server hands over together."""
+"""Builds the pipeline's input batch from the requests that TorchServe batches together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ from handlers.job_request import read_job
 
 @dataclass(frozen=True)
 class Batch:
-    """The requests that can be answered, in one tensor, and those that cannot.
+    """The valid requests as one tensor, and the errors of the invalid ones.
 
     Attributes:
-        indices: of the N valid requests, among all.
-        tracks: [2, N, 1, 384000] float32 at 24 kHz; None where no request is valid.
-        refused: the errors of the others, by index.
+        indices: positions of the N valid requests among all requests.
+        tracks: [2, N, 1, 384000] float32 at 24 kHz; None if no request is valid.
+        errors: error of each invalid request, by its position.
     """
 
     indices: tuple[int, ...]
     tracks: Tensor | None
-    refused: Mapping[int, InvalidRequestError]
+    errors: Mapping[int, InvalidRequestError]
 
 
-def form_batch(requests: Sequence[Mapping[str, Any]]) -> Batch:
-    """The batch of some requests, given their form fields.
+def build_batch(requests: Sequence[Mapping[str, Any]]) -> Batch:
+    """Build a batch from the form fields of each request.
 
-    A request that is at fault is left out, so that the others are answered.
+    Invalid requests are left out, so that they do not affect the others.
     """
     jobs: dict[int, Tensor] = {}
-    refused: dict[int, InvalidRequestError] = {}
+    errors: dict[int, InvalidRequestError] = {}
     for index, fields in enumerate(requests):
         try:
             jobs[index] = torch.from_numpy(read_job(fields))
         except InvalidRequestError as error:
-            refused[index] = error
+            errors[index] = error
     tracks = torch.stack(list(jobs.values()), dim=1) if jobs else None
-    return Batch(tuple(jobs), tracks, refused)
+    return Batch(tuple(jobs), tracks, errors)

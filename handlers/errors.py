@@ -1,39 +1,39 @@
-"""The errors the model code raises on purpose, each with a sentence a person can act on.
+"""Exceptions of the model code. Each carries a message that states the problem and the remedy.
 
 ModelCodeError
-|-- CheckpointError     a checkpoint cannot be served
-|-- CodecError          codec weights cannot be served
-|-- DeviceError         the asked-for device is not there
-`-- InvalidRequestError      one request of a batch is at fault (HTTP 400)
+|-- CheckpointError       a checkpoint is invalid
+|-- CodecError            codec weights are missing or invalid
+|-- DeviceError           the requested device or precision is not available
+`-- InvalidRequestError   one request of a batch is invalid (HTTP 400)
 """
 
 
 class ModelCodeError(RuntimeError):
-    """Base of all errors raised on purpose.
+    """Base class of the model code's exceptions.
 
-    A RuntimeError, because that is what TorchServe's worker reports as a failed load instead of
-    a crash.
+    Derives from RuntimeError because TorchServe's worker reports a RuntimeError as a failed load
+    rather than a crash.
     """
 
 
 class CheckpointError(ModelCodeError):
-    """A SimpleTransformer checkpoint is not what the model needs."""
+    """A SimpleTransformer checkpoint is missing or invalid, or does not fit the model."""
 
 
 class CodecError(ModelCodeError):
-    """EnCodec weights are missing, damaged or not the ones they claim to be."""
+    """EnCodec weights are missing or damaged, or are not the expected ones."""
 
 
 class DeviceError(ModelCodeError):
-    """The device that the archive was packed for is not available to this worker."""
+    """The device or precision that the archive requests is not available to this worker."""
 
 
 class InvalidRequestError(ModelCodeError):
-    """One request is at fault; its neighbours in the batch are not.
+    """A request is invalid; the other requests of its batch are not affected.
 
     Args:
-        code: stable snake_case name for programs.
-        detail: sentence for people; names the field and what would be right.
+        code: stable, machine-readable error code in snake_case.
+        detail: human-readable message that names the field and states the accepted values.
     """
 
     def __init__(self, code: str, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""One request's form fields to the two segments of a job."""
+"""Converts the form fields of a request into the two segments of a job."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,31 +12,31 @@ from handlers.errors import InvalidRequestError
 TRACK_FIELDS = ("track1", "track2")
 START_FIELDS = ("start_time_1", "start_time_2")
 FIELDS = TRACK_FIELDS + START_FIELDS
-NOT_A_FORM = "body"  # where TorchServe puts what was not sent as a form
+RAW_BODY = "body"  # the key under which TorchServe passes a body that is not a form
 
 
 def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The segments of both tracks: [2, 1, 384000].
+    """Decode the segments of both tracks: [2, 1, 384000].
 
     Args:
         fields: `track1` and `track2` (audio files), optionally `start_time_1` and `start_time_2`
-            (seconds, default 0), as the server hands them over.
+            (seconds, default 0), as TorchServe passes them.
 
     Raises:
-        InvalidRequestError: the request lacks a field, has one that is not known, or one at fault.
+        InvalidRequestError: a required field is missing, or a field is unknown or invalid.
     """
-    if fields.keys() == {NOT_A_FORM}:
+    if fields.keys() == {RAW_BODY}:
         fields = {}
     for field in fields:
         if field not in FIELDS:
             raise InvalidRequestError(
-                "unknown_field", f"{field!r} is not a field; the fields are {', '.join(FIELDS)}"
+                "unknown_field", f"unknown field {field!r}; the fields are {', '.join(FIELDS)}"
             )
     for field in TRACK_FIELDS:
         if field not in fields:
             raise InvalidRequestError(
                 "missing_field",
-                f"{field} is missing; send track1 and track2 as files of a multipart form",
+                f"{field} is missing; send track1 and track2 as files in a multipart form",
             )
     segments = [
         read_segment(
@@ -51,5 +51,5 @@ def read_job(fields: Mapping[str, Any]) -> NDArray[np.float32]:
 
 
 def _bytes(value: Any) -> bytes:
-    """A field as it was sent; the server has decoded those that claim to be text or JSON."""
+    """Return the bytes of a field; TorchServe decodes fields whose content type is text or JSON."""
     return bytes(value) if isinstance(value, bytes | bytearray) else str(value).encode()

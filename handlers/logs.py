@@ -1,4 +1,7 @@
-"""A worker's log: one JSON object a line on its standard output, from where TorchServe has it."""
+"""Logging of a TorchServe worker: one JSON object per line on standard output.
+
+TorchServe reads the worker's standard output and writes it to its own log.
+"""
 
 import json
 import logging
@@ -10,17 +13,17 @@ from typing import Any
 
 JOB_HEADER = "x-job-id"
 METRIC = "[METRICS]"
-# Whoever holds the inference key may send anything; no job has an id like that.
+# Clients with the inference key can send any header; values that cannot be a job ID are ignored.
 JOB_ID = re.compile("[!-~]{1,64}")
 
 
 class JsonFormatter(logging.Formatter):
-    """Records as JSON, with what they were given as `extra={"fields": ...}`.
+    """Formats log records as JSON, including the keys passed as `extra={"fields": ...}`.
 
-    log4j2.xml knows such a line by its beginning and leaves it as it is.
+    log4j2.xml detects these lines by their first characters and does not reformat them.
 
     Args:
-        version: of the model, for every line.
+        version: the model version, added to every line.
     """
 
     def __init__(self, version: str) -> None:
@@ -29,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         event = record.getMessage()
-        if event.startswith(METRIC):  # not for people: TorchServe takes it out of the log
+        if event.startswith(METRIC):  # parsed by TorchServe, which removes it from the log
             return event
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
@@ -46,13 +49,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_json(version: str) -> None:
-    """Log JSON from now on, what the server's own code logs too."""
+    """Switch logging to JSON, including the messages of TorchServe's own worker code."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(JsonFormatter(version))
 
 
 def job_id_in(headers: Mapping[str, Any]) -> str | None:
-    """The job that a request is of; None where it names none."""
+    """Return the job ID in a request's headers; None if it is missing or malformed."""
     for name, value in headers.items():
         if name.lower() == JOB_HEADER and isinstance(value, str) and JOB_ID.fullmatch(value):
             return value
@@ -60,7 +63,7 @@ def job_id_in(headers: Mapping[str, Any]) -> str | None:
 
 
 def _chain(error: BaseException | None) -> list[dict[str, Any]]:
-    """The error and then what led to it."""
+    """Describe an exception and its causes, outermost first."""
     chain = []
     while error is not None:
         frames = [

@@ -1,8 +1,8 @@
-"""TorchServe glue: requests to jobs, waveforms to answers, one error per item, metrics.
+"""TorchServe handler: parses requests, runs the pipeline, returns responses and emits metrics.
 
-Everything that knows TorchServe inside a worker is in this module, which may define one class only
-(TorchServe takes the class it finds). Custom metrics reach Prometheus only when the server's
-metrics.yaml declares them; a server that does not know one ignores it.
+This is the only module of `handlers` that depends on TorchServe. It must define exactly one class,
+because TorchServe uses the class it finds. Custom metrics reach Prometheus only if the server's
+metrics.yaml declares them; undeclared metrics are ignored.
 """
 
 import json
@@ -21,7 +21,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.archive import load_archive
 from handlers.audio import write_wav
-from handlers.batch import form_batch
+from handlers.batch import build_batch
 from handlers.codec.memory import keep_activations_in_heap
 from handlers.device import choose_device, describe
 from handlers.errors import CheckpointError
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 WORKER_LABELS = ["model_version", "device"]
 INFO_LABELS = [*WORKER_LABELS, "codec", "checkpoint"]
-# Without the version: the last value of one that is no longer served would stay for ever.
+# No version label: the last value of an unloaded version would be exported forever.
 GPU_LABELS = ["device"]
-# Metric name: (type, unit, labels). A label's value may hold neither ':' nor ','.
+# Metric name: (type, unit, labels). Label values must not contain ':' or ','.
 METRICS = {
     "musiclab_model_info": (MetricTypes.GAUGE, "count", INFO_LABELS),
     "musiclab_batch_size": (MetricTypes.HISTOGRAM, "count", WORKER_LABELS),
@@ -49,21 +49,22 @@ METRICS = {
 
 
 class MusicLabHandler:
-    """One worker: two tracks a request in, sixteen seconds of new music out."""
+    """TorchServe handler: takes two tracks per request and returns sixteen seconds of new music."""
 
     pipeline: Pipeline
     device: torch.device
     labels: list[str]
 
     def initialize(self, context: Any) -> None:
-        """Load the archive onto the worker's device and generate once, so that READY means ready.
+        """Load the archive onto the worker's device and run one warm-up batch.
 
-        A GPU generates a full batch: what that needs (memory, compiled code) is there from then on.
-        On a CPU, where the codec takes a batch one by one, a lone job brings all but a tenth of a
-        second, which the first full batch takes longer.
+        TorchServe reports the worker as READY afterwards, so the first request is not slow. On a
+        GPU the warm-up is a full batch, which allocates memory and compiles code for that size. On
+        a CPU the codec processes a batch item by item, so a single job is enough: the first full
+        batch then takes only a tenth of a second longer.
 
         Raises:
-            ModelCodeError: the device or the archive is not what it should be.
+            ModelCodeError: the device, the precision or the archive is invalid.
         """
         log_json(context.manifest["model"]["modelVersion"])
         keep_activations_in_heap()
@@ -77,7 +78,9 @@ class MusicLabHandler:
         jobs = 1 if device.type == "cpu" else config.get("batchSize", 1)
         silence = torch.zeros(jobs, 1, SEGMENT_SAMPLES)
         if not self.pipeline.generate(silence, silence).waveforms.isfinite().all():
-            raise CheckpointError("the model makes NaN or infinity of silence; it cannot serve")
+            raise CheckpointError(
+                "the model outputs NaN or infinity for silence; it cannot be used"
+            )
         codec = manifest["codec"]["kind"]
         checkpoint = "starter" if manifest["checkpoint"]["starter"] else "trained"
         self._observe(context, "musiclab_model_info", 1, [*self.labels, codec, checkpoint])
@@ -92,38 +95,38 @@ class MusicLabHandler:
         )
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """Answer a batch: WAV bytes for each sound request, a JSON error for each other.
+        """Process a batch; return a WAV file for each valid request and a JSON error for the rest.
 
         Args:
-            data: the form fields of each request.
-            context: TorchServe's; takes each answer's status and content type.
+            data: form fields of each request.
+            context: TorchServe's context; receives the status and content type of each response.
         """
         job_ids = [job_id_in(context.get_all_request_header(index)) for index in range(len(data))]
         seconds: dict[str, float] = {}
         try:
-            answers = self._answer_all(data, context, seconds)
+            responses = self._compute_responses(data, context, seconds)
         except Exception:
-            fields = {"job_ids": job_ids, **_of_batch(data, seconds)}
-            log.exception("the batch failed", extra={"fields": fields})
+            fields = {"job_ids": job_ids, **_batch_fields(data, seconds)}
+            log.exception("batch failed", extra={"fields": fields})
             raise
         for index, job_id in enumerate(job_ids):
             status, _ = context.get_response_status(index)
-            fields = {"job_id": job_id, "status": status, **_of_batch(data, seconds)}
+            fields = {"job_id": job_id, "status": status, **_batch_fields(data, seconds)}
             if status != HTTPStatus.OK:
-                fields |= json.loads(answers[index])
+                fields |= json.loads(responses[index])
             level = logging.INFO if status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.ERROR
             log.log(level, "request answered", extra={"fields": fields})
-        return answers
+        return responses
 
-    def _answer_all(
+    def _compute_responses(
         self, data: list[Mapping[str, Any]], context: Any, seconds: dict[str, float]
     ) -> list[bytes]:
-        """The answers; `seconds` gets the wall time of each stage as soon as it is known."""
+        """Compute the responses; record the wall time of each completed stage in `seconds`."""
         started = time.perf_counter()
-        answers = [b""] * len(data)
-        batch = form_batch(data)
-        for index, error in batch.refused.items():
-            answers[index] = _refuse(
+        responses = [b""] * len(data)
+        batch = build_batch(data)
+        for index, error in batch.errors.items():
+            responses[index] = _error_response(
                 context, index, HTTPStatus.BAD_REQUEST, error.code, error.detail
             )
         seconds["request_decode"] = time.perf_counter() - started
@@ -133,13 +136,13 @@ class MusicLabHandler:
             seconds |= generated.seconds
             self._observe_gpu(context)
             for index, waveform in zip(batch.indices, generated.waveforms.numpy(), strict=True):
-                answers[index] = _answer(context, index, waveform)
+                responses[index] = _wav_response(context, index, waveform)
         for stage, wall in seconds.items():
             self._observe(context, f"musiclab_{stage}_seconds", wall)
-        return answers
+        return responses
 
     def _observe_gpu(self, context: Any) -> None:
-        """The memory of the whole GPU; TorchServe's own metrics of it need a package it lacks."""
+        """Emit GPU memory metrics; TorchServe's own need a package that is not installed."""
         if self.device.type == "cuda":
             free, size = torch.cuda.mem_get_info(self.device)
             labels = self.labels[1:]
@@ -149,7 +152,7 @@ class MusicLabHandler:
     def _observe(
         self, context: Any, name: str, value: float, values: Sequence[str] | None = None
     ) -> None:
-        """Emit a metric; its labels are the version and the device unless others are given."""
+        """Emit a metric; the label values default to the version and the device."""
         metric_type, unit, labels = METRICS[name]
         try:
             metric = context.metrics.get_metric(name, metric_type)
@@ -158,26 +161,26 @@ class MusicLabHandler:
         metric.add_or_update(value, list(values or self.labels))
 
 
-def _of_batch(data: Sequence[Any], seconds: Mapping[str, float]) -> dict[str, Any]:
-    """What the log says of a batch with every request."""
+def _batch_fields(data: Sequence[Any], seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the log fields of a batch, which are logged with each of its requests."""
     rounded = {stage: round(wall, 4) for stage, wall in seconds.items()}
     return {"batch_size": len(data), "seconds": rounded}
 
 
-def _answer(context: Any, index: int, waveform: NDArray[np.float32]) -> bytes:
+def _wav_response(context: Any, index: int, waveform: NDArray[np.float32]) -> bytes:
     if not np.isfinite(waveform).all():
-        return _refuse(
+        return _error_response(
             context,
             index,
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "not_finite_output",
-            "the model made NaN or infinity of these tracks; its checkpoint is at fault",
+            "the model output NaN or infinity for these tracks; the checkpoint is faulty",
         )
     context.set_response_content_type(index, "audio/wav")
     return write_wav(waveform)
 
 
-def _refuse(context: Any, index: int, status: HTTPStatus, code: str, detail: str) -> bytes:
+def _error_response(context: Any, index: int, status: HTTPStatus, code: str, detail: str) -> bytes:
     context.set_response_status(status.value, status.phrase, index)
     context.set_response_content_type(index, "application/json")
     return json.dumps({"detail": detail, "code": code}).encode()

@@ -1,7 +1,7 @@
-"""Segments to latents to the new latent to a waveform; a batch in, a batch out.
+"""The inference pipeline: encodes the segments, runs the model and decodes the result.
 
-A batch of N jobs is one encoder call on all its clips, one call of the model, one decoder call.
-Knows nothing of the server that runs it.
+A batch of N jobs takes one encoder call for all its segments, one model call and one decoder call.
+This module does not depend on TorchServe.
 """
 
 import time
@@ -23,7 +23,7 @@ SEGMENT_SAMPLES = 384_000
 
 @dataclass
 class Generated:
-    """What a batch became.
+    """The output of a batch.
 
     Attributes:
         waveforms: [N, 384000] float32 on the CPU, within [-1, 1].
@@ -36,7 +36,7 @@ class Generated:
 
 @dataclass
 class _Stopwatch:
-    """Times stages; on a GPU it waits for the work that a stage has queued."""
+    """Measures the wall time of each stage; on a GPU, waits for the kernels the stage launched."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class Pipeline:
     """The codec and the model on one device.
 
     Args:
-        codec: the reference codec; it stays as it is.
-        model: is taken over.
-        device: where to compute.
-        precision: bf16 is that of the codec and of the model's transformers. What joins them, and
-            all latents between them, are float32: it costs next to nothing, and the loudness of
-            the music hangs on it.
+        codec: the reference codec; it is not modified.
+        model: moved to the device and converted in place.
+        device: the device to compute on.
+        precision: bf16 applies to the codec and to the model's transformers. The other layers and
+            the latents passed between them stay in float32: this costs almost nothing, and the
+            loudness of the output depends on it.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class Pipeline:
 
     @torch.inference_mode()
     def generate(self, track1: Tensor, track2: Tensor) -> Generated:
-        """New music from N pairs of segments.
+        """Generate new music from N pairs of segments.
 
         Args:
             track1: [N, 1, 384000] float32 at 24 kHz, within [-1, 1].
-            track2: the same of the other tracks.
+            track2: same shape and format as `track1`.
         """
         watch = _Stopwatch(self.device)
         jobs = len(track1)
-        # A single-stage model does not hear track 2, so nothing is spent on it.
-        clips = torch.cat([track1, track2]) if self.model.uses_track2 else track1
+        # A single-stage model does not use track 2, so it is not encoded.
+        segments = torch.cat([track1, track2]) if self.model.uses_track2 else track1
         with watch.stage("encode"):
-            latents = self.encoder(self._upload(clips).to(self._dtype)).float()
+            latents = self.encoder(self._upload(segments).to(self._dtype)).float()
         with watch.stage("cascade"):
             latent = self.model(latents[:jobs], latents[jobs:])
         with watch.stage("decode"):
@@ -100,8 +100,8 @@ class Pipeline:
             waveforms = audio[:, 0].cpu()
         return Generated(waveforms, watch.seconds)
 
-    def _upload(self, clips: Tensor) -> Tensor:
-        """Clips on the device; from pinned memory, which a GPU reads by itself."""
+    def _upload(self, segments: Tensor) -> Tensor:
+        """Copy segments to the device; to a GPU asynchronously, from pinned memory."""
         if self.device.type == "cuda":
-            clips = clips.pin_memory()
-        return clips.to(self.device, non_blocking=True)
+            segments = segments.pin_memory()
+        return segments.to(self.device, non_blocking=True)

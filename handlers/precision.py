@@ -1,4 +1,4 @@
-"""Which numbers a worker computes with."""
+"""Selects the numeric precision of a TorchServe worker."""
 
 from typing import Literal, get_args
 
@@ -9,40 +9,40 @@ from handlers.errors import DeviceError
 Precision = Literal["fp32", "bf16"]
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# CPUs that multiply bfloat16 themselves; on others it is slower than float32.
+# CPU features with native bfloat16 multiplication; without them bf16 is slower than fp32.
 CPU_FEATURES = ("avx512_bf16", "amx_bf16")
 
 
-def choose_precision(asked: str | None, device: torch.device) -> Precision:
-    """The precision for this worker.
+def choose_precision(requested: str | None, device: torch.device) -> Precision:
+    """Select the precision for this worker.
 
     Args:
-        asked: `precision` of the archive: "fp32", "bf16", or "auto" or None for bf16 where the
-            device computes it.
-        device: where the worker runs.
+        requested: `precision` of the archive: "fp32", "bf16", or "auto" or None for bf16 if the
+            device supports it natively.
+        device: the device of the worker.
 
     Raises:
-        DeviceError: it is none of these, or bf16 on a device that does not compute it.
+        DeviceError: `requested` is invalid, or is bf16 on a device without native support.
     """
-    if asked == "fp32":
+    if requested == "fp32":
         return "fp32"
-    if asked in ("auto", None):
-        return "bf16" if computes_bf16(device) else "fp32"
-    if asked != "bf16":
+    if requested in ("auto", None):
+        return "bf16" if supports_bf16(device) else "fp32"
+    if requested != "bf16":
         allowed = ", ".join(get_args(Precision))
         raise DeviceError(
-            f"precision is {asked!r} in model-config.yaml; it has to be auto, {allowed}"
+            f"precision is {requested!r} in model-config.yaml; it must be one of auto, {allowed}"
         )
-    if not computes_bf16(device):
+    if not supports_bf16(device):
         raise DeviceError(
             f"this archive was packed with --precision bf16, which this machine's {device.type} "
-            "does not compute; pack it with --precision auto or fp32"
+            "does not support; pack it with --precision auto or fp32"
         )
     return "bf16"
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16."""
+def supports_bf16(device: torch.device) -> bool:
+    """Return True if the device has native bfloat16 instructions."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -50,6 +50,6 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def forbid_tf32() -> None:
-    """Keep float32 exact on a GPU, where convolutions and LSTMs would shorten it to TF32."""
+    """Disable TF32, to which a GPU would round the inputs of float32 convolutions and LSTMs."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

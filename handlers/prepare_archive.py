@@ -1,8 +1,8 @@
-"""What packing asks of the model code, as a command: `python -m handlers.prepare_archive`.
+"""Packing's interface to the model code: `python -m handlers.prepare_archive`.
 
-Packing runs this from the very copy of the code that goes into the archive, so what is checked is
-what will serve. The answer is JSON on standard output; a refusal is {"refused": sentence} with exit
-status 2.
+Packing runs this command from the copy of the code that goes into the archive, so that the weights
+are checked by the code that will load them. The result is JSON on standard output; an error is
+{"refused": message} with exit status 2.
 """
 
 import argparse
@@ -30,14 +30,14 @@ REFUSED = 2
 def stage(
     checkpoint_file: Path | None, codec_file: Path | None, starters: Path, force: bool, into: Path
 ) -> dict[str, Any]:
-    """Check the weights, copy them into the folder that becomes the archive, return its facts.
+    """Check the weights and copy them into the archive's directory; return manifest entries.
 
     Args:
         checkpoint_file: a checkpoint; None for the starter checkpoint.
         codec_file: EnCodec's official weights; None for the starter codec.
-        starters: where starter weights are built anew if they are needed.
+        starters: directory in which starter weights are rebuilt if they are needed.
         force: allow a trained checkpoint with the starter codec.
-        into: the folder.
+        into: the directory that becomes the archive.
     """
     kind: codec.CodecKind = "starter" if codec_file is None else "official"
     if checkpoint_file is None or codec_file is None:

@@ -1,1 +1,1 @@
-"""MusicLab outside the model: the command line, packing, and the model server."""
+"""MusicLab's command line, HTTP API, worker, archive packing and TorchServe management."""

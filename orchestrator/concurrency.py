@@ -1,4 +1,4 @@
-"""Tasks in the background, periodic work, and work that cancellation must not cut off."""
+"""Background tasks, periodic work, and work that must not be interrupted by cancellation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -20,8 +20,8 @@ async def run_periodically(
 ) -> None:
     """Calls `work` until cancelled, with a pause of `interval_s` seconds after each call.
 
-    A call that fails does not end it. Failures with the same reason are logged once, as `failure`,
-    until a call succeeds; unexpected ones are logged with their traceback, each time.
+    A failed call does not stop it. Consecutive failures with the same reason are logged once, as
+    `failure`; unexpected exceptions are logged each time, with their traceback.
     """
     logged = None
     while True:
@@ -50,9 +50,9 @@ async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncItera
 
 
 async def shielded(work: Awaitable[T]) -> T:
-    """Awaits work that is never cancelled; a cancelled caller waits for its end.
+    """Awaits work that is never cancelled; a cancelled caller waits until it ends.
 
-    A caller that is cancelled again no longer waits, but the work still goes on.
+    A caller that is cancelled again stops waiting, but the work continues.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -65,5 +65,5 @@ async def shielded(work: Awaitable[T]) -> T:
 
 
 async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs blocking work. A cancelled caller waits for it: nothing is written unnoticed later."""
+    """Runs blocking work in a thread. A cancelled caller waits for its end, as for `shielded`."""
     return await shielded(asyncio.to_thread(function, *args, **kwargs))

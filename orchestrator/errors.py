@@ -1,40 +1,40 @@
-"""The errors raised on purpose, each with a sentence a person can act on.
+"""Exceptions that MusicLab raises deliberately; each message says what is wrong and what to do.
 
 MusicLabError
-|-- SettingsError                a setting has a value it cannot have
-|-- PackError                    an archive cannot be built from what was given
+|-- SettingsError                a setting has an invalid value
+|-- PackError                    an archive cannot be built from its inputs
 |-- ArchiveError                 a file is not a MusicLab archive
-|-- CodecFetchError              the official codec weights could not be fetched
-|-- ModelPackagesMissingError    the packages of the model are not installed
-|-- ModelServerError             TorchServe cannot be started, or does not serve the model
-|-- DeploymentError              another version of the model could not be brought to serve
-|-- DatabaseInUseError           another process owns the database's file
-|-- DatabaseUnavailableError     the database does not answer, and may be back
-|-- FfmpegMissingError           there is no ffmpeg to read tracks with
-|-- ApiError                     the API refused, or does not answer (client)
-|   `-- ApiUnavailableError      the API is unreachable or busy, and may be back
-|-- JobFailedError               a job that the client waits for failed
-|-- InputError                   something a client sent cannot be used
-|-- SubmissionError              a job is not accepted, for reasons other than its input
+|-- CodecFetchError              the official codec weights could not be downloaded
+|-- ModelPackagesMissingError    the Python packages of the model are not installed
+|-- ModelServerError             TorchServe cannot be started, reached, or used
+|-- DeploymentError              a model version could not be deployed
+|-- DatabaseInUseError           another process holds the database file
+|-- DatabaseUnavailableError     the database is unreachable; may be temporary
+|-- FfmpegMissingError           ffmpeg, which decodes tracks, is not installed
+|-- ApiError                     the API rejected a request or is unreachable (client)
+|   `-- ApiUnavailableError      the API is unreachable or busy; may be temporary
+|-- JobFailedError               the job that the client waits for failed
+|-- InputError                   a request has invalid input
+|-- SubmissionError              a request is rejected for a reason other than its input
 |   |-- RateLimitError           too many requests from one client
-|   |-- QueueFullError           too many jobs are waiting
-|   |-- StorageFullError         no room for more files
-|   |-- UploadExpiredError       the upload took longer than its reservation
-|   |-- IdempotencyKeyReusedError  the key belongs to another request
-|   `-- NotCheckedError          whether a track is audio could not be found out
-|-- LeaseLostError               a worker no longer holds its job
+|   |-- QueueFullError           the queue is full
+|   |-- StorageFullError         no space for more files
+|   |-- UploadExpiredError       the upload's reservation expired
+|   |-- IdempotencyKeyReusedError  the key was used for a different request
+|   `-- NotCheckedError          a track could not be checked for audio
+|-- LeaseLostError               a worker no longer holds the lease of its job
 `-- AttemptError                 ends a worker's attempt at a job
     |-- TrackError               a track cannot be used
-    |   |-- NotAudioError        nothing in it can be decoded as audio
-    |   |-- WindowPastEndError   the window starts where the audio has ended
-    |   `-- TooSlowError         decoding takes longer than is allowed
-    |-- ModelRejectedInputError  the model finds a track at fault
-    |-- VersionNotLoadedError    the version that a job asked for is loaded nowhere
-    |-- TooManyDeathsError       the processes that ran the job died too often
+    |   |-- NotAudioError        the track has no audio that can be decoded
+    |   |-- WindowPastEndError   the window starts past the end of the audio
+    |   `-- TooSlowError         decoding exceeds its time limit
+    |-- ModelRejectedInputError  the model rejected a track
+    |-- VersionNotLoadedError    no TorchServe has the requested model version loaded
+    |-- TooManyDeathsError       too many processes died while they ran the job
     |-- ModelUnavailableError    the model server is unreachable, busy or broken
-    |   `-- InferenceNotStartedError  no worker of the model took the request
-    |-- ConversionError          reading or writing a track failed
-    |-- StorageUnavailableError  the store of the jobs' files is unreachable or full
+    |   `-- InferenceNotStartedError  no TorchServe worker accepted the request
+    |-- ConversionError          a track could not be read or written
+    |-- StorageUnavailableError  the file storage is unreachable or full
     `-- UnexpectedError          any other error
 """
 
@@ -42,15 +42,15 @@ from typing import ClassVar
 
 
 class MusicLabError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors that MusicLab raises deliberately."""
 
 
 class SettingsError(MusicLabError):
-    """A setting has a value it cannot have."""
+    """A setting has an invalid value."""
 
 
 class PackError(MusicLabError):
-    """An archive cannot be built from what was given."""
+    """An archive cannot be built from its inputs."""
 
 
 class ArchiveError(MusicLabError):
@@ -58,39 +58,39 @@ class ArchiveError(MusicLabError):
 
 
 class CodecFetchError(MusicLabError):
-    """The official codec weights could not be fetched."""
+    """The official codec weights could not be downloaded."""
 
 
 class ModelPackagesMissingError(MusicLabError):
-    """The packages of the model are not installed."""
+    """The Python packages of the model are not installed."""
 
 
 class ModelServerError(MusicLabError):
-    """TorchServe cannot be started, or does not serve the model."""
+    """TorchServe cannot be started, reached, or used."""
 
 
 class DeploymentError(MusicLabError):
-    """Another version of the model could not be brought to serve; the old ones serve on."""
+    """A model version could not be deployed; the versions loaded before stay in use."""
 
 
 class DatabaseInUseError(MusicLabError):
-    """Another process owns the database's file."""
+    """Another process holds the database file."""
 
 
 class DatabaseUnavailableError(MusicLabError):
-    """The database does not answer, and may be back."""
+    """The database is unreachable; the condition may be temporary."""
 
 
 class FfmpegMissingError(MusicLabError):
-    """There is no ffmpeg to read tracks with."""
+    """ffmpeg, which decodes tracks, is not installed."""
 
 
 class ApiError(MusicLabError):
-    """The API refused a request of this client, or does not answer.
+    """The API rejected a request of this client, or is unreachable.
 
     Attributes:
-        status: of the HTTP answer; None when there was none.
-        code: the API's name for the fault; None when it gave none.
+        status: HTTP status of the response; None without a response.
+        code: error code from the API; None if the response has none.
     """
 
     def __init__(self, message: str, status: int | None = None, code: str | None = None) -> None:
@@ -100,10 +100,10 @@ class ApiError(MusicLabError):
 
 
 class ApiUnavailableError(ApiError):
-    """The API is unreachable or busy, and may be back.
+    """The API is unreachable or busy; the condition may be temporary.
 
     Attributes:
-        retry_after_s: seconds after which it says to come again; 0 when it does not say.
+        retry_after_s: seconds from the Retry-After header; 0 without one.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class ApiUnavailableError(ApiError):
 
 
 class JobFailedError(MusicLabError):
-    """A job that this client waits for failed.
+    """The job that this client waits for failed.
 
     Args:
-        code: the API's name for the fault.
-        message: its sentence.
+        code: error code of the job.
+        message: error message of the job.
     """
 
     def __init__(self, code: str | None, message: str) -> None:
@@ -132,11 +132,11 @@ class JobFailedError(MusicLabError):
 
 
 class InputError(MusicLabError):
-    """Something that a client sent cannot be used.
+    """A request has invalid input.
 
     Args:
-        code: stable snake_case name of the fault, in the API.
-        detail: sentence that names the field, its value, and what would be right.
+        code: stable snake_case error code for the API.
+        detail: error sentence that names the field, its value, and what would be valid.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -145,10 +145,10 @@ class InputError(MusicLabError):
 
 
 class SubmissionError(MusicLabError):
-    """A job is not accepted, for reasons other than its input.
+    """A request is rejected for a reason other than its input.
 
     Attributes:
-        retry_after_s: seconds after which the same request may be accepted, if that is known.
+        retry_after_s: seconds after which the same request may be accepted; None if unknown.
     """
 
     def __init__(self, detail: str, *, retry_after_s: int | None = None) -> None:
@@ -157,41 +157,41 @@ class SubmissionError(MusicLabError):
 
 
 class RateLimitError(SubmissionError):
-    """A client makes too many requests."""
+    """A client exceeded its rate limit."""
 
 
 class QueueFullError(SubmissionError):
-    """As many jobs are waiting as are allowed to."""
+    """The queue is full."""
 
 
 class StorageFullError(SubmissionError):
-    """There is no room for the files of another job."""
+    """There is no space for the files of another job."""
 
 
 class UploadExpiredError(SubmissionError):
-    """An upload took longer than its reservation lasted."""
+    """The reservation of an upload expired before the upload was complete."""
 
 
 class IdempotencyKeyReusedError(SubmissionError):
-    """An idempotency key belongs to another request."""
+    """An idempotency key was already used for a different request."""
 
 
 class NotCheckedError(SubmissionError):
-    """Whether a track holds audio could not be found out, for reasons that are not the track's."""
+    """A track could not be checked for audio, for a reason unrelated to the track."""
 
 
 class LeaseLostError(MusicLabError):
-    """A worker no longer holds its job: it was deleted, or another worker took it over."""
+    """A worker no longer holds the lease: the job was deleted, or another worker took it over."""
 
 
 class AttemptError(MusicLabError):
-    """Ends a worker's attempt at a job; says what becomes of the job.
+    """Ends a worker's attempt at a job, and determines whether the job fails or is retried.
 
     Attributes:
-        retryable: whether a later attempt may succeed; if not, the job has failed.
-        counts_as_attempt: whether it is one of the attempts that a job may have.
-        code: error code of the job when it has failed by this error.
-        reason: label of the metric of failed attempts, if retryable.
+        retryable: whether a later attempt may succeed; if not, the job fails.
+        counts_as_attempt: whether it counts towards the maximum number of attempts.
+        code: error code of the job if this error makes it fail.
+        reason: label value in the metric of failed attempts, if retryable.
     """
 
     retryable: ClassVar[bool] = True
@@ -200,49 +200,51 @@ class AttemptError(MusicLabError):
     reason: ClassVar[str] = "unexpected"
 
     @property
-    def sentence(self) -> str:
-        """What the job's status says of it; may hide details."""
+    def user_message(self) -> str:
+        """The error text in the job's status; subclasses may omit internal details."""
         return str(self)
 
 
 class TrackError(AttemptError):
-    """A track cannot be used; `code` is the fault's name in the API."""
+    """A track cannot be used; `code` is also an error code of the API."""
 
     retryable = False
 
 
 class NotAudioError(TrackError):
-    """Nothing in the track can be decoded as audio."""
+    """The track has no audio that can be decoded."""
 
     code = "not_audio"
 
 
 class WindowPastEndError(TrackError):
-    """The window starts where the audio has ended.
+    """The window starts past the end of the audio.
 
     Attributes:
-        length: the seconds of audio that the track really holds, whatever its header states.
+        length: decoded length of the track in seconds, which may differ from its header.
     """
 
     code = "window_past_end"
 
     def __init__(self, length: float) -> None:
-        super().__init__(f"the window starts past the end of the track, at {length:.2f} s")
+        super().__init__(
+            f"the window starts past the end of the track, which is {length:.2f} s long"
+        )
         self.length = length
 
 
 class TooSlowError(TrackError):
-    """Decoding the track takes longer than is allowed."""
+    """Decoding the track exceeds its time limit."""
 
     code = "too_slow"
 
 
 class ModelRejectedInputError(AttemptError):
-    """The model finds a track at fault, and would again.
+    """The model rejected a track; a retry would have the same result.
 
     Args:
-        code: the model's name for the fault.
-        detail: its sentence.
+        code: error code from the model.
+        detail: error sentence from the model.
     """
 
     retryable = False
@@ -253,7 +255,7 @@ class ModelRejectedInputError(AttemptError):
 
 
 class VersionNotLoadedError(AttemptError):
-    """The version of the model that a job asked for by name is loaded nowhere."""
+    """No TorchServe has the model version loaded that a job requests by name."""
 
     retryable = False
     counts_as_attempt = False
@@ -261,46 +263,46 @@ class VersionNotLoadedError(AttemptError):
 
 
 class TooManyDeathsError(AttemptError):
-    """The processes that ran a job died too often."""
+    """Too many processes died while they ran the job."""
 
     retryable = False
     counts_as_attempt = False
 
 
 class ModelUnavailableError(AttemptError):
-    """The model server is unreachable, busy or broken, and may be back."""
+    """The model server is unreachable, busy or broken; the condition may be temporary."""
 
     reason = "model_failed"
 
 
 class InferenceNotStartedError(ModelUnavailableError):
-    """No worker of the model took the request."""
+    """No TorchServe worker accepted the request."""
 
     counts_as_attempt = False
     reason = "model_away"
 
 
 class ConversionError(AttemptError):
-    """Reading or writing a track failed for reasons that are not the track's, and may pass."""
+    """A track could not be read or written, for a reason unrelated to it that may be temporary."""
 
     reason = "conversion"
 
 
 class StorageUnavailableError(AttemptError):
-    """The store of the jobs' files is unreachable or full, and may be back."""
+    """The file storage is unreachable or full; the condition may be temporary."""
 
     reason = "files"
 
     @property
-    def sentence(self) -> str:
-        """Without hosts and paths, which are not for users."""
-        return "its files could not be read or written"
+    def user_message(self) -> str:
+        """The error text without host names and paths, which users should not see."""
+        return "the job's files could not be read or written"
 
 
 class UnexpectedError(AttemptError):
-    """Any other error ended an attempt."""
+    """An attempt ended with any other error."""
 
     @property
-    def sentence(self) -> str:
-        """Without details, which are in the log."""
-        return "an unexpected error"
+    def user_message(self) -> str:
+        """The error text without details, which are in the log."""
+        return "an unexpected error occurred"

@@ -1,4 +1,4 @@
-"""Locks on files, and files that appear whole or not at all."""
+"""File locks, and atomic and durable writes."""
 
 import errno
 import fcntl
@@ -14,16 +14,16 @@ POLL_S = 0.1
 
 
 def lock(file: int | IO[Any], timeout_s: float | None = 0.0) -> bool:
-    """Locks an open file or folder; False if another process still holds it after `timeout_s`.
+    """Locks an open file or directory; returns False if it is still locked after `timeout_s`.
 
-    The kernel releases the lock when the file is closed or the process ends, however it ends.
+    The kernel releases the lock when the file is closed or the process ends for any reason.
 
     Args:
-        file: what to lock.
-        timeout_s: for how long another process may hold it, in seconds; None waits for ever.
+        file: open file or directory.
+        timeout_s: seconds to wait for another process to release the lock; None waits forever.
 
     Raises:
-        OSError: the file system has no locks.
+        OSError: the file system does not support locks.
     """
     if timeout_s is None:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -41,18 +41,18 @@ def lock(file: int | IO[Any], timeout_s: float | None = 0.0) -> bool:
 
 
 def temporary_path(path: Path, *, hidden: bool = True) -> Path:
-    """An unused name in the folder of a path."""
+    """Returns an unused path in the same directory."""
     return path.with_name(f"{'.' if hidden else ''}{path.name}.{uuid.uuid4().hex}")
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = False, hidden: bool = True) -> Iterator[Path]:
-    """Gives a temporary path, which is renamed to `path` when the block succeeds.
+    """Yields a temporary path, which is renamed to `path` when the block succeeds.
 
     Args:
-        path: what appears whole, or not at all; replaces what is there.
-        durable: whether it has to outlast a power failure.
-        hidden: whether the temporary path begins with a dot.
+        path: file to create or replace; it appears complete or not at all.
+        durable: whether the file must survive a power failure.
+        hidden: whether the name of the temporary file starts with a dot.
     """
     part = temporary_path(path, hidden=hidden)
     try:
@@ -63,18 +63,18 @@ def atomic_write(path: Path, *, durable: bool = False, hidden: bool = True) -> I
         if durable:
             sync(path)
     finally:
-        part.unlink(missing_ok=True)  # after a failure, or where it is the same file as `path`
+        part.unlink(missing_ok=True)  # left by a failure, or if `part` and `path` are hard links
 
 
 def sync(*paths: Path) -> None:
-    """Makes files, and the folders that they are in, outlast a power failure."""
+    """Flushes files and their directories to disk, so that they survive a power failure."""
     folders = {above for path in paths for above in (path.parent, path.parent.parent)}
     for path in [*paths, *folders]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            # Some file systems do not sync folders.
+            # Some file systems cannot sync directories.
             if path not in folders or error.errno not in (errno.EINVAL, errno.ENOTSUP):
                 raise
         finally:

@@ -1,7 +1,7 @@
-"""Where MusicLab's own files are, and the folders that data goes to unless settings say otherwise.
+"""Locations of MusicLab's own files, and the default directories for data.
 
-In a checkout all of them are in the checkout. In an installed wheel its own files are in the
-package's `bundle` folder, and data goes where the platform expects it.
+In a checkout, all of them are in the checkout. In an installed wheel, MusicLab's own files are in
+the package's `bundle` directory, and data is in the platform's directories for data and state.
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ PACKAGE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Paths:
-    """MusicLab's own files, and the default folders of its data.
+    """MusicLab's own files, and the default directories for its data.
 
     Attributes:
-        handlers: the code of the model, which is packed into archives.
+        handlers: directory of the model code, which is packed into archives.
         config_properties: TorchServe's settings.
         logging_config: TorchServe's log4j2.xml.
-        metrics_config: the metrics that TorchServe exports.
-        page: folder of the built page.
-        checkpoints: folder of the weights.
-        model_store: folder of the archives.
-        cache: folder of the jobs' files.
-        run: folder of keys, logs, temporary files and the job table.
-        is_checkout: whether they are in a checkout.
+        metrics_config: definitions of the metrics that TorchServe exports.
+        page: directory of the built page.
+        checkpoints: directory of the weights.
+        model_store: directory of the archives.
+        cache: directory of the jobs' files.
+        run: directory of keys, logs, temporary files and the SQLite database.
+        is_checkout: whether the paths are in a checkout.
     """
 
     handlers: Path
@@ -42,7 +42,7 @@ class Paths:
 
 
 def checkout_paths(root: Path) -> Paths:
-    """The paths in a checkout."""
+    """Returns the paths in a checkout."""
     return Paths(
         handlers=root / "handlers",
         config_properties=root / "config.properties",
@@ -58,10 +58,10 @@ def checkout_paths(root: Path) -> Paths:
 
 
 def installed_paths(bundle: Path, platform: PlatformDirs) -> Paths:
-    """The paths of an installed wheel.
+    """Returns the paths of an installed wheel.
 
-    The jobs' files are state, like the table of jobs that they belong to: a platform's folder for
-    caches may be emptied at any time, and uploads of waiting jobs cannot be made again.
+    The jobs' files are state, like the job table that refers to them. A platform's cache directory
+    may be cleared at any time, and the uploads of queued jobs cannot be recreated.
     """
     return Paths(
         handlers=bundle / "handlers",
@@ -78,7 +78,7 @@ def installed_paths(bundle: Path, platform: PlatformDirs) -> Paths:
 
 
 def find_paths(package: Path) -> Paths:
-    """The paths of the `orchestrator` package in this folder."""
+    """Returns the paths for the `orchestrator` package in this directory."""
     bundle = package / "bundle"
     if bundle.is_dir():
         return installed_paths(bundle, PlatformDirs("musiclab", appauthor=False))

@@ -1,4 +1,4 @@
-"""The processes of MusicLab: everything in one, or API, worker and TorchServe apart."""
+"""Runs the processes of MusicLab: all in one, or the API, worker and TorchServe separately."""
 
 import asyncio
 import gc
@@ -26,21 +26,22 @@ SHUTDOWN_S = 5.0
 async def serve(
     settings: Settings, server: TorchServe, on_ready: Callable[[ModelStatus], None]
 ) -> None:
-    """Serve everything until SIGINT or SIGTERM; nothing is left running afterwards.
+    """Serves everything until SIGINT or SIGTERM; leaves no process running afterwards.
 
-    The API answers before the model is ready: jobs wait. TorchServe is restarted whenever it exits.
+    The API accepts jobs before the model is ready. TorchServe is restarted whenever it exits.
 
     Args:
-        settings: where the API listens, and everything else.
-        server: TorchServe with its archive, not started yet.
-        on_ready: called with what serves, once the model is ready.
+        settings: all settings, such as the address of the API.
+        server: TorchServe with its archives, not started yet.
+        on_ready: called with the model's status once the model is ready.
 
     Raises:
-        MusicLabError: a port or folder is in use, or the model cannot be loaded.
+        MusicLabError: a port or directory is in use, or the model cannot be loaded.
     """
     app = create_app(settings)
     supervisor = Supervisor(server)
-    # Blocks the event loop while nothing is served yet; the main thread outlasts TorchServe.
+    # Blocks the event loop, which serves nothing yet. Must run in the main thread, which outlives
+    # TorchServe.
     server.start()
     try:
         supervising = partial(_supervise, app, server, supervisor, on_ready)
@@ -50,17 +51,17 @@ async def serve(
 
 
 async def serve_orchestrator(settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Serve the API with its worker; TorchServe runs elsewhere."""
+    """Serves the API with its worker; TorchServe runs in another process."""
     announce = partial(_announce, on_ready)
     app = create_app(settings)
     await _run(app, "API", settings.api_host, settings.api_port, announce)
 
 
 async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Serve the API alone; workers on any host run the jobs.
+    """Serves only the API; workers on any host run the jobs.
 
     Raises:
-        SettingsError: there is no database that processes can share.
+        SettingsError: no database is set that several processes can share.
     """
     _require_shared_database(settings, "api")
     announce = partial(_announce, on_ready)
@@ -69,10 +70,10 @@ async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
 
 
 async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Run jobs that were accepted by an API on any host, with the TorchServe of this one.
+    """Runs jobs accepted by an API on any host, with the TorchServe on this host.
 
     Raises:
-        SettingsError: there is no database that processes can share.
+        SettingsError: no database is set that several processes can share.
     """
     _require_shared_database(settings, "worker")
     announce = partial(_announce, on_ready)
@@ -85,7 +86,7 @@ def _require_shared_database(settings: Settings, command: str) -> None:
         raise SettingsError(
             f"`musiclab {command}` needs a database that several processes can share: set "
             "MUSICLAB_DATABASE_URL to postgresql://user:password@host:port/database, or run "
-            "everything in one process by `musiclab up`"
+            "everything in one process with `musiclab up`"
         )
 
 
@@ -96,28 +97,28 @@ async def _run(
     port: int,
     background: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """Serve an application with a background task, until that fails or a signal comes.
+    """Serves an application with a background task until the task fails or a signal arrives.
 
-    Running jobs then have their grace time, which a second signal ends.
+    Running jobs then have a grace period, which a second signal ends.
     """
-    find_ffmpeg()  # raises now where there is none, not when the first track comes
+    find_ffmpeg()  # raises at startup if ffmpeg is missing, not at the first track
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
-    # aiohttp would decompress bodies before any check; compressed ones are refused instead.
+    # aiohttp would decompress bodies before any check; compressed bodies are rejected instead.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, auto_decompress=False)
     tasks: set[asyncio.Task[None]] = set()
     try:
         await runner.setup()
         await _bind(runner, name, host, port)
-        # Objects that exist by now stay. Without this, every full garbage collection traverses all
-        # modules, which blocks the event loop for 50 to 100 ms.
+        # Exempts existing objects from garbage collection. Otherwise every full collection would
+        # traverse all modules and block the event loop for 50 to 100 ms.
         gc.collect()
         gc.freeze()
         tasks |= {asyncio.create_task(background()), asyncio.create_task(signals.get())}
         await _first_done(tasks)
         if WORKER in app:
-            # The API goes on answering meanwhile.
+            # The API keeps responding meanwhile.
             grace = app[WORKER].finish(app[SETTINGS].grace_s)
             ending = {asyncio.create_task(grace), asyncio.create_task(signals.get())}
             tasks |= ending
@@ -130,7 +131,7 @@ async def _run(
 
 
 async def _first_done(tasks: set[asyncio.Task[None]]) -> None:
-    """Wait until one of the tasks is done; raise its exception."""
+    """Waits until one of the tasks is done; raises its exception, if any."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
@@ -141,7 +142,7 @@ async def _bind(runner: web.AppRunner, name: str, host: str, port: int) -> None:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise SettingsError(
-            f"{host}:{port} cannot be listened on ({error.strerror}); stop what uses it, or set "
+            f"cannot bind {host}:{port} ({error.strerror}); stop the program that uses it, or set "
             f"MUSICLAB_{name}_PORT to a free port"
         ) from error
 
@@ -157,7 +158,7 @@ async def _supervise(
     supervisor: Supervisor,
     on_ready: Callable[[ModelStatus], None],
 ) -> None:
-    """Wait for the model to be ready, then restart TorchServe whenever it exits.
+    """Waits until the model is ready, then restarts TorchServe whenever it exits.
 
     Raises:
         ModelServerError: the model did not load, or TorchServe could not be restarted.
@@ -168,15 +169,15 @@ async def _supervise(
         await asyncio.sleep(CHECK_INTERVAL_S)
     on_ready(status)
     try:
-        await _in_own_thread(partial(supervisor.run, lambda: watcher.status.versions))
+        await _in_daemon_thread(partial(supervisor.run, lambda: watcher.status.versions))
     finally:
-        supervisor.request_stop()  # the watcher is about to end, and what it saw last grows old
+        supervisor.request_stop()  # the watcher is about to end, so its status becomes stale
 
 
-def _in_own_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run blocking work in a thread of its own; cancelling the future does not end it.
+def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Runs blocking work in a daemon thread; cancelling the future does not stop the work.
 
-    A daemon thread, as the process must be able to end while the work hangs, as a disk may.
+    The thread is a daemon so that the process can exit while the work hangs, for example on a disk.
     """
     outcome: Future[None] = Future()
     outcome.set_running_or_notify_cancel()

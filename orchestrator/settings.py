@@ -1,4 +1,4 @@
-"""All settings, from the environment (`MUSICLAB_*`) or a `.env` file in the working directory."""
+"""All settings, read from `MUSICLAB_*` environment variables or `.env` in the working directory."""
 
 import ipaddress
 from pathlib import Path
@@ -16,108 +16,108 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
-    """One attribute a setting; the README's table has the same names and defaults."""
+    """All settings, one per attribute; docs/configuration.md lists them with their defaults."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore")
 
     checkpoints: Path = PATHS.checkpoints
-    """Folder of best_model.pt and the official codec weights."""
+    """Directory of best_model.pt and the official codec weights."""
 
     model_store: Path = PATHS.model_store
-    """Folder of the built archives."""
+    """Directory of the built archives."""
 
     run_dir: Path = PATHS.run
-    """Folder for what servers write: keys, logs, temporary files."""
+    """Directory for keys, logs, temporary files and the SQLite database."""
 
     cache: Path = PATHS.cache
-    """Folder of the jobs' files."""
+    """Directory of the jobs' files."""
 
     page: Path = PATHS.page
-    """Folder of the built page."""
+    """Directory of the built page."""
 
     database_url: str = ""
-    """PostgreSQL for the jobs; empty for a file in the run folder."""
+    """URL of the PostgreSQL job database; empty to use SQLite in the run directory."""
 
     files_url: str = ""
-    """S3 bucket for the jobs' files; empty for the cache folder."""
+    """URL of the S3 bucket for the jobs' files; empty to use the cache directory."""
 
     api_host: str = "127.0.0.1"
-    """Address that the API listens on; 0.0.0.0 for all."""
+    """Address that the API listens on; 0.0.0.0 for all interfaces."""
 
     api_port: Port = 8001
     """Port of the API."""
 
     cors_origins: str = "http://localhost:3000"
-    """Origins whose pages may call the API, separated by commas."""
+    """Comma-separated list of origins whose pages may call the API."""
 
     worker_host: str = "127.0.0.1"
-    """Address of `musiclab worker`'s own /health and /metrics."""
+    """Address that `musiclab worker` listens on for /health, /ready, /metrics and /in-flight."""
 
     worker_port: Port = 8002
-    """Port of the same."""
+    """Port of `musiclab worker`."""
 
     api_keys: str = ""
-    """Keys of which one is needed to generate, check, clean up and list models; by commas."""
+    """Comma-separated API keys for generate, check, cleanup and models; empty for no keys."""
 
     trusted_proxies: str = ""
-    """Networks of proxies whose X-Forwarded-For is believed, separated by commas."""
+    """Comma-separated list of the networks of proxies whose X-Forwarded-For is trusted."""
 
     rate_limit: Annotated[int, Field(ge=0)] = 10
-    """Requests to generate or check that a client may make a minute; 0 for no limit."""
+    """Maximum generate and check requests per client and minute; 0 for no limit."""
 
     max_queued: Annotated[int, Field(ge=0)] = 100
-    """Jobs that may wait; 0 for no limit."""
+    """Maximum number of queued jobs; 0 for no limit."""
 
     max_track_mb: Annotated[int, Field(ge=1)] = 50
-    """Largest uploaded track, in MiB."""
+    """Maximum size of an uploaded track, in MiB."""
 
     max_stored_gb: Annotated[float, Field(ge=0)] = 10.0
-    """Most that the files of all jobs may take, in GB; 0 for no limit."""
+    """Maximum total size of all jobs' files, in GB; 0 for no limit."""
 
     min_free_disk_percent: Annotated[float, Field(ge=0, le=100)] = 5.0
-    """Share of the disk that has to stay free."""
+    """Minimum percentage of the disk that must stay free."""
 
     keep_hours: Annotated[float, Field(gt=0)] = 24.0
-    """For how long a finished job and its music are kept, in hours."""
+    """How long a finished job and its music are kept, in hours."""
 
     reuse_results: bool = True
-    """Whether the same files, windows and model version give the music made before."""
+    """Whether to reuse an earlier result for identical files, windows and model version."""
 
     grace_s: Annotated[float, Field(ge=0)] = 10.0
-    """For how long jobs at work may go on when the process is to end, in seconds."""
+    """How long running jobs may continue when the process is shut down, in seconds."""
 
     log_format: Literal["auto", "console", "json"] = "auto"
-    """How serving processes log; auto is console on a terminal, else json."""
+    """Log format of server processes; auto is console on a terminal, else json."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged at least; debug adds the requests of those who ask again and again."""
+    """Minimum level of logged events; debug adds requests to polled routes such as /health."""
 
     model_host: str = "127.0.0.1"
-    """Where TorchServe is reached."""
+    """Host name or address of TorchServe."""
 
     model_listen_host: str = "127.0.0.1"
-    """Address that TorchServe listens on; 0.0.0.0 for all, on a network that is nobody else's."""
+    """Address that TorchServe listens on; 0.0.0.0 for all interfaces, only on a private network."""
 
     config_properties: Path = PATHS.config_properties
-    """TorchServe's own settings."""
+    """TorchServe's configuration file."""
 
     orchestrator_urls: str = ""
-    """Orchestrators to ask which requests a version still works on, separated by commas."""
+    """Comma-separated URLs of orchestrators to query for in-flight requests of a version."""
 
     inference_port: Port = 8080
-    """TorchServe's port for predictions."""
+    """Port of TorchServe's inference API."""
 
     management_port: Port = 8081
-    """TorchServe's port for model management."""
+    """Port of TorchServe's management API."""
 
     metrics_port: Port = 8082
-    """TorchServe's port for Prometheus."""
+    """Port of TorchServe's Prometheus metrics."""
 
     grpc_inference_port: Port = 7070
-    """TorchServe's gRPC port for predictions, which it always binds."""
+    """Port of TorchServe's gRPC inference API, which it always binds."""
 
     grpc_management_port: Port = 7071
-    """TorchServe's gRPC port for management, which it always binds."""
+    """Port of TorchServe's gRPC management API, which it always binds."""
 
     @property
     def max_track_bytes(self) -> int:
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
 
     @property
     def max_body_bytes(self) -> int:
-        """Both tracks, and a MiB for what is around them."""
+        """Maximum size of a request body: two tracks and 1 MiB for the rest of the form."""
         return 2 * self.max_track_bytes + 2**20
 
     @property
@@ -134,31 +134,31 @@ class Settings(BaseSettings):
 
     @property
     def api_key_list(self) -> list[str]:
-        return _listed(self.api_keys)
+        return _split(self.api_keys)
 
     @property
     def cors_origin_list(self) -> list[str]:
-        return _listed(self.cors_origins)
+        return _split(self.cors_origins)
 
     @property
     def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-        return [ipaddress.ip_network(each) for each in _listed(self.trusted_proxies)]
+        return [ipaddress.ip_network(each) for each in _split(self.trusted_proxies)]
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _are_networks(cls, value: str) -> str:
-        for each in _listed(value):
+    def _check_networks(cls, value: str) -> str:
+        for each in _split(value):
             try:
                 ipaddress.ip_network(each)
             except ValueError as error:
-                raise ValueError(f"{error}; networks look like 10.0.0.0/8 or 192.0.2.7") from None
+                raise ValueError(f"{error}; write 10.0.0.0/8 or 192.0.2.7, for example") from None
         return value
 
     @property
     def orchestrator_url_list(self) -> list[str]:
-        """By default, whatever serves on this machine."""
+        """The configured URLs; by default, the API and the worker on this machine."""
         here = (f"http://127.0.0.1:{port}" for port in (self.api_port, self.worker_port))
-        return _listed(self.orchestrator_urls) or list(here)
+        return _split(self.orchestrator_urls) or list(here)
 
     @property
     def inference_url(self) -> str:
@@ -174,17 +174,17 @@ class Settings(BaseSettings):
 
     @property
     def page_index(self) -> Path:
-        """The built page's HTML."""
+        """The HTML file of the built page."""
         return self.page / "index.html"
 
     @property
     def database_file(self) -> Path:
-        """SQLite's file."""
+        """The SQLite database file."""
         return self.run_dir.resolve() / "jobs.sqlite"
 
     @property
     def scratch_dir(self) -> Path:
-        """Where each process of this host has a folder for files that a bucket keeps."""
+        """Parent of the scratch directories; each process on this host has its own."""
         return self.run_dir.resolve() / "scratch"
 
     @property
@@ -194,19 +194,19 @@ class Settings(BaseSettings):
 
     @property
     def key_file(self) -> Path:
-        """Where TorchServe writes its keys."""
+        """The file to which TorchServe writes its keys."""
         return self.model_server_dir / "key_file.json"
 
 
-def _listed(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def load_settings() -> Settings:
-    """The settings of this process.
+    """Loads the settings of this process.
 
     Raises:
-        SettingsError: a value is not what it has to be.
+        SettingsError: a setting is invalid, or two ports are equal.
     """
     try:
         settings = Settings()
@@ -219,6 +219,8 @@ def load_settings() -> Settings:
         if field.endswith("_port"):
             port, name = getattr(settings, field), PREFIX + field.upper()
             if port in users:
-                raise SettingsError(f"{users[port]} and {name} are both {port}; each needs its own")
+                raise SettingsError(
+                    f"{users[port]} and {name} are both {port}; use different ports"
+                )
             users[port] = name
     return settings

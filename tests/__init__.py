@@ -1,1 +1,1 @@
-"""The tests: unit/ in one process, integration/ with a real TorchServe."""
+"""Tests: unit/ without real servers; integration/ with TorchServe, PostgreSQL and other servers."""

@@ -1,7 +1,8 @@
-"""Fixtures that several test modules share."""
+"""Fixtures shared by several test modules."""
 
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,27 +22,30 @@ from tests.support.service import Service, running
 from tests.support.settings import settings_in, with_store_of
 from tests.support.tables import Backend, Tables, new_id
 
-# Tests that compute run beside others; see orchestrator/serving/process.py.
+# Compute-heavy tests run in parallel with others; see orchestrator/serving/process.py.
 os.environ.setdefault("GOMP_SPINCOUNT", "300")
-# The model's workers find what those before them compiled, whatever folders they have.
+# TorchServe workers reuse the kernels compiled by earlier ones, even in other directories.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(PROJECT / ".cache" / "numba"))
 
-# Fixtures that start a server or a browser, or prepare the start of one. Tests that use one,
-# directly or through other fixtures, are marked: `make check` leaves them out.
+# Fixtures that start a server or a browser, or prepare to start one. Tests that use one,
+# directly or through other fixtures, are marked, and `make check` skips them.
 SERVER_FIXTURES = {"client", "model_server", "packed", "postgres", "s3", "service", "shared"}
 BROWSER_FIXTURES = {"browser"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Shorten the name of a worker's temporary folder: UNIX sockets need short paths."""
+    """Prepare the process, which may be a pytest-xdist worker."""
+    # Where the tests run as a background job, the shell makes them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # UNIX sockets need short paths.
     if hasattr(config, "workerinput"):
-        folder = Path(config.option.basetemp)
-        config.option.basetemp = folder.with_name(folder.name.removeprefix("popen-"))
+        directory = Path(config.option.basetemp)
+        config.option.basetemp = directory.with_name(directory.name.removeprefix("popen-"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what their fixtures start."""
+    """Mark tests by the servers and browsers that their fixtures start."""
     for item in items:
         fixtures = getattr(item, "fixturenames", [])
         if not SERVER_FIXTURES.isdisjoint(fixtures):
@@ -57,20 +61,20 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def starter_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings whose model store holds `starter_archive`."""
+    """Settings whose model store contains `starter_archive`."""
     return settings_in(tmp_path_factory.mktemp("starter"))
 
 
 @pytest.fixture(scope="session")
 def starter_archive(starter_settings: Settings) -> Path:
-    """An archive of the present code with both starter weights."""
+    """An archive of the current code with starter weights for the model and the codec."""
     inputs = choose_inputs(starter_settings)
     return pack(starter_settings, inputs, version="starter")
 
 
 @pytest.fixture(scope="session")
 def model_server(starter_settings: Settings, starter_archive: Path) -> Iterator[TorchServe]:
-    """A real TorchServe that serves `starter_archive`."""
+    """A real TorchServe with `starter_archive` as its default version."""
     with TorchServe(starter_settings, starter_archive) as server:
         server.wait_ready()
         yield server
@@ -83,7 +87,7 @@ def client(model_server: TorchServe) -> ModelClient:
 
 @pytest.fixture
 def packed(settings: Settings, starter_settings: Settings, starter_archive: Path) -> Settings:
-    """Settings under which nothing needs to be packed."""
+    """Settings whose model store already contains the starter archive."""
     return with_store_of(starter_settings, settings)
 
 
@@ -91,7 +95,7 @@ def packed(settings: Settings, starter_settings: Settings, starter_archive: Path
 def service(
     tmp_path_factory: pytest.TempPathFactory, starter_settings: Settings, starter_archive: Path
 ) -> Iterator[Service]:
-    """`musiclab up` with starter weights."""
+    """A running `musiclab up` with starter weights."""
     (frontend,) = free_ports(1)
     origins = f"http://localhost:3000,http://127.0.0.1:{frontend}"
     chosen = {
@@ -115,7 +119,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    """An empty database of each kind."""
+    """An empty SQLite or PostgreSQL database."""
     url = ""
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
@@ -125,14 +129,14 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
 
 @pytest.fixture
 async def tables(backend: Backend) -> AsyncIterator[Tables]:
-    """The tables of an empty database of each kind."""
+    """The tables of an empty SQLite or PostgreSQL database."""
     async with backend.opened() as tables:
         yield tables
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A real PostgreSQL."""
+    """A real PostgreSQL server."""
     with postgres_server() as server:
         yield server
 
@@ -141,14 +145,14 @@ def postgres() -> Iterator[PostgresServer]:
 def changed_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str, str, str], None]:
-    """Lets packing take a copy of handlers/ in which a text in a file is replaced."""
+    """A function that replaces text in the copy of handlers/ that is packed."""
     copy = tmp_path / "changed" / "handlers"
     shutil.copytree(PROJECT / "handlers", copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(inputs, "HANDLERS", copy)
 
     def change(file: str, old: str, new: str) -> None:
         code = (copy / file).read_text()
-        assert old in code, f"{file} no longer holds {old!r}; adapt the test"
+        assert old in code, f"{file} no longer contains {old!r}; adapt the test"
         (copy / file).write_text(code.replace(old, new))
 
     return change

@@ -1,6 +1,6 @@
-/** MusicLab's API, and its refusals in its own words. */
+/** Client of the MusicLab HTTP API. */
 
-/** What the API says of a job. */
+/** A job's status as returned by the API. */
 export interface Status {
   job_id: string;
   status: "queued" | "running" | "completed" | "failed";
@@ -15,7 +15,7 @@ export interface Status {
   error_code?: string;
 }
 
-/** The last event of a job that somebody removed. */
+/** The final event of a deleted job. */
 export interface Deleted {
   job_id: string;
   status: "deleted";
@@ -31,51 +31,51 @@ export interface Health {
 export interface Part {
   file: Blob;
   name: string;
-  /** Seconds; where the window starts. */
+  /** Start of the window, in seconds. */
   start: number;
 }
 
-/** Which of both tracks; also the name of its field. */
+/** Identifies a track; also the name of its form field. */
 export type Field = "track1" | "track2";
 
-/** The API refused: `message` is its sentence. */
+/** The API returned an error; `message` is its `detail`. */
 export class ApiError extends Error {
   constructor(
     message: string,
     readonly status: number,
     readonly code: string,
-    /** Seconds after which the same request may be taken. */
+    /** Seconds to wait before repeating the request; null if unspecified. */
     readonly retryAfter: number | null,
   ) {
     super(message);
   }
 }
 
-/** Nothing answered. */
+/** The API could not be reached. */
 export class NetworkError extends Error {
   constructor() {
     super("MusicLab cannot be reached.");
   }
 }
 
-const PROXY_ALONE = "unavailable"; // what a proxy says in MusicLab's stead
-const KEY = "musiclab-api-key";
-let usedKey = keptKey();
+const PROXY_UNAVAILABLE = "unavailable"; // error code that nginx returns while the API is down
+const API_KEY_ITEM = "musiclab-api-key";
+let apiKey = storedApiKey();
 const BASE = String(import.meta.env.VITE_API_URL ?? "").replace(/\/$/, "");
 
-/** The key is kept for as long as this tab is open, or until a reload where nothing may be kept. */
+/** Uses the key until the tab is closed, or until a reload if session storage is unavailable. */
 export function useApiKey(key: string): void {
-  usedKey = key;
+  apiKey = key;
   try {
-    sessionStorage.setItem(KEY, key);
+    sessionStorage.setItem(API_KEY_ITEM, key);
   } catch {
-    // as with cookies blocked
+    // Session storage is unavailable, for example because cookies are blocked.
   }
 }
 
-function keptKey(): string {
+function storedApiKey(): string {
   try {
-    return sessionStorage.getItem(KEY) ?? "";
+    return sessionStorage.getItem(API_KEY_ITEM) ?? "";
   } catch {
     return "";
   }
@@ -98,15 +98,15 @@ export async function health(): Promise<Health> {
 }
 
 export async function music(jobId: string): Promise<Blob> {
-  const answer = await call(`/api/download/${jobId}`);
+  const response = await call(`/api/download/${jobId}`);
   try {
-    return await answer.blob();
+    return await response.blob();
   } catch {
-    throw new NetworkError(); // in the middle of it
+    throw new NetworkError(); // the connection broke during the download
   }
 }
 
-/** Remove a job and its music; one that is not done is cancelled. */
+/** Deletes a job and its music; cancels the job if it is not finished. */
 export async function remove(jobId: string): Promise<void> {
   try {
     await call(`/api/cleanup/${jobId}`, { method: "DELETE" });
@@ -115,13 +115,17 @@ export async function remove(jobId: string): Promise<void> {
   }
 }
 
-/** Refuses a file by its name and size, before it is looked at. */
+/**
+ * Checks a file's name and size without uploading it.
+ *
+ * @throws ApiError if the API would reject the file.
+ */
 export async function checkName(field: Field, file: File): Promise<void> {
   const query = new URLSearchParams({ name: file.name, size: String(file.size) });
   await call(`/api/check/${field}?${query}`);
 }
 
-/** Has the API look at a file; returns its length in seconds, where that is known. */
+/** Uploads a file for probing; returns its duration in seconds, or null if unknown. */
 export async function checkContent(field: Field, file: File): Promise<number | null> {
   const body = new FormData();
   body.append(field, file, file.name);
@@ -129,16 +133,18 @@ export async function checkContent(field: Field, file: File): Promise<number | n
 }
 
 /**
- * Start a job; returns its id. The same key gives the same job, however often it is sent.
+ * Submits a job and returns its id. Repeated requests with the same idempotency key return the
+ * same job.
  *
- * Once all is sent, `signal` is no longer heeded: there may be a job, and the caller has to know.
+ * `signal` is ignored once the upload is complete: the job may exist by then, and the caller needs
+ * its id.
  *
- * Not with fetch, which does not tell how much of an upload has been sent.
+ * Uses XMLHttpRequest because fetch does not report upload progress.
  */
 export function generate(
   parts: readonly [Part, Part],
   key: string,
-  onSent: (share: number) => void,
+  onSent: (fraction: number) => void,
   signal: AbortSignal,
 ): Promise<string> {
   const body = new FormData();
@@ -149,7 +155,7 @@ export function generate(
   const request = new XMLHttpRequest();
   request.open("POST", `${BASE}/api/generate`);
   request.setRequestHeader("Idempotency-Key", key);
-  for (const [name, value] of Object.entries(access())) request.setRequestHeader(name, value);
+  for (const [name, value] of Object.entries(authHeaders())) request.setRequestHeader(name, value);
   let isSent = false;
   request.upload.onload = () => {
     isSent = true;
@@ -162,7 +168,7 @@ export function generate(
         if (status === 202) resolve(JSON.parse(responseText).job_id);
         else reject(responseError(status, responseText, request.getResponseHeader("Retry-After")));
       } catch {
-        reject(new NetworkError()); // this is not MusicLab's answer
+        reject(new NetworkError()); // the response did not come from MusicLab
       }
     };
     request.onerror = () => reject(new NetworkError());
@@ -175,18 +181,18 @@ export function generate(
 }
 
 async function call(path: string, options: RequestInit = {}): Promise<Response> {
-  let answer: Response;
+  let response: Response;
   try {
-    answer = await fetch(BASE + path, { ...options, headers: access() });
+    response = await fetch(BASE + path, { ...options, headers: authHeaders() });
   } catch {
     throw new NetworkError();
   }
-  if (answer.ok) return answer;
-  throw responseError(answer.status, await answer.text(), answer.headers.get("Retry-After"));
+  if (response.ok) return response;
+  throw responseError(response.status, await response.text(), response.headers.get("Retry-After"));
 }
 
-function access(): Record<string, string> {
-  return usedKey ? { "X-API-Key": usedKey } : ({} as Record<string, string>);
+function authHeaders(): Record<string, string> {
+  return apiKey ? { "X-API-Key": apiKey } : ({} as Record<string, string>);
 }
 
 function responseError(
@@ -196,9 +202,9 @@ function responseError(
 ): ApiError | NetworkError {
   try {
     const { detail, code } = JSON.parse(text);
-    if (typeof detail !== "string" || code === PROXY_ALONE) return new NetworkError();
+    if (typeof detail !== "string" || code === PROXY_UNAVAILABLE) return new NetworkError();
     return new ApiError(detail, status, code, retryAfter === null ? null : Number(retryAfter));
   } catch {
-    return new NetworkError(); // a proxy that does not reach MusicLab says so in words of its own
+    return new NetworkError(); // not JSON: a proxy's own error page
   }
 }

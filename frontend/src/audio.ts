@@ -1,19 +1,19 @@
-/** Sound as the model hears it: mono, 24,000 samples a second. */
+/** Decodes audio to the model's input format: mono, 24,000 samples per second. */
 
 export const RATE = 24_000;
 
-/** Of a longer track no waveform is drawn: decoding an hour takes more than a phone has. */
-export const LONGEST_DRAWN_S = 20 * 60;
+/** Longer tracks get no waveform: decoding an hour of audio exceeds the memory of a phone. */
+export const MAX_DRAWN_S = 20 * 60;
 
-const STATED_WITHIN_MS = 5_000;
+const METADATA_TIMEOUT_MS = 5_000;
 
-/** Peaks of which a waveform is drawn, a second. */
+/** Number of waveform peaks per second of audio. */
 export const PEAKS_PER_S = 200;
 
 /**
- * The samples of a file in any format that this browser knows.
+ * Decodes a file in any format that the browser supports.
  *
- * @throws DOMException when it does not know it.
+ * @throws DOMException if the browser cannot decode the file.
  */
 export async function decode(file: Blob): Promise<Float32Array<ArrayBuffer>> {
   const context = new OfflineAudioContext(1, 1, RATE);
@@ -28,32 +28,32 @@ export async function decode(file: Blob): Promise<Float32Array<ArrayBuffer>> {
   return mono;
 }
 
-/** Seconds, as the file itself says; null where this browser does not know it. */
-export function statedLength(file: Blob): Promise<number | null> {
+/** Returns the duration in seconds from the file's metadata; null if the browser cannot read it. */
+export function metadataDuration(file: Blob): Promise<number | null> {
   const audio = new Audio();
   const url = URL.createObjectURL(file);
   return new Promise<number | null>((resolve) => {
     audio.onloadedmetadata = () => resolve(audio.duration);
     audio.onerror = () => resolve(null);
-    setTimeout(() => resolve(null), STATED_WITHIN_MS); // a browser may put it off in a hidden tab
+    setTimeout(() => resolve(null), METADATA_TIMEOUT_MS); // a hidden tab may defer loading
     audio.preload = "metadata";
     audio.src = url;
   }).finally(() => URL.revokeObjectURL(url));
 }
 
-/** The largest absolute value of every 1 / PEAKS_PER_S seconds. */
+/** Returns the largest absolute value in each interval of 1 / PEAKS_PER_S seconds. */
 export function peaksOf(samples: Float32Array): Float32Array<ArrayBuffer> {
-  const each = RATE / PEAKS_PER_S;
-  const peaks = new Float32Array(Math.ceil(samples.length / each));
+  const samplesPerPeak = RATE / PEAKS_PER_S;
+  const peaks = new Float32Array(Math.ceil(samples.length / samplesPerPeak));
   for (let index = 0; index < samples.length; index++) {
     const value = Math.abs(samples[index] ?? 0);
-    const peak = Math.floor(index / each);
+    const peak = Math.floor(index / samplesPerPeak);
     if (value > (peaks[peak] ?? 0)) peaks[peak] = value;
   }
   return peaks;
 }
 
-/** What the model hears of a track: `seconds` from `start` on, at most to its end. */
+/** Returns the samples of a window: `seconds` from `start`, or up to the end of the track. */
 export function cut(
   samples: Float32Array<ArrayBuffer>,
   start: number,

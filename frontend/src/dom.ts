@@ -1,34 +1,38 @@
-/** Finds and makes elements. */
+/** Helpers to find, create and update elements. */
 
-const NOTICED_MS = 100; // after which an announcement is taken for another one
+const ANNOUNCEMENT_DELAY_MS = 100; // long enough for screen readers to treat it as new
 
-/** The one element under `root` that `selector` names. */
+/**
+ * Returns the first element under `root` that matches `selector`.
+ *
+ * @throws Error if there is none.
+ */
 export function find<T extends HTMLElement = HTMLElement>(root: ParentNode, selector: string): T {
   const element = root.querySelector<T>(selector);
-  if (element === null) throw new Error(`there is no ${selector}`);
+  if (element === null) throw new Error(`no element matches ${selector}`);
   return element;
 }
 
-/** A copy of a template's one element. */
+/** Returns a copy of a template's only element. */
 export function fromTemplate(id: string): HTMLElement {
   const template = find<HTMLTemplateElement>(document, `template#${id}`);
   return find(template.content.cloneNode(true) as DocumentFragment, "*");
 }
 
-/** Set an element's text, if it is another: what is announced is announced once. */
-export function say(element: HTMLElement, text: string): void {
+/** Sets an element's text if it differs, so that live regions do not announce it twice. */
+export function setText(element: HTMLElement, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Have screen readers say it, also if it is what they said last. */
-export function tell(sentence: string): void {
+/** Announces a sentence to screen readers, even if it equals the previous one. */
+export function announce(sentence: string): void {
   const announcement = find(document, "#announcement");
   announcement.textContent = "";
-  setTimeout(() => say(announcement, sentence), NOTICED_MS);
+  setTimeout(() => setText(announcement, sentence), ANNOUNCEMENT_DELAY_MS);
 }
 
-/** Show an element with that text, or hide it where there is none. */
-export function sayOrHide(element: HTMLElement, text: string): void {
-  say(element, text);
+/** Shows an element with the text, or hides it if the text is empty. */
+export function setTextOrHide(element: HTMLElement, text: string): void {
+  setText(element, text);
   element.hidden = !text;
 }

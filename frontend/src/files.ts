@@ -1,59 +1,59 @@
-/** The files of tracks, and their sound, which is decoded once. */
+/** Holds the files of the tracks and decodes each one once. */
 
-import { decode, LONGEST_DRAWN_S, RATE, statedLength } from "./audio";
+import { decode, MAX_DRAWN_S, metadataDuration, RATE } from "./audio";
 import { newId, type Store } from "./store";
 
-export interface Sound {
-  /** Null for a file that this browser cannot decode, or has no more, or that is too long. */
+export interface DecodedFile {
+  /** Null if the browser cannot decode the file or no longer has it, or if it is too long. */
   samples: Float32Array<ArrayBuffer> | null;
-  /** Seconds; null where this browser cannot tell. */
+  /** Seconds; null if unknown. */
   duration: number | null;
 }
 
 export class Files {
-  private readonly chosen = new Map<string, File>(); // which take no memory
-  private readonly copies = new Map<string, Blob>(); // of what the store has, or had
-  private readonly sounds = new Map<string, Promise<Sound>>();
+  private readonly chosen = new Map<string, File>(); // backed by the disk, not by memory
+  private readonly copies = new Map<string, Blob>(); // read from the store
+  private readonly decoded = new Map<string, Promise<DecodedFile>>();
 
   constructor(private readonly store: Store) {}
 
-  /** The file's id from now on. */
+  /** Registers a file and returns its new id. */
   add(file: File): string {
     const id = newId();
     this.chosen.set(id, file);
     return id;
   }
 
-  /** Null where this browser has it no more. What was chosen on this page, it has until it is closed. */
+  /** Returns null if the browser no longer has the file; files chosen on this page are kept. */
   async get(id: string): Promise<Blob | null> {
-    const known = this.chosen.get(id) ?? this.copies.get(id);
-    if (known) return known;
+    const cached = this.chosen.get(id) ?? this.copies.get(id);
+    if (cached) return cached;
     const copy = await this.store.file(id);
     if (copy) this.copies.set(id, copy);
     return copy;
   }
 
-  sound(id: string): Promise<Sound> {
-    const known = this.sounds.get(id);
-    if (known) return known;
-    const sound = this.get(id).then(soundOf);
-    this.sounds.set(id, sound);
-    return sound;
+  audio(id: string): Promise<DecodedFile> {
+    const cached = this.decoded.get(id);
+    if (cached) return cached;
+    const audio = this.get(id).then(decodeFile);
+    this.decoded.set(id, audio);
+    return audio;
   }
 
-  /** Let go of the copies and the sound of all other files: a minute of sound takes 6 MB. */
+  /** Releases the copies and samples of all other files: a minute of audio takes 6 MB. */
   keepOnly(ids: ReadonlySet<string>): void {
-    for (const held of [this.copies, this.sounds]) {
-      for (const id of held.keys()) if (!ids.has(id)) held.delete(id);
+    for (const cache of [this.copies, this.decoded]) {
+      for (const id of cache.keys()) if (!ids.has(id)) cache.delete(id);
     }
   }
 }
 
-async function soundOf(file: Blob | null): Promise<Sound> {
+async function decodeFile(file: Blob | null): Promise<DecodedFile> {
   if (file === null) return { samples: null, duration: null };
-  const stated = await statedLength(file);
-  if (stated !== null && stated > LONGEST_DRAWN_S && stated < Infinity) {
-    return { samples: null, duration: stated };
+  const duration = await metadataDuration(file);
+  if (duration !== null && duration > MAX_DRAWN_S && duration < Infinity) {
+    return { samples: null, duration };
   }
   const samples = await decode(file).catch(() => null);
   return { samples, duration: samples && samples.length / RATE };

@@ -1,37 +1,37 @@
-/** Follows a job to its end: by events, or by asking where they do not come. */
+/** Follows a job until it ends: over the event stream, or by polling if no events arrive. */
 
 import { ApiError, type Deleted, eventsUrl, type Status, status } from "./api";
 
 const POLL_MS = 2_000;
 const HIDDEN_POLL_MS = 5_000;
-const QUIET_MS = 30_000; // a connection may end unnoticed, as in a laptop that is closed
-const SILENCE_MS = 5_000; // the first event comes at once, unless something on the way keeps it
+const IDLE_TIMEOUT_MS = 30_000; // a connection may die unnoticed, for example while a laptop sleeps
+const FIRST_EVENT_TIMEOUT_MS = 5_000; // the first event is immediate unless a proxy buffers it
 export const FINAL: readonly string[] = ["completed", "failed", "deleted"];
 
 export interface Follower {
-  onStatus: (told: Status | Deleted) => void;
-  /** Whether MusicLab can be reached. */
-  onReach: (reached: boolean) => void;
+  onStatus: (update: Status | Deleted) => void;
+  /** Called with false when a status request fails, and with true on every update. */
+  onReachable: (reachable: boolean) => void;
 }
 
 /**
- * Follow a job until it is done or the returned function is called.
+ * Follows a job until it ends or the returned function is called.
  *
- * What nobody looks at is asked for now and then: a browser has few connections to a host, for all
- * of its tabs together, and each stream of events takes one.
+ * A job that is not visible is polled at a low rate: browsers limit the connections per host across
+ * all tabs, and each event stream occupies one.
  */
 export function follow(
   jobId: string,
   isShown: boolean,
-  { onStatus, onReach }: Follower,
+  { onStatus, onReachable }: Follower,
 ): () => void {
   let events: EventSource | null = null;
   let timer = 0;
   let ended = false;
-  let heard = false; // events do come here
-  let round = 0; // answers of an earlier one no longer count
+  let eventsWork = false; // at least one event has arrived
+  let round = 0; // responses from an earlier round are ignored
 
-  const isLookedAt = () => isShown && !document.hidden;
+  const isVisible = () => isShown && !document.hidden;
   const halt = () => {
     round += 1;
     events?.close();
@@ -44,50 +44,50 @@ export function follow(
     document.removeEventListener("visibilitychange", begin);
     window.removeEventListener("online", begin);
   };
-  const tell = (told: Status | Deleted) => {
-    if (FINAL.includes(told.status)) end();
-    onReach(true);
-    onStatus(told);
+  const report = (update: Status | Deleted) => {
+    if (FINAL.includes(update.status)) end();
+    onReachable(true);
+    onStatus(update);
   };
 
   async function poll(): Promise<void> {
-    const mine = round;
+    const thisRound = round;
     try {
-      const told = await status(jobId);
-      if (mine === round) tell(told);
+      const update = await status(jobId);
+      if (thisRound === round) report(update);
     } catch (error) {
-      if (mine !== round) return;
+      if (thisRound !== round) return;
       if (error instanceof ApiError && error.status === 404) {
-        tell({ job_id: jobId, status: "deleted" });
+        report({ job_id: jobId, status: "deleted" });
       } else {
-        onReach(false);
+        onReachable(false);
       }
     }
-    if (mine !== round || ended) return;
-    if (isLookedAt()) timer = window.setTimeout(heard ? listen : poll, POLL_MS);
+    if (thisRound !== round || ended) return;
+    if (isVisible()) timer = window.setTimeout(eventsWork ? listen : poll, POLL_MS);
     else timer = window.setTimeout(poll, HIDDEN_POLL_MS);
   }
 
   function listen(): void {
     events = new EventSource(eventsUrl(jobId));
-    timer = window.setTimeout(ask, SILENCE_MS);
+    timer = window.setTimeout(switchToPolling, FIRST_EVENT_TIMEOUT_MS);
     events.onmessage = (event) => {
       clearTimeout(timer);
-      timer = window.setTimeout(ask, QUIET_MS);
-      heard = true;
-      tell(JSON.parse(event.data));
+      timer = window.setTimeout(switchToPolling, IDLE_TIMEOUT_MS);
+      eventsWork = true;
+      report(JSON.parse(event.data));
     };
-    events.onerror = ask; // which tells why
+    events.onerror = switchToPolling; // the status request returns the cause
   }
 
-  function ask(): void {
+  function switchToPolling(): void {
     halt();
     poll();
   }
 
   function begin(): void {
     halt();
-    if (isLookedAt()) listen();
+    if (isVisible()) listen();
     else poll();
   }
 

@@ -1,6 +1,6 @@
-/** The jobs of this browser, a line each. */
+/** Lists the jobs submitted or opened in this browser. */
 
-import { find, fromTemplate, say } from "./dom";
+import { find, fromTemplate, setText } from "./dom";
 import type { Job } from "./store";
 import { formatMoment } from "./times";
 
@@ -22,9 +22,12 @@ export class History {
     jobs.forEach((job, index) => {
       const item = this.items.get(job.key) ?? this.add(job.key);
       if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
-      say(find(item, ".name"), job.tracks?.map(({ name }) => name).join(" + ") ?? "From a link");
-      say(find(item, ".state"), stateOf(job));
-      item.dataset.state = kindOf(job);
+      setText(
+        find(item, ".name"),
+        job.tracks?.map(({ name }) => name).join(" + ") ?? "From a link",
+      );
+      setText(find(item, ".state"), stateOf(job));
+      item.dataset.state = styleOf(job);
       find(item, "button").setAttribute("aria-current", String(job.key === shown?.key));
     });
   }
@@ -37,10 +40,10 @@ export class History {
   }
 }
 
-/** What the style sheet tells apart. */
-function kindOf({ trouble, status }: Job): "ready" | "at fault" | "at work" {
+/** Returns the state that the style sheet distinguishes. */
+function styleOf({ trouble, status }: Job): "ready" | "failed" | "active" {
   if (status?.status === "completed") return "ready";
-  return trouble || status?.status === "failed" ? "at fault" : "at work";
+  return trouble || status?.status === "failed" ? "failed" : "active";
 }
 
 function stateOf({ createdAt, jobId, trouble, status }: Job): string {
@@ -48,6 +51,6 @@ function stateOf({ createdAt, jobId, trouble, status }: Job): string {
   if (trouble) return `${time}, not sent`;
   if (jobId === null) return `${time}, uploading`;
   if (status?.status === "completed") return `${time}, ready`;
-  if (status?.status === "running") return `${time}, ${status.progress} %`;
+  if (status?.status === "running") return `${time}, ${status.progress}%`;
   return `${time}, ${status?.status ?? "queued"}`;
 }

@@ -1,19 +1,19 @@
-/** The jobs of this browser: sends them, follows them, and forgets them when they are gone. */
+/** Submits the jobs of this browser, follows them, and removes deleted ones. */
 
 import { ApiError, type Deleted, generate, health, NetworkError, remove, type Status } from "./api";
 import type { Files } from "./files";
 import { FINAL, follow } from "./follow";
 import { type Chosen, type Job, newId, type Store, type Trouble } from "./store";
 
-const AGAIN_MS = 3_000;
-const TRIES = 3;
+const RETRY_DELAY_MS = 3_000;
+const MAX_ATTEMPTS = 3;
 
-/** What is known of a job for as long as the page is open. */
-export interface Live {
-  /** 0 to 1; null while this page does not send it. */
+/** State of a job that is kept only while the page is open. */
+export interface LiveState {
+  /** Fraction uploaded, 0 to 1; null unless this page is uploading the job. */
   sent: number | null;
-  /** Whether MusicLab could be reached the last time. */
-  reached: boolean;
+  /** False if the last request could not reach MusicLab. */
+  reachable: boolean;
   stop: () => void;
 }
 
@@ -25,36 +25,37 @@ export function isDone(job: Job): boolean {
 
 export class Jobs {
   private readonly jobs = new Map<string, Job>();
-  private readonly live = new Map<string, Live>();
-  private readonly kept = new Set<string>(); // by the store: what it lacks then, another tab removed
+  private readonly live = new Map<string, LiveState>();
+  /** Keys that have been in the store; if one is missing later, another tab removed the job. */
+  private readonly stored = new Set<string>();
   private shownKey: string | null = null;
   private writes: Promise<unknown> = Promise.resolve();
 
-  /** `onChange` is called after every change; `onGone` for a job that somebody else removed. */
+  /** `onChange` is called on each change; `onRemoved` if a job expired or was removed elsewhere. */
   constructor(
     private readonly store: Store,
     private readonly files: Files,
     private readonly onChange: () => void,
-    private readonly onGone: (job: Job) => void,
+    private readonly onRemoved: (job: Job) => void,
   ) {}
 
-  /** Take up all jobs where they were left, and show the one of that id, or else one not done. */
+  /** Resumes all stored jobs. Shows the job with the given id, or without one an unfinished job. */
   async open(jobId: string | null): Promise<void> {
     for (const job of (await this.store.jobs()) ?? []) {
       this.jobs.set(job.key, job);
-      this.kept.add(job.key);
+      this.stored.add(job.key);
     }
     const open = this.list().find((job) => !isDone(job));
     this.shownKey = jobId === null ? (open?.key ?? null) : await this.keyOf(jobId);
-    for (const job of this.list()) this.take(job);
+    for (const job of this.list()) this.resume(job);
     this.store.onChange(() => this.refresh());
     document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) this.lookForExpired();
+      if (!document.hidden) this.checkExpired();
     });
     this.onChange();
   }
 
-  /** The newest first. */
+  /** All jobs, newest first. */
   list(): Job[] {
     return [...this.jobs.values()].sort((one, other) => other.createdAt - one.createdAt);
   }
@@ -63,12 +64,12 @@ export class Jobs {
     return this.jobs.get(this.shownKey ?? "") ?? null;
   }
 
-  /** What is known of the job that is shown. */
-  get shownLive(): Live {
-    return this.live.get(this.shownKey ?? "") ?? { sent: null, reached: true, stop: () => {} };
+  /** The live state of the job that is shown. */
+  get shownLive(): LiveState {
+    return this.live.get(this.shownKey ?? "") ?? { sent: null, reachable: true, stop: () => {} };
   }
 
-  /** Show the job of that id, also if it is another browser's. */
+  /** Shows the job with this id, even if it was submitted from another browser. */
   async showId(jobId: string): Promise<void> {
     this.show(await this.keyOf(jobId));
   }
@@ -76,11 +77,11 @@ export class Jobs {
   show(key: string): void {
     const before = this.shown;
     this.shownKey = key;
-    for (const job of [before, this.shown]) if (job) this.take(job);
+    for (const job of [before, this.shown]) if (job) this.resume(job);
     this.onChange();
   }
 
-  /** Make music of two tracks. */
+  /** Starts a job for two tracks. */
   async start(tracks: Tracks): Promise<void> {
     const files = new Map<string, Blob>();
     for (const { fileId } of tracks) {
@@ -89,26 +90,26 @@ export class Jobs {
     }
     const job = newJob({ tracks });
     this.jobs.set(job.key, job);
-    this.take(job); // before another tab knows of it, which may lack the API key
-    await this.keep(job, () => this.store.addJob(job, files));
+    this.resume(job); // first, so that this tab uploads it: another one may lack the API key
+    await this.save(job, () => this.store.addJob(job, files));
     this.show(job.key);
   }
 
-  /** Send a job anew that was not accepted. */
+  /** Resubmits a job that was not accepted. */
   async retry(job: Job): Promise<void> {
-    const kept = this.change(job.key, { trouble: null });
-    this.take(this.jobs.get(job.key) ?? null); // before another tab knows of it
-    await kept;
+    const saved = this.change(job.key, { trouble: null });
+    this.resume(this.jobs.get(job.key) ?? null); // before another tab sees the change
+    await saved;
   }
 
-  /** Cancel a job, or delete its music. */
+  /** Cancels a job, or deletes its music. */
   async discard(job: Job): Promise<void> {
     if (job.jobId !== null) await remove(job.jobId);
     await this.forget(job.key);
   }
 
-  /** Follow or send the job, whichever is next. */
-  private take(job: Job | null): void {
+  /** Submits the job, or follows it if it has been accepted. */
+  private resume(job: Job | null): void {
     if (job === null) return;
     const { key, jobId } = job;
     if (jobId === null) {
@@ -116,44 +117,44 @@ export class Jobs {
       return;
     }
     this.live.get(key)?.stop();
-    if (isDone(job) && this.live.has(key)) return; // and was looked at
-    const live: Live = { sent: null, reached: true, stop: () => {} };
+    if (isDone(job) && this.live.has(key)) return; // already up to date
+    const live: LiveState = { sent: null, reachable: true, stop: () => {} };
     this.live.set(key, live);
     live.stop = follow(jobId, key === this.shownKey, {
-      onStatus: (told) => this.told(key, told),
-      onReach: (reached) => {
-        if (live.reached === reached) return;
-        live.reached = reached;
+      onStatus: (update) => this.applyUpdate(key, update),
+      onReachable: (reachable) => {
+        if (live.reachable === reachable) return;
+        live.reachable = reachable;
         this.onChange();
       },
     });
   }
 
-  private async told(key: string, told: Status | Deleted): Promise<void> {
+  private async applyUpdate(key: string, update: Status | Deleted): Promise<void> {
     const job = this.jobs.get(key);
     if (!job) return;
-    if (told.status === "deleted") {
+    if (update.status === "deleted") {
       await this.forget(key);
-      this.onGone(job);
+      this.onRemoved(job);
     } else {
-      await this.change(key, { status: told });
+      await this.change(key, { status: update });
     }
   }
 
   private send(job: Job): void {
     const abort = new AbortController();
-    const live: Live = { sent: null, reached: true, stop: () => abort.abort() };
+    const live: LiveState = { sent: null, reachable: true, stop: () => abort.abort() };
     this.live.set(job.key, live);
-    // One tab sends; should it be closed meanwhile, another one does.
-    exclusively(`musiclab-${job.key}`, () => this.upload(job.key, live, abort.signal))
-      .catch((error) => this.change(job.key, { trouble: unexpected(error) }))
+    // Only one tab uploads; if it is closed, another one takes over.
+    withLock(`musiclab-${job.key}`, () => this.upload(job.key, live, abort.signal))
+      .catch((error) => this.change(job.key, { trouble: unexpectedTrouble(error) }))
       .finally(() => {
         if (this.live.get(job.key) === live) this.live.delete(job.key);
-        this.take(this.jobs.get(job.key) ?? null);
+        this.resume(this.jobs.get(job.key) ?? null);
       });
   }
 
-  private async upload(key: string, live: Live, signal: AbortSignal): Promise<void> {
+  private async upload(key: string, live: LiveState, signal: AbortSignal): Promise<void> {
     await this.refresh();
     const job = this.jobs.get(key);
     if (!job?.tracks || job.jobId !== null || job.trouble !== null || signal.aborted) return;
@@ -161,7 +162,7 @@ export class Jobs {
       job.tracks.map(({ fileId }) => this.files.get(fileId)),
     );
     if (!first || !second) {
-      const sentence = "The upload broke off, and this browser has the tracks no more.";
+      const sentence = "The upload was interrupted, and this browser no longer has the tracks.";
       await this.change(key, { trouble: { code: "lost", sentence, notBefore: Infinity } });
       return;
     }
@@ -170,31 +171,31 @@ export class Jobs {
       { file: first, name: one.name, start: one.start },
       { file: second, name: other.name, start: other.start },
     ] as const;
-    const onSent = (share: number) => {
-      live.sent = share;
-      live.reached = true;
+    const onSent = (fraction: number) => {
+      live.sent = fraction;
+      live.reachable = true;
       this.onChange();
     };
-    for (let tries = 1; !signal.aborted; ) {
+    for (let attempts = 1; !signal.aborted; ) {
       onSent(0);
       try {
         const jobId = await generate(parts, key, onSent, signal);
-        // It may have been cancelled while MusicLab took it.
+        // The job may have been cancelled while MusicLab accepted it.
         if ((await this.change(key, { jobId })) === null) await remove(jobId);
         return;
       } catch (error) {
         if (signal.aborted) return;
-        const trouble = troubleOf(error, tries >= TRIES);
+        const trouble = troubleOf(error, attempts >= MAX_ATTEMPTS);
         if (trouble) {
           await this.change(key, { trouble });
           return;
         }
       }
-      live.reached = false;
+      live.reachable = false;
       this.onChange();
-      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-      // Tries count only while MusicLab is there: else it is no fault of the upload.
-      if (await isReachable()) tries += 1;
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS));
+      // Only attempts made while MusicLab is reachable count.
+      if (await isReachable()) attempts += 1;
     }
   }
 
@@ -204,14 +205,14 @@ export class Jobs {
     const next = { ...job, ...changed };
     this.jobs.set(key, next);
     this.onChange();
-    await this.keep(next);
+    await this.save(next);
     return next;
   }
 
   private async forget(key: string): Promise<void> {
     this.drop(key);
     this.onChange();
-    await this.write(() => this.store.forgetJob(key));
+    await this.write(() => this.store.deleteJob(key));
   }
 
   private drop(key: string): void {
@@ -221,7 +222,7 @@ export class Jobs {
     if (this.shownKey === key) this.shownKey = null;
   }
 
-  /** Another tab has changed something. */
+  /** Loads the changes made by other tabs. */
   private async refresh(): Promise<void> {
     let writes: Promise<unknown>;
     let stored: Job[] | null;
@@ -229,80 +230,80 @@ export class Jobs {
       writes = this.writes;
       await writes;
       stored = await this.store.jobs();
-    } while (writes !== this.writes); // else what was read may be older than what is known
+    } while (writes !== this.writes); // this tab wrote meanwhile: read again
     if (stored === null) return;
-    const kept = new Map(stored.map((job) => [job.key, job]));
+    const storedByKey = new Map(stored.map((job) => [job.key, job]));
     for (const key of this.jobs.keys()) {
-      if (kept.has(key) || !this.kept.has(key)) continue;
+      if (storedByKey.has(key) || !this.stored.has(key)) continue;
       const job = this.jobs.get(key);
       this.drop(key);
-      if (job) this.onGone(job);
+      if (job) this.onRemoved(job);
     }
-    for (const job of kept.values()) {
-      this.kept.add(job.key);
+    for (const job of storedByKey.values()) {
+      this.stored.add(job.key);
       const before = this.jobs.get(job.key);
-      this.jobs.set(job.key, { ...job, status: later(before?.status ?? null, job.status) });
-      if (before?.jobId !== job.jobId || before?.trouble !== job.trouble) this.take(job);
+      this.jobs.set(job.key, { ...job, status: newerStatus(before?.status ?? null, job.status) });
+      if (before?.jobId !== job.jobId || before?.trouble !== job.trouble) this.resume(job);
     }
     this.onChange();
   }
 
-  private lookForExpired(): void {
+  private checkExpired(): void {
     for (const job of this.list()) {
       const expires = job.status?.expires_at;
       if (!expires || Date.parse(expires) > Date.now()) continue;
       this.live.delete(job.key);
-      this.take(job);
+      this.resume(job);
     }
   }
 
-  /** Of the job of that id, which this browser need not have known, as in an address. */
+  /** Returns the key of the job with this API id; adds the job if this browser does not have it. */
   private async keyOf(jobId: string): Promise<string> {
-    const known = this.list().find((job) => job.jobId === jobId);
-    const job = known ?? newJob({ jobId });
+    const existing = this.list().find((job) => job.jobId === jobId);
+    const job = existing ?? newJob({ jobId });
     this.jobs.set(job.key, job);
-    if (!known) await this.keep(job);
+    if (!existing) await this.save(job);
     return job.key;
   }
 
-  private keep(job: Job, put = () => this.store.keepJob(job)): Promise<unknown> {
+  private save(job: Job, put = () => this.store.saveJob(job)): Promise<unknown> {
     return this.write(async () => {
-      if (await put()) this.kept.add(job.key);
+      if (await put()) this.stored.add(job.key);
     });
   }
 
-  /** One after the other: a job that is forgotten is not kept once more. */
+  /** Serializes writes, so that a pending save cannot restore a deleted job. */
   private write(change: () => Promise<unknown>): Promise<unknown> {
     this.writes = this.writes.then(change);
     return this.writes;
   }
 }
 
-function newJob(known: Partial<Job>): Job {
+function newJob(fields: Partial<Job>): Job {
   const empty = { jobId: null, tracks: null, trouble: null, status: null };
-  return { key: newId(), createdAt: Date.now(), ...empty, ...known };
+  return { key: newId(), createdAt: Date.now(), ...empty, ...fields };
 }
 
-/** Of what two tabs have been told. */
-function later(one: Status | null, other: Status | null): Status | null {
+/** Returns the more recent of two statuses received by different tabs. */
+function newerStatus(one: Status | null, other: Status | null): Status | null {
   if (one === null || other === null) return one ?? other;
   if (FINAL.includes(one.status)) return one;
   return other.progress >= one.progress ? other : one;
 }
 
-/** Null for what may be over by itself. */
-function troubleOf(error: unknown, isLastTry: boolean): Trouble | null {
+/** Returns null if the upload should be retried automatically. */
+function troubleOf(error: unknown, isLastAttempt: boolean): Trouble | null {
   if (error instanceof ApiError) {
     const notBefore = Date.now() + 1000 * (error.retryAfter ?? 0);
     return { code: error.code, sentence: error.message, notBefore };
   }
-  if (!(error instanceof NetworkError)) return unexpected(error);
-  if (!isLastTry) return null;
-  const sentence = `The upload broke off ${TRIES} times.`;
+  if (!(error instanceof NetworkError)) return unexpectedTrouble(error);
+  if (!isLastAttempt) return null;
+  const sentence = `The upload was interrupted ${MAX_ATTEMPTS} times.`;
   return { code: "broke_off", sentence, notBefore: 0 };
 }
 
-function unexpected(error: unknown): Trouble {
+function unexpectedTrouble(error: unknown): Trouble {
   return { code: "unexpected", sentence: `The upload failed: ${error}`, notBefore: 0 };
 }
 
@@ -315,17 +316,17 @@ async function isReachable(): Promise<boolean> {
   }
 }
 
-/** In one tab at a time, where the browser may tell them apart: on secure origins, with cookies. */
-async function exclusively(name: string, work: () => Promise<void>): Promise<void> {
-  let begun = false;
+/** Runs the work in one tab at a time; without a lock if the Web Locks API is unavailable. */
+async function withLock(name: string, work: () => Promise<void>): Promise<void> {
+  let started = false;
   const begin = () => {
-    begun = true;
+    started = true;
     return work();
   };
   try {
     if (navigator.locks) return await navigator.locks.request(name, begin);
   } catch (error) {
-    if (begun) throw error;
+    if (started) throw error;
   }
   await work();
 }

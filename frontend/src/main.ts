@@ -1,11 +1,11 @@
-/** The page: two cards to choose tracks on, the job that is looked at, and the jobs before it. */
+/** Entry point of the page: two track cards, the current job, and the history. */
 
 import { ApiError, useApiKey } from "./api";
-import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
+import { announce, find, fromTemplate, setText, setTextOrHide } from "./dom";
 import { Files } from "./files";
 import { History } from "./history";
 import { isDone, Jobs } from "./jobs";
-import { keepNoticing } from "./notice";
+import { watchHealth } from "./notice";
 import { Panel } from "./panel";
 import { type Chosen, type Job, Store } from "./store";
 import { TrackCard } from "./track";
@@ -16,32 +16,32 @@ const TITLE = document.title;
 const store = await Store.open();
 const files = new Files(store);
 const cards = [
-  new TrackCard(1, files, render, askForKey),
-  new TrackCard(2, files, render, askForKey),
+  new TrackCard(1, files, render, showKeyForm),
+  new TrackCard(2, files, render, showKeyForm),
 ] as const;
-const jobs = new Jobs(store, files, render, gone);
+const jobs = new Jobs(store, files, render, showRemoved);
 const panel = new Panel(files, { retry, discard, chooseWindows });
 const history = new History((key) => {
-  sayOrHide(find(document, "#gone"), "");
+  setTextOrHide(find(document, "#gone"), "");
   jobs.show(key);
   panel.focus();
 });
 const generate = find<HTMLButtonElement>(document, "#generate");
-const access = find<HTMLFormElement>(document, "#access");
-let working: string | null = null; // the job whose end is to be announced
+const keyForm = find<HTMLFormElement>(document, "#access");
+let pendingKey: string | null = null; // key of the job whose end is to be announced
 let starting = false;
-let news = ""; // for who looks at another tab
+let titlePrefix = ""; // shown in the title of a background tab
 
 function choices(): readonly [Chosen, Chosen] | null {
-  const [first, second] = cards.map((card) => (card.isUnclear ? null : card.choice));
+  const [first, second] = cards.map((card) => (card.isStartInvalid ? null : card.choice));
   return first && second ? [first, second] : null;
 }
 
-/** What is to be done before there can be music. */
+/** Returns what the user still has to do before generating. */
 function hint(): string {
   const missing = cards.filter((card) => card.choice === null).length;
-  if (missing === 0 && choices() === null) return "Say where the window starts.";
-  return ["", "Choose the other track, too.", "Choose two tracks."][missing] ?? "";
+  if (missing === 0 && choices() === null) return "Enter a valid start time for the window.";
+  return ["", "Choose one more track.", "Choose two tracks."][missing] ?? "";
 }
 
 function render(): void {
@@ -49,46 +49,46 @@ function render(): void {
   panel.render(shown, jobs.shownLive);
   history.render(jobs.list(), shown);
   generate.disabled = starting || choices() === null;
-  say(find(document, "#hint"), hint());
-  if (shown?.trouble?.code === "unauthorized") askForKey();
-  remember(shown);
-  const heard = [...cards, ...(shown?.tracks ?? [])].map(({ fileId }) => fileId);
-  files.keepOnly(new Set(heard.filter((id) => id !== null)));
-  announce(shown);
+  setText(find(document, "#hint"), hint());
+  if (shown?.trouble?.code === "unauthorized") showKeyForm();
+  updateAddress(shown);
+  const usedFiles = [...cards, ...(shown?.tracks ?? [])].map(({ fileId }) => fileId);
+  files.keepOnly(new Set(usedFiles.filter((id) => id !== null)));
+  announceEnd(shown);
 }
 
-/** In the address, where a page that is loaded again finds it; browsers let that change rarely. */
-function remember(shown: Job | null): void {
+/** Puts the job id in the address for a reload; only on changes, as browsers limit the rate. */
+function updateAddress(shown: Job | null): void {
   const hash = shown?.jobId ? `#${shown.jobId}` : "";
   if (location.hash === hash) return;
   window.history.replaceState(null, "", hash || location.pathname + location.search);
 }
 
-function announce(shown: Job | null): void {
-  if (shown && !isDone(shown)) working = shown.key;
-  const ended = shown !== null && shown.key === working && isDone(shown);
+function announceEnd(shown: Job | null): void {
+  if (shown && !isDone(shown)) pendingKey = shown.key;
+  const ended = shown !== null && shown.key === pendingKey && isDone(shown);
   if (ended) {
-    working = null;
+    pendingKey = null;
     const ready = shown.status?.status === "completed";
-    tell(ready ? "Your music is ready." : "Your music could not be made.");
+    announce(ready ? "Your music is ready." : "Your music could not be generated.");
   }
-  if (ended && document.hidden) news = "Done – ";
-  const percent = shown?.status?.status === "running" ? `${shown.status.progress} % – ` : "";
-  document.title = news + percent + TITLE;
+  if (ended && document.hidden) titlePrefix = "Done – ";
+  const percent = shown?.status?.status === "running" ? `${shown.status.progress}% – ` : "";
+  document.title = titlePrefix + percent + TITLE;
 }
 
-function gone(job: Job): void {
+function showRemoved(job: Job): void {
   const names = job.tracks?.map(({ name }) => name).join(" + ") ?? "a link";
-  const sentence = `The music of ${names} was deleted, or has expired.`;
-  sayOrHide(find(document, "#gone"), sentence);
-  tell(sentence);
+  const sentence = `The music from ${names} was deleted or has expired.`;
+  setTextOrHide(find(document, "#gone"), sentence);
+  announce(sentence);
 }
 
 async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
   if (starting) return;
   starting = true;
-  sayOrHide(find(document, "#gone"), "");
-  render(); // large tracks take a moment to be kept
+  setTextOrHide(find(document, "#gone"), "");
+  render(); // storing large tracks takes a moment
   try {
     await jobs.start(tracks);
     panel.focus();
@@ -101,7 +101,7 @@ async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
 function retry(job: Job): void {
   if (job.trouble) {
     jobs.retry(job);
-    panel.focus(); // the button is gone
+    panel.focus(); // the button with the focus is now hidden
   } else if (job.tracks) start(job.tracks);
 }
 
@@ -112,24 +112,24 @@ async function discard(job: Job): Promise<void> {
 async function remove(job: Job): Promise<void> {
   try {
     await jobs.discard(job);
-    tell(isDone(job) ? "Deleted." : "Cancelled.");
-    goOn();
+    announce(isDone(job) ? "Deleted." : "Cancelled.");
+    restoreFocus();
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) askForKey();
+    if (error instanceof ApiError && error.status === 401) showKeyForm();
     panel.showError(error, () => remove(job));
   }
 }
 
-/** Where the keyboard goes on when what it was at is there no more. */
-function goOn(): void {
-  const at = document.activeElement;
-  if (at !== document.body && at?.getClientRects().length) return;
+/** Moves the focus to a useful element if the focused one has disappeared. */
+function restoreFocus(): void {
+  const focused = document.activeElement;
+  if (focused !== document.body && focused?.getClientRects().length) return;
   if (generate.disabled) find(cards[0].element, "input").focus();
   else generate.focus();
 }
 
 async function isConfirmed(): Promise<boolean> {
-  // A dialog for each question: of an old one's end is told late, when the next may be open.
+  // A new dialog each time: the close event of a previous one may fire after the next has opened.
   const dialog = fromTemplate("confirm") as HTMLDialogElement;
   document.body.append(dialog);
   dialog.showModal();
@@ -150,11 +150,11 @@ function restore(tracks: Job["tracks"]): void {
   });
 }
 
-function askForKey(): void {
-  access.hidden = false;
+function showKeyForm(): void {
+  keyForm.hidden = false;
 }
 
-/** A file goes to the card it is dropped on, or to the first free one; two go to both. */
+/** Assigns a dropped file to the card under it or to the first free one; two files fill both. */
 function drop(event: DragEvent): void {
   event.preventDefault();
   document.body.classList.remove("dragging");
@@ -170,15 +170,15 @@ function drop(event: DragEvent): void {
 find(document, "#tracks").append(...cards.map((card) => card.element));
 generate.addEventListener("click", ({ detail }) => {
   const tracks = choices();
-  if (tracks && detail < 2) start(tracks); // a double click means one job
+  if (tracks && detail < 2) start(tracks); // a double click starts only one job
 });
-access.addEventListener("submit", (event) => {
+keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  useApiKey(find<HTMLInputElement>(access, "input[type=password]").value);
-  access.hidden = true;
+  useApiKey(find<HTMLInputElement>(keyForm, "input[type=password]").value);
+  keyForm.hidden = true;
   for (const card of cards) card.useKey();
   if (jobs.shown?.trouble?.code === "unauthorized") retry(jobs.shown);
-  else if (!panel.repeat()) goOn();
+  else if (!panel.repeat()) restoreFocus();
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -190,7 +190,7 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", drop);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
-  news = "";
+  titlePrefix = "";
   render();
 });
 
@@ -201,4 +201,4 @@ window.addEventListener("hashchange", () => {
 
 await jobs.open(JOB_ID.exec(location.hash)?.[1] ?? null);
 restore(jobs.shown?.tracks ?? null);
-keepNoticing();
+watchHealth();

@@ -1,41 +1,41 @@
-/** Says where music will be late, or not what one hopes for. */
+/** Shows a notice while the service is unavailable or runs with untrained weights. */
 
 import { type Health, health } from "./api";
-import { find, sayOrHide, tell } from "./dom";
-import { inWords } from "./words";
+import { announce, find, setTextOrHide } from "./dom";
+import { describeError } from "./words";
 
-const LOOK_MS = 10_000;
-const AWAY_LOOK_MS = 2_000; // it is told soon that jobs go on
+const POLL_MS = 10_000;
+const UNAVAILABLE_POLL_MS = 2_000; // shorter, so that a recovery is shown soon
 
-/** Keep saying it. */
-export async function keepNoticing(): Promise<void> {
+/** Polls the health endpoint and updates the notice; never returns. */
+export async function watchHealth(): Promise<void> {
   const notice = find(document, "#notice");
-  for (let isOffline = false; ; ) {
+  for (let isUnavailable = false; ; ) {
     if (!document.hidden) {
-      const { said, away } = await look();
-      if (said && said !== notice.textContent) tell(said);
-      sayOrHide(notice, said);
-      isOffline = away;
+      const { text, unavailable } = await checkHealth();
+      if (text && text !== notice.textContent) announce(text);
+      setTextOrHide(notice, text);
+      isUnavailable = unavailable;
     }
-    await new Promise((resolve) => setTimeout(resolve, isOffline ? AWAY_LOOK_MS : LOOK_MS));
+    const delay = isUnavailable ? UNAVAILABLE_POLL_MS : POLL_MS;
+    await new Promise((resolve) => setTimeout(resolve, delay));
   }
 }
 
-async function look(): Promise<{ said: string; away: boolean }> {
+async function checkHealth(): Promise<{ text: string; unavailable: boolean }> {
   try {
-    const told = await health();
-    return { said: about(told), away: !told.model_loaded };
+    const current = await health();
+    return { text: noticeFor(current), unavailable: !current.model_loaded };
   } catch (error) {
-    return { said: `${inWords(error).sentence} This page keeps trying.`, away: true };
+    return { text: `${describeError(error).sentence} Retrying automatically.`, unavailable: true };
   }
 }
 
-function about({ model_loaded, reason, checkpoint, codec }: Health): string {
-  if (!model_loaded) return `No model is ready: ${reason}. Jobs wait in the queue.`;
+function noticeFor({ model_loaded, reason, checkpoint, codec }: Health): string {
+  if (!model_loaded) return `No model is available: ${reason}. Jobs will wait in the queue.`;
   if (checkpoint === "starter") {
-    return "No trained model serves yet: what you hear is only a blend of both tracks.";
+    return "No trained model is loaded yet: the music is only a blend of both tracks.";
   }
-  if (codec === "starter")
-    return "A trained model serves, but with an untrained codec: expect noise.";
+  if (codec === "starter") return "The model is trained, but its codec is not: expect noise.";
   return "";
 }

@@ -1,20 +1,20 @@
-/** The job that is looked at: how far it is, what went wrong, or its music. */
+/** Shows one job: its progress, its error, or its music. */
 
 import { adviceFor } from "./advice";
 import type { Status } from "./api";
-import { find, say, sayOrHide } from "./dom";
+import { find, setText, setTextOrHide } from "./dom";
 import type { Files } from "./files";
-import type { Live } from "./jobs";
+import type { LiveState } from "./jobs";
 import { ResultView } from "./result";
 import type { Job } from "./store";
 import { formatMoment, roughly, windowText } from "./times";
-import { inWords } from "./words";
+import { describeError } from "./words";
 
 const STAGES = ["Upload", "Queue", "Prepare", "Generate", "Save"];
 const COUNTDOWN_MS = 1_000;
 
-/** Faults of the tracks, which the same tracks will have again. */
-const OF_THE_TRACKS = [
+/** Errors caused by the tracks: a retry with the same tracks would fail again. */
+const TRACK_ERRORS = [
   ...["not_audio", "window_past_end", "unsupported_format", "empty_file", "lost"],
   ...["file_too_large", "request_too_large", "too_slow"],
 ];
@@ -29,14 +29,15 @@ export class Panel {
   private readonly element = find(document, "#job");
   private readonly work = find(this.element, "#work");
   private readonly trouble = find(this.element, "#trouble");
-  private readonly again = find<HTMLButtonElement>(this.element, "#again");
+  private readonly retryButton = find<HTMLButtonElement>(this.element, "#again");
   private readonly discardButton = find<HTMLButtonElement>(this.element, "#discard");
   private result: ResultView | null = null;
   private job: Job | null = null;
-  private live: Live | null = null;
-  /** What went wrong with the job's music or removal, rather than with the job; and to repeat it. */
-  private fault: { error: unknown; repeat: () => void } | null = null;
-  private due = { told: null as Status | null, at: 0 }; // milliseconds since 1970
+  private live: LiveState | null = null;
+  /** Error of the last download or deletion, as opposed to the job's own, and how to repeat it. */
+  private actionError: { error: unknown; repeat: () => void } | null = null;
+  /** Estimated completion (ms since 1970; 0 if unknown), and the status it came from. */
+  private due = { status: null as Status | null, at: 0 };
 
   constructor(
     private readonly files: Files,
@@ -60,41 +61,41 @@ export class Panel {
     onClick("#discard", (job) => this.actions.discard(job));
   }
 
-  render(job: Job | null, live: Live): void {
+  render(job: Job | null, live: LiveState): void {
     const changed = job?.key !== this.job?.key || job?.status?.status !== this.job?.status?.status;
-    if (changed) this.fault = null;
+    if (changed) this.actionError = null;
     this.job = job;
     this.live = live;
     this.element.hidden = job === null;
     const status = job?.status ?? null;
     const completed = status?.status === "completed";
-    if (!completed || this.result?.job.key !== job?.key) this.dropResult();
+    if (!completed || this.result?.job.key !== job?.key) this.clearResult();
     if (job === null) return;
     const trouble = this.troubleOf(job);
     this.work.hidden = completed || trouble !== null;
     if (!this.work.hidden) this.showProgress(job, live);
     this.showTrouble(trouble);
-    say(find(this.element, "#job-title"), titleOf(job));
-    sayOrHide(find(this.element, "#job-tracks"), tracksOf(job));
-    sayOrHide(find(this.element, "#facts"), completed && status ? factsOf(status) : "");
+    setText(find(this.element, "#job-title"), titleOf(job));
+    setTextOrHide(find(this.element, "#job-tracks"), tracksOf(job));
+    setTextOrHide(find(this.element, "#facts"), completed && status ? factsOf(status) : "");
     if (completed && !trouble && !this.result) this.showResult(job, status.job_id);
     find(this.element, "#result").hidden = this.result === null;
     this.showActions(job, trouble !== null);
   }
 
-  /** Show why something could not be done, and offer to do it anew. */
+  /** Shows an error and offers to repeat the action. */
   showError(error: unknown, repeat: () => void): void {
-    this.fault = { error, repeat };
+    this.actionError = { error, repeat };
     this.renderAgain();
   }
 
-  /** Do anew what was complained of last; returns whether there was anything. */
+  /** Repeats the last failed action; returns false if there is none. */
   repeat(): boolean {
-    if (this.fault === null) return false;
-    const { repeat } = this.fault;
-    this.fault = null;
+    if (this.actionError === null) return false;
+    const { repeat } = this.actionError;
+    this.actionError = null;
     this.renderAgain();
-    this.focus(); // the button is gone
+    this.focus(); // the button with the focus is now hidden
     repeat();
     return true;
   }
@@ -107,7 +108,7 @@ export class Panel {
     find(this.element, "#job-title").focus();
   }
 
-  private showProgress({ jobId, status }: Job, live: Live): void {
+  private showProgress({ jobId, status }: Job, live: LiveState): void {
     const now = stageOf(jobId, status);
     this.element.querySelectorAll("#stages li").forEach((stage, index) => {
       stage.classList.toggle("done", index < now);
@@ -116,25 +117,25 @@ export class Panel {
     });
     const progress = find<HTMLProgressElement>(this.element, "progress");
     progress.value = jobId === null ? 100 * (live.sent ?? 0) : (status?.progress ?? 0);
-    say(find(this.element, "#message"), messageOf(jobId, status, live));
-    if (this.due.told !== status) {
+    setText(find(this.element, "#message"), messageOf(jobId, status, live));
+    if (this.due.status !== status) {
       const left = status?.eta_seconds;
-      this.due = { told: status, at: left ? Date.now() + 1000 * left : 0 };
+      this.due = { status, at: left ? Date.now() + 1000 * left : 0 };
     }
     this.showTimeLeft();
   }
 
   /**
-   * What was told last, less the time since: nothing is told as long as nothing changes. Nobody
-   * knows while MusicLab is away.
+   * Counts down from the last estimate, because events arrive only when the job changes. Hidden
+   * while MusicLab is unreachable.
    */
   private showTimeLeft(): void {
-    const left = this.live?.reached ? (this.due.at - Date.now()) / 1000 : 0;
-    sayOrHide(find(this.element, "#eta"), left > 0 ? `Ready in ${roughly(left)}.` : "");
+    const left = this.live?.reachable ? (this.due.at - Date.now()) / 1000 : 0;
+    setTextOrHide(find(this.element, "#eta"), left > 0 ? `Ready in ${roughly(left)}.` : "");
   }
 
   private troubleOf({ trouble, status }: Job): { sentence: string; advice: string } | null {
-    if (this.fault !== null) return inWords(this.fault.error);
+    if (this.actionError !== null) return describeError(this.actionError.error);
     if (trouble) return { sentence: trouble.sentence, advice: adviceFor(trouble.code) };
     if (status?.status !== "failed") return null;
     return { sentence: status.message, advice: adviceFor(status.error_code ?? "") };
@@ -142,28 +143,28 @@ export class Panel {
 
   private showTrouble(trouble: { sentence: string; advice: string } | null): void {
     this.trouble.hidden = trouble === null;
-    say(find(this.trouble, ".sentence"), trouble?.sentence ?? "");
-    say(find(this.trouble, ".advice"), trouble?.advice ?? "");
+    setText(find(this.trouble, ".sentence"), trouble?.sentence ?? "");
+    setText(find(this.trouble, ".advice"), trouble?.advice ?? "");
   }
 
-  private showActions(job: Job, isTroubled: boolean): void {
+  private showActions(job: Job, hasTrouble: boolean): void {
     const code = job.trouble?.code ?? job.status?.error_code ?? "";
-    const ended = isTroubled || job.status?.status === "completed";
-    const repeatable = job.tracks !== null && !OF_THE_TRACKS.includes(code);
-    this.again.hidden = !(isTroubled && (repeatable || this.fault !== null));
+    const ended = hasTrouble || job.status?.status === "completed";
+    const repeatable = job.tracks !== null && !TRACK_ERRORS.includes(code);
+    this.retryButton.hidden = !(hasTrouble && (repeatable || this.actionError !== null));
     find(this.element, "#other-windows").hidden = !(ended && job.tracks !== null);
     const completed = job.status?.status === "completed";
-    say(this.discardButton, completed ? "Delete" : isTroubled ? "Remove" : "Cancel");
+    setText(this.discardButton, completed ? "Delete" : hasTrouble ? "Remove" : "Cancel");
     this.countDown();
   }
 
   private countDown(): void {
     const left = Math.ceil(((this.job?.trouble?.notBefore ?? 0) - Date.now()) / 1000);
-    this.again.disabled = left > 0;
-    say(this.again, left > 0 && left < Infinity ? `Try again in ${left} s` : "Try again");
+    this.retryButton.disabled = left > 0;
+    setText(this.retryButton, left > 0 && left < Infinity ? `Try again in ${left} s` : "Try again");
   }
 
-  private dropResult(): void {
+  private clearResult(): void {
     this.result?.destroy();
     this.result = null;
   }
@@ -171,12 +172,12 @@ export class Panel {
   private showResult(job: Job, jobId: string): void {
     const result = new ResultView(job, jobId, this.files);
     this.result = result;
-    const place = find(this.element, "#result");
-    place.hidden = false; // what is drawn into it needs its width
-    place.replaceChildren(result.element);
+    const container = find(this.element, "#result");
+    container.hidden = false; // drawing needs the element's width
+    container.replaceChildren(result.element);
     result.load(jobId).catch((error) => {
       if (this.result !== result) return;
-      this.dropResult();
+      this.clearResult();
       this.showError(error, () => this.renderAgain());
     });
   }
@@ -185,7 +186,7 @@ export class Panel {
 function titleOf({ trouble, status }: Job): string {
   if (trouble) return "Not sent";
   if (status?.status === "completed") return "New music";
-  return status?.status === "failed" ? "No music" : "Making music";
+  return status?.status === "failed" ? "Generation failed" : "Generating music";
 }
 
 function tracksOf({ tracks }: Job): string {
@@ -197,9 +198,9 @@ function tracksOf({ tracks }: Job): string {
 
 function factsOf({ model_version, codec, expires_at }: Status): string {
   const untrained = codec === "starter" ? " with an untrained codec" : "";
-  const made = `Made by version ${model_version} of the model${untrained}.`;
-  if (!expires_at) return made;
-  return `Kept until ${formatMoment(new Date(expires_at), new Date())}. ${made}`;
+  const origin = `Generated by model version ${model_version}${untrained}.`;
+  if (!expires_at) return origin;
+  return `Available until ${formatMoment(new Date(expires_at), new Date())}. ${origin}`;
 }
 
 function stageOf(jobId: string | null, status: Status | null): number {
@@ -209,13 +210,17 @@ function stageOf(jobId: string | null, status: Status | null): number {
   return status.progress < 95 ? 3 : 4;
 }
 
-function messageOf(jobId: string | null, status: Status | null, { sent, reached }: Live): string {
-  if (!reached) {
-    const safe = jobId === null ? "The upload starts again" : "Your job goes on";
-    return `MusicLab cannot be reached. ${safe} when it is back; this page keeps trying.`;
+function messageOf(
+  jobId: string | null,
+  status: Status | null,
+  { sent, reachable }: LiveState,
+): string {
+  if (!reachable) {
+    const next = jobId === null ? "The upload will restart" : "Your job will continue";
+    return `MusicLab cannot be reached. ${next} once the service is available. Retrying…`;
   }
   if (jobId === null)
-    return sent === null ? "Another tab uploads the tracks…" : "Uploading the tracks…";
-  const place = status?.queue_position;
-  return `${status?.message ?? "Waiting in the queue"}${place ? ` (place ${place})` : ""}`;
+    return sent === null ? "Another tab is uploading the tracks…" : "Uploading the tracks…";
+  const position = status?.queue_position;
+  return `${status?.message ?? "Waiting in the queue"}${position ? ` (position ${position})` : ""}`;
 }

@@ -1,30 +1,31 @@
-/** Plays sound: one thing at a time, and of several that run side by side the one that is chosen. */
+/** Plays audio: one playback at a time, with one audible voice out of several synchronized ones. */
 
 import { RATE } from "./audio";
 
-const FADE_S = 0.01; // a switch without it clicks
+const FADE_S = 0.01; // switching voices without a fade clicks
 
-export interface Playing {
-  /** Samples that start together; only one of them is heard. */
+export interface PlaybackOptions {
+  /** Samples of each voice; all voices start together, and only one is audible. */
   voices: Float32Array<ArrayBuffer>[];
-  heard: number;
-  /** Seconds from the start of the voices. */
+  /** Index of the audible voice. */
+  activeVoice: number;
+  /** Position to start from, in seconds. */
   from: number;
   onTime: (seconds: number) => void;
-  /** It came to its end, was stopped, or something else plays. */
+  /** Called when playback ends, is stopped, or is replaced by another. */
   onStop: (seconds: number) => void;
-  /** Nothing is heard, and the sentence says why. */
-  onSilence: (sentence: string) => void;
+  /** Called with an explanation if the browser cannot play audio. */
+  onNoSound: (sentence: string) => void;
 }
 
-const STARTED_WITHIN_MS = 5_000; // Firefox takes one or two seconds for the first sound
-const NO_SOUND = "This browser gets no sound out. See what it plays on, and try again.";
+const START_TIMEOUT_MS = 5_000; // Firefox takes one or two seconds to start
+const NO_SOUND = "This browser cannot play audio. Check your audio output device, then try again.";
 
 let context: AudioContext | null = null;
 let current: Playback | null = null;
-let turn = 0; // of several that are asked for before the first can begin, the last one plays
+let turn = 0; // identifies the latest request: earlier ones that have not started are dropped
 
-/** Something that plays. */
+/** A running playback. */
 export class Playback {
   private readonly gains: GainNode[] = [];
   private readonly sources: AudioBufferSourceNode[] = [];
@@ -34,13 +35,13 @@ export class Playback {
 
   constructor(
     private readonly context: AudioContext,
-    private readonly playing: Playing,
+    private readonly options: PlaybackOptions,
   ) {
-    this.length = Math.max(...playing.voices.map((samples) => samples.length)) / RATE;
-    playing.voices.forEach((samples, index) => {
+    this.length = Math.max(...options.voices.map((samples) => samples.length)) / RATE;
+    options.voices.forEach((samples, index) => {
       const buffer = context.createBuffer(1, Math.max(1, samples.length), RATE);
       buffer.copyToChannel(samples, 0);
-      const gain = new GainNode(context, { gain: index === playing.heard ? 1 : 0 });
+      const gain = new GainNode(context, { gain: index === options.activeVoice ? 1 : 0 });
       const source = new AudioBufferSourceNode(context, { buffer });
       source.connect(gain).connect(context.destination);
       this.gains.push(gain);
@@ -48,18 +49,18 @@ export class Playback {
       if (buffer.duration >= this.length) source.onended = () => this.stop();
     });
     this.startedAt = context.currentTime;
-    for (const source of this.sources) source.start(this.startedAt, playing.from);
+    for (const source of this.sources) source.start(this.startedAt, options.from);
     this.tick();
   }
 
-  /** Seconds from the start of the voices. */
+  /** Current position in seconds. */
   get time(): number {
     const passed = this.context.currentTime - this.startedAt;
-    return Math.min(this.playing.from + passed, this.length);
+    return Math.min(this.options.from + passed, this.length);
   }
 
-  /** Let another voice be heard, at the same place. */
-  hear(voice: number): void {
+  /** Makes another voice audible, at the same position. */
+  switchTo(voice: number): void {
     this.gains.forEach((gain, index) => {
       gain.gain.setTargetAtTime(index === voice ? 1 : 0, this.context.currentTime, FADE_S / 3);
     });
@@ -75,39 +76,40 @@ export class Playback {
       source.stop();
     }
     for (const gain of this.gains) gain.disconnect();
-    this.playing.onStop(time >= this.length ? 0 : time);
+    this.options.onStop(time >= this.length ? 0 : time);
   }
 
   private tick(): void {
-    this.playing.onTime(this.time);
+    this.options.onTime(this.time);
     this.frame = requestAnimationFrame(() => this.tick());
   }
 }
 
 /**
- * Play, from a click or a key: browsers let no page make a sound before one.
+ * Starts playback. Call it from a click or key handler: browsers block audio before the first
+ * user interaction.
  *
- * Null where no sound can be made, or something else was to be played before this could begin.
+ * Returns null if the browser cannot play audio, or if another playback was requested meanwhile.
  */
-export async function play(playing: Playing): Promise<Playback | null> {
+export async function play(options: PlaybackOptions): Promise<Playback | null> {
   current?.stop();
   turn += 1;
-  const mine = turn;
+  const thisTurn = turn;
   context ??= new AudioContext({ sampleRate: RATE });
-  const sounds = context.state === "running" || (await starts(context));
-  if (mine !== turn) return null;
-  if (!sounds) {
-    playing.onSilence(NO_SOUND);
+  const isRunning = context.state === "running" || (await resume(context));
+  if (thisTurn !== turn) return null;
+  if (!isRunning) {
+    options.onNoSound(NO_SOUND);
     return null;
   }
-  current = new Playback(context, playing);
+  current = new Playback(context, options);
   return current;
 }
 
-/** Whether it does; Firefox waits for ever where there is nothing to play on. */
-function starts(context: AudioContext): Promise<boolean> {
+/** Returns whether the context starts; without an output device Firefox waits indefinitely. */
+function resume(context: AudioContext): Promise<boolean> {
   return new Promise((resolve) => {
-    setTimeout(() => resolve(false), STARTED_WITHIN_MS);
+    setTimeout(() => resolve(false), START_TIMEOUT_MS);
     context.resume().then(
       () => resolve(true),
       () => resolve(false),

@@ -1,10 +1,10 @@
-/** New music, to look at, to listen to, and to compare with the tracks that it was made of. */
+/** Displays and plays the generated music, and compares it with the source tracks. */
 
 import type WaveSurfer from "wavesurfer.js";
 import SpectrogramPlugin from "wavesurfer.js/plugins/spectrogram";
 import { downloadUrl, music } from "./api";
 import { cut, decode, RATE } from "./audio";
-import { find, fromTemplate, say, tell } from "./dom";
+import { announce, find, fromTemplate, setText } from "./dom";
 import type { Files } from "./files";
 import { type Playback, play } from "./player";
 import { WAVEFORM_HEIGHT } from "./sizes";
@@ -13,7 +13,7 @@ import { formatTime, WINDOW_S } from "./times";
 import { drawWaveform } from "./waveform";
 
 const SPECTROGRAM_HEIGHT = 128;
-const HIGHEST_HZ = RATE / 2;
+const MAX_FREQUENCY_HZ = RATE / 2;
 
 type Samples = Float32Array<ArrayBuffer>;
 
@@ -34,21 +34,23 @@ export class ResultView {
   ) {
     this.playButton = find(this.element, ".play");
     this.playButton.disabled = true;
-    // Room for what is drawn later, so that no button moves away under a click.
+    // Reserve the height in advance, so that drawing does not move buttons under the pointer.
     find(this.element, ".waveform").style.minHeight = `${WAVEFORM_HEIGHT}px`;
     find(this.element, ".spectrogram").style.minHeight = `${SPECTROGRAM_HEIGHT}px`;
     this.inputs.forEach((input, voice) => {
       input.disabled = voice > 0;
       const track = job.tracks?.[voice - 1];
-      if (track) say(find(input.parentElement ?? document, "span"), track.name);
+      if (track) setText(find(input.parentElement ?? document, "span"), track.name);
     });
     this.playButton.addEventListener("click", () => this.togglePlay());
-    find(this.element, ".voices").addEventListener("change", () => this.playback?.hear(this.voice));
+    find(this.element, ".voices").addEventListener("change", () =>
+      this.playback?.switchTo(this.voice),
+    );
     find<HTMLAnchorElement>(this.element, ".download").href = downloadUrl(jobId);
     this.showTime(0);
   }
 
-  /** Fetch the music; the element has to be in the page. */
+  /** Downloads, decodes and draws the music; the element must be in the document. */
   async load(jobId: string): Promise<void> {
     const samples = await decode(await music(jobId));
     if (this.destroyed) return;
@@ -73,34 +75,35 @@ export class ResultView {
       SpectrogramPlugin.create({
         container: find(this.element, ".spectrogram"),
         height: SPECTROGRAM_HEIGHT,
-        frequencyMax: HIGHEST_HZ,
+        frequencyMax: MAX_FREQUENCY_HZ,
         fftSamples: 1024,
         scale: "mel",
         labels: false,
       }),
     );
     this.waveform.on("interaction", (seconds) => this.seek(seconds));
-    spectrogram.on("click", (share) => this.seek(share * duration));
+    spectrogram.on("click", (fraction) => this.seek(fraction * duration));
   }
 
-  /** The tracks as the model heard them, where this browser still has them. */
+  /** Loads the windows of the source tracks, if this browser still has them. */
   private async loadTracks(): Promise<void> {
     const tracks = this.job.tracks ?? [];
-    const sounds = await Promise.all(
-      tracks.map(async ({ fileId }) => (await this.files.sound(fileId)).samples),
+    const decoded = await Promise.all(
+      tracks.map(async ({ fileId }) => (await this.files.audio(fileId)).samples),
     );
     if (this.destroyed) return;
     [1, 2].forEach((voice) => {
-      const [track, sound] = [tracks[voice - 1], sounds[voice - 1]];
+      const [track, samples] = [tracks[voice - 1], decoded[voice - 1]];
       const input = this.inputs[voice];
-      if (input) input.disabled = !(track && sound);
-      this.voices[voice] = track && sound ? cut(sound, track.start, WINDOW_S) : new Float32Array();
+      if (input) input.disabled = !(track && samples);
+      this.voices[voice] =
+        track && samples ? cut(samples, track.start, WINDOW_S) : new Float32Array();
     });
-    if (tracks.length === 0 || sounds.some((sound) => sound === null)) {
-      const note = "This browser cannot play both tracks, so there is less to compare with.";
-      say(find(this.element, ".note"), note);
+    if (tracks.length === 0 || decoded.some((samples) => samples === null)) {
+      const note = "Not all source tracks can be played for comparison in this browser.";
+      setText(find(this.element, ".note"), note);
     }
-    if (this.playback) await this.playFrom(this.time); // with the tracks beside it
+    if (this.playback) await this.playFrom(this.time); // restart, with the source tracks added
   }
 
   private get voice(): number {
@@ -120,28 +123,28 @@ export class ResultView {
   private async playFrom(from: number): Promise<void> {
     this.playback = await play({
       voices: this.voices,
-      heard: this.voice,
+      activeVoice: this.voice,
       from,
       onTime: (seconds) => this.showTime(seconds),
       onStop: (seconds) => {
         this.playback = null;
-        say(this.playButton, "Play");
+        setText(this.playButton, "Play");
         this.showTime(seconds);
       },
-      onSilence: (sentence) => {
-        say(find(this.element, ".note"), sentence);
-        tell(sentence);
+      onNoSound: (sentence) => {
+        setText(find(this.element, ".note"), sentence);
+        announce(sentence);
       },
     });
-    if (this.playback) say(this.playButton, "Pause");
+    if (this.playback) setText(this.playButton, "Pause");
   }
 
   private showTime(seconds: number): void {
     this.time = seconds;
     this.waveform?.setTime(seconds);
-    const share = String(seconds / WINDOW_S);
-    find(this.element, ".spectrogram").style.setProperty("--heard", share);
+    const fraction = String(seconds / WINDOW_S);
+    find(this.element, ".spectrogram").style.setProperty("--position", fraction);
     const text = `${formatTime(seconds, 1)} of ${formatTime(WINDOW_S, 1)}`;
-    say(find(this.element, ".time"), text);
+    setText(find(this.element, ".time"), text);
   }
 }

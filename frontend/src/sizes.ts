@@ -1,2 +1,2 @@
-/** Pixels; part of the one inline style that the content security policy allows. */
+/** In pixels. Part of the only inline style that the content security policy allows. */
 export const WAVEFORM_HEIGHT = 96;

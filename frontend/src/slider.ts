@@ -1,4 +1,4 @@
-/** A track's waveform with the window that the model hears, to be moved by mouse, finger and keys. */
+/** A track's waveform with its window, which can be moved by mouse, touch and keyboard. */
 
 import type WaveSurfer from "wavesurfer.js";
 import RegionsPlugin, { type Region } from "wavesurfer.js/plugins/regions";
@@ -6,7 +6,7 @@ import { peaksOf, RATE } from "./audio";
 import { fitStart, WINDOW_S, windowText } from "./times";
 import { color, dark, drawWaveform } from "./waveform";
 
-const MIN_PX_PER_S = 2; // the window of a long track can still be seen and held
+const MIN_PX_PER_S = 2; // keeps the window of a long track large enough to drag
 const MAX_PX_PER_S = 100;
 const STEPS: Record<string, number> = {
   ArrowLeft: -1,
@@ -25,7 +25,7 @@ export class WindowSlider {
   private region: Region | null = null;
   private start: number;
 
-  /** `onMove` is called when the user has moved the window. */
+  /** `onMove` is called with the new start after the user moves the window. */
   constructor(
     container: HTMLElement,
     private readonly label: string,
@@ -46,7 +46,8 @@ export class WindowSlider {
         resize: false,
       });
       this.makeSlider(this.region);
-      this.region.on("click", (event) => event.stopPropagation()); // it is not beside the window
+      // A click inside the window does not move it.
+      this.region.on("click", (event) => event.stopPropagation());
       this.region.on("update", () => this.moved(this.region?.start ?? 0));
       this.moveTo(start);
       this.reveal();
@@ -54,7 +55,7 @@ export class WindowSlider {
     const repaint = () => this.region?.setOptions({ color: color("window") });
     dark.addEventListener("change", repaint);
     this.waveform.once("destroy", () => dark.removeEventListener("change", repaint));
-    // A click beside the window brings its middle there.
+    // A click outside the window centers it there.
     this.waveform.on("interaction", (time) => this.moved(time - WINDOW_S / 2));
   }
 
@@ -66,24 +67,24 @@ export class WindowSlider {
     this.waveform.setTime(start);
   }
 
-  /** Bring the window into sight, or one that starts elsewhere. */
+  /** Scrolls the window, or one that starts at `start`, into view. */
   reveal(start = this.start): void {
     const pixelsPerS = this.waveform.getWrapper().clientWidth / this.duration;
-    const seen = this.waveform.getWidth() / pixelsPerS;
-    this.waveform.setScrollTime(Math.max(0, start + WINDOW_S / 2 - seen / 2));
+    const visibleS = this.waveform.getWidth() / pixelsPerS;
+    this.waveform.setScrollTime(Math.max(0, start + WINDOW_S / 2 - visibleS / 2));
   }
 
   showTime(seconds: number): void {
     this.waveform.setTime(seconds);
   }
 
-  /** From 0, all of it or nearly so, to 1. */
-  zoom(share: number): void {
-    const fitting = Math.max(MIN_PX_PER_S, this.waveform.getWidth() / this.duration);
-    const most = Math.max(MAX_PX_PER_S, fitting);
-    // Not `fitting` itself, of which a fraction of a pixel makes a scroll bar.
-    this.waveform.zoom(share > 0 ? fitting * (most / fitting) ** share : MIN_PX_PER_S);
-    if (share > 0) this.reveal();
+  /** Sets the zoom level, from 0 (the whole track, unless it is too long) to 1. */
+  zoom(level: number): void {
+    const fitScale = Math.max(MIN_PX_PER_S, this.waveform.getWidth() / this.duration);
+    const maxScale = Math.max(MAX_PX_PER_S, fitScale);
+    // Level 0 does not use `fitScale`: its rounding would add a scroll bar.
+    this.waveform.zoom(level > 0 ? fitScale * (maxScale / fitScale) ** level : MIN_PX_PER_S);
+    if (level > 0) this.reveal();
   }
 
   destroy(): void {
@@ -110,7 +111,7 @@ export class WindowSlider {
       if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       const start = fitStart(this.start + (event.shiftKey ? step / 10 : step), this.duration);
-      this.reveal(start); // first: out of sight, the window is taken out of the page, with its focus
+      this.reveal(start); // scroll first: an invisible region leaves the DOM and loses focus
       this.moved(start);
     });
   }

@@ -1,37 +1,39 @@
 /**
- * What this browser keeps: its jobs and their tracks, so that neither a reload nor another tab loses
- * one. Where it may keep nothing, as in some private windows, all is well until the page is closed.
+ * Stores jobs and their tracks in IndexedDB, so that they survive a reload and are shared by tabs.
+ *
+ * Without IndexedDB, for example in some private windows, they last until the page is closed.
  */
 
 import { type DBSchema, type IDBPDatabase, openDB } from "idb";
 import type { Status } from "./api";
 
-/** A track as it was chosen for a job. */
+/** A track and window selected for a job. */
 export interface Chosen {
   fileId: string;
   name: string;
-  /** Seconds; null where this browser cannot tell. */
+  /** Seconds; null if unknown. */
   duration: number | null;
-  /** Seconds; where its window starts. */
+  /** Start of the window, in seconds. */
   start: number;
 }
 
+/** Why a job could not be submitted. */
 export interface Trouble {
   code: string;
   sentence: string;
-  /** Milliseconds since 1970; before that, trying again is of no use. */
+  /** Earliest time of a retry, in milliseconds since 1970. */
   notBefore: number;
 }
 
 export interface Job {
-  /** Ours, and the request's Idempotency-Key. */
+  /** Client-side id; also sent as the Idempotency-Key. */
   key: string;
-  /** The API's, once it has accepted the job. */
+  /** Id assigned by the API; null until the job is accepted. */
   jobId: string | null;
   createdAt: number;
-  /** Null for a job that another browser has made. */
+  /** Null for a job submitted from another browser. */
   tracks: readonly [Chosen, Chosen] | null;
-  /** Why it was not accepted. */
+  /** Null unless submission failed. */
   trouble: Trouble | null;
   status: Status | null;
 }
@@ -39,25 +41,25 @@ export interface Job {
 interface Schema extends DBSchema {
   jobs: { key: string; value: Job };
   /**
-   * Not as Files: WebKit keeps none in a private window, and elsewhere they are empty as soon as
-   * another is kept in their place or they are deleted.
+   * ArrayBuffers rather than Files: WebKit cannot store Files in a private window, and in other
+   * browsers a stored File becomes empty once it is overwritten or deleted.
    */
   files: { key: string; value: ArrayBuffer };
 }
 
 type Database = IDBPDatabase<Schema>;
 
-const OPENED_WITHIN_MS = 3_000;
-const ANSWERED_WITHIN_MS = 15_000; // a slow disk has taken two large tracks by then
+const OPEN_TIMEOUT_MS = 3_000;
+const OPERATION_TIMEOUT_MS = 15_000; // enough for a slow disk to write two large tracks
 
-/** A name that nothing else has; crypto.randomUUID is there on secure origins only. */
+/** Returns a random id; crypto.randomUUID is available on secure origins only. */
 export function newId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 export class Store {
-  private readonly others = openChannel();
+  private readonly channel = openChannel();
 
   private constructor(private database: Database | null) {}
 
@@ -69,18 +71,18 @@ export class Store {
           database.createObjectStore("files");
         },
       });
-      return new Store(await within(OPENED_WITHIN_MS, opening));
+      return new Store(await withTimeout(OPEN_TIMEOUT_MS, opening));
     } catch {
       return new Store(null);
     }
   }
 
-  /** Call back when another tab has changed something. */
+  /** Registers a callback for changes made by other tabs. */
   onChange(callback: () => void): void {
-    if (this.others) this.others.onmessage = callback;
+    if (this.channel) this.channel.onmessage = callback;
   }
 
-  /** Null where nothing is kept, or can be read: browsers lose a database now and then. */
+  /** Returns null if the database is unavailable or cannot be read. */
   async jobs(): Promise<Job[] | null> {
     return this.attempt((database) => database.getAll("jobs"));
   }
@@ -91,12 +93,12 @@ export class Store {
   }
 
   /**
-   * Keep a new job and its tracks, or at least the job where there is no room for them.
+   * Stores a new job and its tracks; without room for the tracks, only the job.
    *
-   * Returns whether the job is kept.
+   * Returns whether the job was stored.
    */
   async addJob(job: Job, files: ReadonlyMap<string, Blob>): Promise<boolean> {
-    const kept = await this.attempt(async (database) => {
+    const stored = await this.attempt(async (database) => {
       const contents = await Promise.all(
         Array.from(files, async ([id, file]) => [id, await file.arrayBuffer()] as const),
       );
@@ -108,20 +110,20 @@ export class Store {
       ]);
       return true;
     });
-    if (!kept) return this.keepJob(job);
-    this.others?.postMessage(null);
+    if (!stored) return this.saveJob(job);
+    this.channel?.postMessage(null);
     return true;
   }
 
-  /** Whether it is kept. */
-  async keepJob(job: Job): Promise<boolean> {
-    const kept = await this.attempt((database) => database.put("jobs", job));
-    this.others?.postMessage(null);
-    return kept !== null;
+  /** Returns whether the job was stored. */
+  async saveJob(job: Job): Promise<boolean> {
+    const stored = await this.attempt((database) => database.put("jobs", job));
+    this.channel?.postMessage(null);
+    return stored !== null;
   }
 
-  /** Forget a job, and files that no job needs any more. */
-  async forgetJob(key: string): Promise<void> {
+  /** Deletes a job, and files that no other job uses. */
+  async deleteJob(key: string): Promise<void> {
     await this.attempt(async (database) => {
       const change = database.transaction(["jobs", "files"], "readwrite");
       const [jobs, files] = [change.objectStore("jobs"), change.objectStore("files")];
@@ -133,33 +135,37 @@ export class Store {
       }
       await change.done;
     });
-    this.others?.postMessage(null);
+    this.channel?.postMessage(null);
   }
 
-  /** Null where it did not work: a full disk costs the memory of a job, not the job. */
+  /** Returns null if the operation fails: without storage, jobs still run. */
   private async attempt<T>(work: (database: Database) => Promise<T>): Promise<T | null> {
     if (this.database === null) return null;
     try {
-      return await within(ANSWERED_WITHIN_MS, work(this.database));
+      return await withTimeout(OPERATION_TIMEOUT_MS, work(this.database));
     } catch (error) {
-      console.warn("What this browser keeps is not to be had:", error);
-      if (error instanceof Silent) this.database = null; // all that follows would wait as well
+      console.warn("Browser storage is unavailable:", error);
+      // Later operations would time out as well.
+      if (error instanceof DatabaseTimeout) this.database = null;
       return null;
     }
   }
 }
 
-class Silent extends Error {}
+class DatabaseTimeout extends Error {}
 
-/** A database that a browser has lost may never answer. */
-function within<T>(patienceMs: number, work: Promise<T>): Promise<T> {
+/** Rejects with DatabaseTimeout if the work takes too long: a broken database may never respond. */
+function withTimeout<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
-    const alarm = setTimeout(() => reject(new Silent("no answer")), patienceMs);
-    work.then(resolve, reject).finally(() => clearTimeout(alarm));
+    const timer = setTimeout(
+      () => reject(new DatabaseTimeout("the database did not respond")),
+      timeoutMs,
+    );
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }
 
-/** Null where other tabs may not be told, as with cookies blocked. */
+/** Returns null if broadcast channels are unavailable, for example because cookies are blocked. */
 function openChannel(): BroadcastChannel | null {
   try {
     return new BroadcastChannel("musiclab");

@@ -1,12 +1,12 @@
-/** Times in seconds: how they are written, read, and kept within a track. */
+/** Formats, parses and clamps times, all in seconds. */
 
-/** What the model hears of a track. */
+/** Length of a window. */
 export const WINDOW_S = 16;
 
-/** Where a window may start is told, drawn and sent in hundredths of a second. */
+/** Window starts are rounded to hundredths of a second. */
 const STEPS_PER_S = 100;
 
-/** `83.5` as `1:23.50`; hours only where there are any. */
+/** Formats `83.5` as `1:23.50`; hours are included only if needed. */
 export function formatTime(seconds: number, decimals = 2): string {
   const scale = 10 ** decimals;
   const units = Math.round(Math.max(0, seconds) * scale);
@@ -17,7 +17,7 @@ export function formatTime(seconds: number, decimals = 2): string {
   return `${start}:${String(whole % 60).padStart(2, "0")}${fraction}`;
 }
 
-/** Seconds of `83.5`, `1:23.5` or `1:02:03`; null for anything else. */
+/** Parses `83.5`, `1:23.5` or `1:02:03` to seconds; returns null for any other text. */
 export function parseTime(text: string): number | null {
   const parts = text.trim().replace(",", ".").split(":");
   const last = parts.pop() ?? "";
@@ -26,34 +26,34 @@ export function parseTime(text: string): number | null {
   return [...parts, last].reduce((total, part) => total * 60 + Number(part), 0);
 }
 
-/** The nearest start of a window that lies within a track of that length, if there is one. */
+/** Returns the nearest start for which the window fits in the track; 0 if the track is shorter. */
 export function fitStart(start: number, duration: number | null): number {
   const latest = duration === null ? Number.POSITIVE_INFINITY : Math.max(0, duration - WINDOW_S);
   const steps = Math.round(start * STEPS_PER_S);
   return Math.max(0, Math.min(steps, Math.floor(latest * STEPS_PER_S))) / STEPS_PER_S;
 }
 
-/** `to 0:26.00`, or where the track ends. */
+/** Formats the end of the window as `to 0:26.00`; no later than the end of the track. */
 export function endText(start: number, duration: number | null): string {
   const end = Math.min(start + WINDOW_S, duration ?? Number.POSITIVE_INFINITY);
   return `to ${formatTime(end)}`;
 }
 
-/** `0:10.00 to 0:26.00` */
+/** Formats the window as `0:10.00 to 0:26.00`. */
 export function windowText(start: number, duration: number | null): string {
   return `${formatTime(start)} ${endText(start, duration)}`;
 }
 
-/** `14:05`, and the day before it where that is not today; as the browser's language writes it. */
+/** Formats a time in the browser's locale as `14:05`, preceded by the date if it is not today. */
 export function formatMoment(moment: Date, now: Date): string {
-  const today = moment.toDateString() === now.toDateString();
+  const isToday = moment.toDateString() === now.toDateString();
   return moment.toLocaleString([], {
     timeStyle: "short",
-    ...(today ? {} : { dateStyle: "medium" }),
+    ...(isToday ? {} : { dateStyle: "medium" }),
   });
 }
 
-/** `in 40 seconds`, for what is only roughly known. */
+/** Formats an estimate as `about 40 s` or `about 2 min`. */
 export function roughly(seconds: number): string {
   if (seconds < 60) return `about ${Math.max(1, Math.round(seconds))} s`;
   return `about ${Math.round(seconds / 60)} min`;

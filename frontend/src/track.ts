@@ -1,14 +1,14 @@
-/** A card on which a track is chosen, looked at and listened to. */
+/** A card to choose a track and its window, and to listen to it. */
 
 import { ApiError, checkContent, checkName, type Field, NetworkError } from "./api";
-import { cut, LONGEST_DRAWN_S } from "./audio";
-import { find, fromTemplate, say, sayOrHide, tell } from "./dom";
+import { cut, MAX_DRAWN_S } from "./audio";
+import { announce, find, fromTemplate, setText, setTextOrHide } from "./dom";
 import type { Files } from "./files";
 import { type Playback, play } from "./player";
 import { WindowSlider } from "./slider";
 import type { Chosen } from "./store";
 import { endText, fitStart, formatTime, parseTime, WINDOW_S, windowText } from "./times";
-import { inWords } from "./words";
+import { describeError } from "./words";
 
 export class TrackCard {
   readonly element = fromTemplate("track-card");
@@ -17,14 +17,14 @@ export class TrackCard {
   private readonly start: HTMLInputElement;
   private readonly playButton: HTMLButtonElement;
   private chosen: Chosen | null = null;
-  private lookedAt: string | null = null;
-  private keyless: File | null = null;
+  private currentFileId: string | null = null;
+  private fileAwaitingKey: File | null = null;
   private samples: Float32Array<ArrayBuffer> | null = null;
   private slider: WindowSlider | null = null;
   private playback: Playback | null = null;
-  private turn = 0; // of several files that are chosen in a row, the last one counts
+  private turn = 0; // identifies the latest choice: earlier ones still loading are ignored
 
-  /** `onChange` is called when what is chosen changes; `onKeyNeeded` when the API wants a key. */
+  /** `onChange` is called when the choice changes; `onKeyNeeded` when the API requires a key. */
   constructor(
     number: 1 | 2,
     private readonly files: Files,
@@ -44,69 +44,69 @@ export class TrackCard {
     input.addEventListener("change", () => {
       const file = input.files?.[0];
       if (file) this.choose(file);
-      input.value = ""; // the same file may be chosen again
+      input.value = ""; // so that choosing the same file again fires an event
     });
-    this.start.addEventListener("change", () => this.typed());
+    this.start.addEventListener("change", () => this.onStartTyped());
     this.playButton.addEventListener("click", () => this.togglePlay());
     const zoom = find<HTMLInputElement>(this.element, ".zoom input");
     zoom.addEventListener("input", () => this.slider?.zoom(Number(zoom.value) / 100));
   }
 
-  /** Of the file that is chosen or looked at. */
+  /** The id of the file that is chosen or being checked. */
   get fileId(): string | null {
-    return this.lookedAt;
+    return this.currentFileId;
   }
 
-  /** What is chosen; null while there is nothing that could be sent. */
+  /** The chosen track and window; null if there is nothing to submit. */
   get choice(): Chosen | null {
     return this.chosen;
   }
 
-  /** Whether what was typed for the window's start is no time, so that nobody knows what is meant. */
-  get isUnclear(): boolean {
+  /** True if the text typed as the window's start is not a valid time. */
+  get isStartInvalid(): boolean {
     return this.chosen !== null && this.start.getAttribute("aria-invalid") === "true";
   }
 
-  /** Take a file, unless it is at fault. */
+  /** Checks a file and accepts it, or shows why it is rejected. */
   async choose(file: File): Promise<void> {
-    const turn = this.begin(`Looking at ${file.name}…`);
+    const turn = this.beginLoading(`Checking ${file.name}…`);
     try {
-      await checkName(this.field, file).catch(unlessNetworkError);
+      await checkName(this.field, file).catch(ignoreNetworkError);
       const fileId = this.files.add(file);
-      if (turn === this.turn) this.lookedAt = fileId;
-      const sound = await this.files.sound(fileId);
-      // What this browser cannot decode, MusicLab perhaps can.
-      const duration = sound.duration ?? (await checkContent(this.field, file));
+      if (turn === this.turn) this.currentFileId = fileId;
+      const decoded = await this.files.audio(fileId);
+      // MusicLab may be able to decode files that this browser cannot.
+      const duration = decoded.duration ?? (await checkContent(this.field, file));
       if (turn !== this.turn) return;
-      this.take({ fileId, name: file.name, duration, start: 0 }, sound.samples);
-      // The field itself says that no file is chosen, as it is emptied.
-      tell(`${this.label}: ${file.name}, ${windowText(0, duration)} is chosen.`);
+      this.accept({ fileId, name: file.name, duration, start: 0 }, decoded.samples);
+      // The emptied file input is announced as having no file, so announce the choice here.
+      announce(`${this.label}: ${file.name}, ${windowText(0, duration)} selected.`);
     } catch (error) {
-      if (turn === this.turn) this.refuse(error, file);
+      if (turn === this.turn) this.reject(error, file);
     }
   }
 
-  /** Take the file that could not be looked at without a key, if there is one. */
+  /** Repeats the check of the file that was rejected for lack of an API key, if any. */
   useKey(): void {
-    if (this.keyless) this.choose(this.keyless);
+    if (this.fileAwaitingKey) this.choose(this.fileAwaitingKey);
   }
 
-  /** Take what was chosen for an earlier job. */
+  /** Restores the choice of an earlier job. */
   async restore(chosen: Chosen): Promise<void> {
-    const turn = this.begin(`Looking at ${chosen.name}…`);
-    this.lookedAt = chosen.fileId;
+    const turn = this.beginLoading(`Checking ${chosen.name}…`);
+    this.currentFileId = chosen.fileId;
     const [file, { samples }] = await Promise.all([
       this.files.get(chosen.fileId),
-      this.files.sound(chosen.fileId),
+      this.files.audio(chosen.fileId),
     ]);
     if (turn !== this.turn) return;
-    if (file) return this.take(chosen, samples);
-    this.settle(`${chosen.name} is no longer in this browser.`);
+    if (file) return this.accept(chosen, samples);
+    this.endLoading(`${chosen.name} is no longer stored in this browser.`);
   }
 
-  private begin(looking: string): number {
+  private beginLoading(text: string): number {
     this.clear();
-    sayOrHide(find(this.element, ".looking"), looking);
+    setTextOrHide(find(this.element, ".checking"), text);
     this.element.setAttribute("aria-busy", "true");
     this.turn += 1;
     return this.turn;
@@ -117,8 +117,8 @@ export class TrackCard {
     this.slider?.destroy();
     this.slider = null;
     this.chosen = null;
-    this.lookedAt = null;
-    this.keyless = null;
+    this.currentFileId = null;
+    this.fileAwaitingKey = null;
     this.samples = null;
     this.showChosen(false);
     find(this.element, ".error").hidden = true;
@@ -126,7 +126,7 @@ export class TrackCard {
   }
 
   private showChosen(chosen: boolean): void {
-    say(find(this.element, ".drop .button span"), chosen ? "Change" : "Choose a file");
+    setText(find(this.element, ".drop .button span"), chosen ? "Change" : "Choose a file");
     const purpose = chosen ? "change the file" : "choose a file";
     find(this.element, "input[type=file]").setAttribute("aria-label", `${this.label}: ${purpose}`);
     find(this.element, ".kinds").hidden = chosen;
@@ -134,84 +134,84 @@ export class TrackCard {
     find(this.element, ".chosen").hidden = !chosen;
   }
 
-  private settle(outcome = ""): void {
-    sayOrHide(find(this.element, ".looking"), outcome);
+  private endLoading(outcome = ""): void {
+    setTextOrHide(find(this.element, ".checking"), outcome);
     this.element.removeAttribute("aria-busy");
   }
 
-  private take(chosen: Chosen, samples: Float32Array<ArrayBuffer> | null): void {
+  private accept(chosen: Chosen, samples: Float32Array<ArrayBuffer> | null): void {
     const { name, duration, start } = chosen;
-    this.settle();
+    this.endLoading();
     this.chosen = chosen;
     this.samples = samples;
-    say(find(this.element, ".name"), name);
-    say(find(this.element, ".length"), duration === null ? "" : formatTime(duration, 0));
+    setText(find(this.element, ".name"), name);
+    setText(find(this.element, ".length"), duration === null ? "" : formatTime(duration, 0));
     this.showChosen(true);
     find(this.element, ".waveform").hidden = samples === null;
     const fixed = samples === null || (duration !== null && duration <= WINDOW_S);
-    for (const moving of [".zoom", ".help"]) find(this.element, moving).hidden = fixed;
+    for (const selector of [".zoom", ".help"]) find(this.element, selector).hidden = fixed;
     find<HTMLInputElement>(this.element, ".zoom input").value = "0";
     this.playButton.hidden = samples === null;
     if (samples) {
       const container = find(this.element, ".waveform");
       this.slider = new WindowSlider(container, this.label, samples, start, (moved) =>
-        this.moved(moved),
+        this.onMoved(moved),
       );
     }
     this.show(start);
   }
 
-  private note(): string {
+  private defaultNote(): string {
     const duration = this.chosen?.duration ?? WINDOW_S;
     if (!this.samples) {
       const reason =
-        duration > LONGEST_DRAWN_S
-          ? "This track is too long to be drawn and played here"
+        duration > MAX_DRAWN_S
+          ? "This track is too long to display and play here"
           : "This browser cannot play this file";
-      return `${reason}, but MusicLab can read it. Type where the window starts.`;
+      return `${reason}, but MusicLab can process it. Enter the start time of the window.`;
     }
     if (duration >= WINDOW_S) return "";
-    return `This track is ${duration.toFixed(1)} s long; the rest of the window is silence.`;
+    return `This track is ${duration.toFixed(1)} s long; the window is padded with silence.`;
   }
 
-  private refuse(error: unknown, file: File): void {
-    this.settle();
-    const { sentence, advice } = inWords(error);
+  private reject(error: unknown, file: File): void {
+    this.endLoading();
+    const { sentence, advice } = describeError(error);
     if (error instanceof ApiError && error.status === 401) {
-      this.keyless = file;
+      this.fileAwaitingKey = file;
       this.onKeyNeeded();
     }
-    say(find(this.element, ".error .sentence"), sentence);
-    say(find(this.element, ".error .advice"), advice);
+    setText(find(this.element, ".error .sentence"), sentence);
+    setText(find(this.element, ".error .advice"), advice);
     find(this.element, ".error").hidden = false;
   }
 
-  private typed(): void {
+  private onStartTyped(): void {
     if (!this.chosen) return;
     const { duration } = this.chosen;
     const start = parseTime(this.start.value);
     this.start.setAttribute("aria-invalid", String(start === null));
     if (start === null) {
-      const example = "Type seconds, as 83.5, or minutes and seconds, as 1:23.5.";
-      this.object(`${this.start.value} is not a time. ${example}`);
+      const example = "Enter seconds (83.5) or minutes and seconds (1:23.5).";
+      this.showNote(`"${this.start.value}" is not a valid time. ${example}`);
       this.onChange();
       return;
     }
-    const fitting = fitStart(start, duration);
-    this.moved(fitting);
-    this.slider?.moveTo(fitting);
+    const fitted = fitStart(start, duration);
+    this.onMoved(fitted);
+    this.slider?.moveTo(fitted);
     this.slider?.reveal();
-    if (duration !== null && start > fitting + 0.01) {
-      this.object(`The window starts at ${formatTime(fitting)} at the latest.`);
+    if (duration !== null && start > fitted + 0.01) {
+      this.showNote(`The window can start no later than ${formatTime(fitted)}.`);
     }
   }
 
-  private object(sentence: string): void {
-    sayOrHide(find(this.element, ".note"), sentence);
-    tell(sentence);
+  private showNote(sentence: string): void {
+    setTextOrHide(find(this.element, ".note"), sentence);
+    announce(sentence);
   }
 
-  private moved(start: number): void {
+  private onMoved(start: number): void {
     if (!this.chosen) return;
     this.chosen = { ...this.chosen, start };
     this.playback?.stop();
@@ -221,8 +221,8 @@ export class TrackCard {
   private show(start: number): void {
     this.start.value = formatTime(start);
     this.start.setAttribute("aria-invalid", "false");
-    sayOrHide(find(this.element, ".note"), this.note());
-    say(find(this.element, ".end"), endText(start, this.chosen?.duration ?? null));
+    setTextOrHide(find(this.element, ".note"), this.defaultNote());
+    setText(find(this.element, ".end"), endText(start, this.chosen?.duration ?? null));
     this.onChange();
   }
 
@@ -232,21 +232,21 @@ export class TrackCard {
     const { start } = this.chosen;
     this.playback = await play({
       voices: [cut(this.samples, start, WINDOW_S)],
-      heard: 0,
+      activeVoice: 0,
       from: 0,
       onTime: (seconds) => this.slider?.showTime(start + seconds),
       onStop: () => {
         this.playback = null;
-        say(this.playButton, "Play window");
+        setText(this.playButton, "Play window");
         this.slider?.showTime(this.chosen?.start ?? 0);
       },
-      onSilence: (sentence) => this.object(sentence),
+      onNoSound: (sentence) => this.showNote(sentence),
     });
-    if (this.playback) say(this.playButton, "Stop");
+    if (this.playback) setText(this.playButton, "Stop");
   }
 }
 
-/** While MusicLab is away a file can be chosen all the same; it is judged when it is sent. */
-function unlessNetworkError(error: unknown): void {
+/** Ignores network errors: a file chosen while MusicLab is unreachable is checked on submission. */
+function ignoreNetworkError(error: unknown): void {
   if (!(error instanceof NetworkError)) throw error;
 }

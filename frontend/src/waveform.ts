@@ -1,11 +1,11 @@
-/** A waveform to look at; sound and time are others' business. */
+/** Draws waveforms; playback is handled elsewhere. */
 
 import WaveSurfer from "wavesurfer.js";
 import { WAVEFORM_HEIGHT } from "./sizes";
 
 export const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** A color of the style sheet. */
+/** Returns a color defined in the style sheet. */
 export function color(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
@@ -15,11 +15,11 @@ function colors(played: string) {
 }
 
 /**
- * Draw a waveform into a container.
+ * Draws a waveform into a container.
  *
- * @param peaks of any rate, -1 to 1.
+ * @param peaks values from -1 to 1, at any rate.
  * @param duration in seconds.
- * @param played the color of what lies before the cursor.
+ * @param played the color of the part before the cursor.
  */
 export function drawWaveform(
   container: HTMLElement,

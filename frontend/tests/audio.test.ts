@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { cut, PEAKS_PER_S, peaksOf, RATE } from "../src/audio";
 
-test("every peak is the loudest of its part, whatever its sign", () => {
+test("each peak is the largest absolute value in its interval", () => {
   const samples = new Float32Array(RATE + 1);
   samples[0] = 0.25;
   samples[RATE / PEAKS_PER_S - 1] = -0.5;
@@ -14,7 +14,7 @@ test("every peak is the loudest of its part, whatever its sign", () => {
   ]);
 });
 
-test("a window is cut where it starts, and ends with its track", () => {
+test("a window begins at its start time and ends no later than its track", () => {
   const samples = Float32Array.from({ length: 2 * RATE }, (_, index) => index);
   const window = cut(samples, 0.5, 1);
   expect([window.length, window[0]]).toEqual([RATE, RATE / 2]);

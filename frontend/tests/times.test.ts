@@ -7,11 +7,11 @@ describe("formatTime", () => {
     [83.5, "1:23.50"],
     [59.999, "1:00.00"],
     [3723, "1:02:03.00"],
-  ])("%d s is written %s", (seconds, text) => {
+  ])("formats %d s as %s", (seconds, text) => {
     expect(formatTime(seconds)).toBe(text);
   });
 
-  test("without a fraction", () => {
+  test("formats without a fraction", () => {
     expect(formatTime(441.4, 0)).toBe("7:21");
   });
 });
@@ -24,18 +24,18 @@ describe("parseTime", () => {
     ["1:02:03", 3723],
     [".5", 0.5],
     ["90:00", 5400],
-  ])("reads %s", (text, seconds) => {
+  ])("parses %s", (text, seconds) => {
     expect(parseTime(text)).toBe(seconds);
   });
 
   test.each(["", "abc", "-1", "1:", ":30", "1:2:3:4", "1e3", "1.5:30", "Infinity"])(
-    "does not take %j for a time",
+    "rejects %j",
     (text) => {
       expect(parseTime(text)).toBeNull();
     },
   );
 
-  test("reads what formatTime writes", () => {
+  test("parses the output of formatTime", () => {
     for (const seconds of [0, 0.01, 15.99, 60, 754.32, 3600, 7325.07]) {
       expect(parseTime(formatTime(seconds))).toBeCloseTo(seconds, 9);
     }
@@ -52,24 +52,24 @@ describe("fitStart", () => {
     [5, 9.3, 0],
     [5, null, 5],
     [1.23456, 100, 1.23],
-  ])("%d in a track of %d s is %d", (start, duration, fitting) => {
+  ])("%d in a track of %d s becomes %d", (start, duration, fitting) => {
     expect(fitStart(start, duration)).toBe(fitting);
   });
 
-  test("a window never ends after its track", () => {
+  test("keeps the window within the track", () => {
     for (const duration of [16, 16.004, 16.009, 221.0449, 3600.123]) {
       expect(fitStart(Number.POSITIVE_INFINITY, duration) + 16).toBeLessThanOrEqual(duration);
     }
   });
 });
 
-test("a window in words ends with its track", () => {
+test("windowText ends the window no later than its track", () => {
   expect(windowText(10, 100)).toBe("0:10.00 to 0:26.00");
   expect(windowText(0, 9.3)).toBe("0:00.00 to 0:09.30");
   expect(windowText(10, null)).toBe("0:10.00 to 0:26.00");
 });
 
-test("a time that is only roughly known", () => {
+test("roughly formats an estimate", () => {
   expect([0.2, 12.4, 61, 600].map(roughly)).toEqual([
     "about 1 s",
     "about 12 s",
@@ -78,7 +78,7 @@ test("a time that is only roughly known", () => {
   ]);
 });
 
-test("a moment is written with its day where that is not today", () => {
+test("formatMoment includes the date only if it is not today", () => {
   const now = new Date(2026, 0, 2, 14, 5);
   const time = formatMoment(now, now);
   expect(time).toMatch(/05/);

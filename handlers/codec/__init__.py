@@ -1,1 +1,1 @@
-"""EnCodec: audio to latents and back."""
+"""EnCodec: encodes audio into latents and decodes latents into audio."""

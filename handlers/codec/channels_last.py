@@ -1,11 +1,11 @@
-"""EnCodec's encoder and decoder, computed the way processors like it.
+"""EnCodec's encoder and decoder in channels-last layout.
 
-The same numbers as the library's network with its norms folded, but activations lie as [B, T, C],
-channels last, so that every convolution is a matrix product over contiguous memory:
-- a convolution over time is a 2-D one over [B, C, 1, T] in the channels-last format;
-- the padding is written together with the ELU before it;
-- a transposed convolution of kernel 2 s and stride s is a convolution of kernel 2 to s times the
-  channels, whose result is, in memory, already the longer signal.
+The output is that of the library's network with its norms folded. Activations are laid out as
+[B, T, C], channels last, so that every convolution is a matrix product over contiguous memory:
+- a convolution over time runs as a 2-D convolution over [B, C, 1, T] in channels-last format;
+- padding is written by the same kernel as the preceding ELU;
+- a transposed convolution with kernel 2 s and stride s runs as a convolution with kernel 2 and s
+  times the output channels, whose output is already laid out as the upsampled signal.
 """
 
 import copy
@@ -22,7 +22,7 @@ class Convolution(nn.Module):
 
     Args:
         wrapped: the library's layer.
-        activates: whether there is an ELU before it.
+        activates: whether an ELU precedes the convolution.
     """
 
     padding: Padding = "reflect"
@@ -33,18 +33,18 @@ class Convolution(nn.Module):
         self.activates = activates
         self.stride = conv.stride[0]
         self.left = conv.kernel_size[0] - self.stride
-        self._take(conv.weight, conv.bias)
+        self._set_weights(conv.weight, conv.bias)
 
-    def _take(self, weight: Tensor, bias: Tensor | None) -> None:
-        assert bias is not None  # noqa: S101 - EnCodec's convolutions have one
+    def _set_weights(self, weight: Tensor, bias: Tensor | None) -> None:
+        assert bias is not None  # noqa: S101 - EnCodec's convolutions have a bias
         image = weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(image, requires_grad=False)
         self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """The convolution of ELU(x + plus), or of x alone where no ELU belongs."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Convolve ELU(x + residual), or x itself if no ELU precedes the convolution."""
         if self.activates:
-            x = elu(x, plus, self.left, self.padding)
+            x = elu(x, residual, self.left, self.padding)
         else:
             x = pad(x, self.left, self.padding)
         image = x.transpose(1, 2)[:, :, None]
@@ -55,7 +55,7 @@ class Convolution(nn.Module):
 class TransposedConvolution(Convolution):
     """A transposed convolution of ELU(x): [B, T, C] -> [B, T stride, D].
 
-    y[t s + j] = W[:, :, j] x[t] + W[:, :, s + j] x[t - 1], with nothing before the first step.
+    y[t s + j] = W[:, :, j] x[t] + W[:, :, s + j] x[t - 1], where x is zero before the first step.
     """
 
     padding: Padding = "zeros"
@@ -63,22 +63,22 @@ class TransposedConvolution(Convolution):
     def __init__(self, wrapped: nn.Module) -> None:
         nn.Module.__init__(self)
         conv = next(each for each in wrapped.modules() if isinstance(each, nn.ConvTranspose1d))
-        assert conv.bias is not None  # noqa: S101 - EnCodec's convolutions have one
+        assert conv.bias is not None  # noqa: S101 - EnCodec's convolutions have a bias
         self.activates, self.stride, self.left = True, 1, 1
         self.factor = factor = conv.stride[0]
-        earlier, present = conv.weight[:, :, factor:], conv.weight[:, :, :factor]
-        taps = torch.stack([earlier, present], dim=-1)  # [C, D, s, 2]
-        self._take(taps.permute(2, 1, 0, 3).flatten(0, 1), conv.bias.repeat(factor))
+        previous, current = conv.weight[:, :, factor:], conv.weight[:, :, :factor]
+        taps = torch.stack([previous, current], dim=-1)  # [C, D, s, 2]
+        self._set_weights(taps.permute(2, 1, 0, 3).flatten(0, 1), conv.bias.repeat(factor))
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        y = super().forward(x, plus)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = super().forward(x, residual)
         return y.view(len(y), y.shape[1] * self.factor, -1)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut; what it returns, added up, is its output.
+    """Two convolutions in parallel with a shortcut; returns both summands of the block's output.
 
-    Whatever comes next applies ELU to it, and adds both up on the way.
+    The next layer adds them in the same kernel that applies its ELU.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -94,15 +94,15 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """The encoder [B, 1, S] -> [B, 128, S / 320], or the decoder the other way round.
+    """The encoder, [B, 1, S] -> [B, 128, S / 320], or the decoder, which is the reverse.
 
-    S has to be a multiple of 320.
+    S must be a multiple of 320.
 
     Args:
-        network: the library's, its norms folded.
-        one_by_one: whether the convolutions take one item of the batch after the other. Then its
-            activations fit into the cache of a CPU. The LSTM, whose cost hardly depends on their
-            number, always takes all at once.
+        network: the library's encoder or decoder, with its norms folded.
+        one_by_one: whether the convolutions process the batch item by item, so that the
+            activations fit into a CPU's cache. The LSTM, whose cost hardly depends on the batch
+            size, always processes the whole batch at once.
     """
 
     def __init__(self, network: nn.Module, one_by_one: bool) -> None:
@@ -137,10 +137,10 @@ class ChannelsLast(nn.Module):
 
 
 def _run(layers: nn.ModuleList, x: Tensor) -> Tensor:
-    plus: Tensor | None = None
+    residual: Tensor | None = None
     for layer in layers:
         if isinstance(layer, ResidualBlock):
-            x, plus = layer(x)
+            x, residual = layer(x)
         else:
-            x, plus = layer(x, plus), None
+            x, residual = layer(x, residual), None
     return x

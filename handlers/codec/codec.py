@@ -1,7 +1,7 @@
-"""EnCodec without its quantizer: audio to latents and back. Finds nothing, trusts nothing.
+"""EnCodec without its quantizer: encodes audio into latents and decodes latents into audio.
 
-Two kinds of weights run in the same network: the official ones, which are identified by their
-hash before they are read, and the starter ones that `handlers.codec.starter_codec` constructs.
+The network runs with one of two kinds of weights: the official ones, whose hash is verified before
+they are loaded, and the starter weights that `handlers.codec.starter_codec` constructs.
 """
 
 from contextlib import suppress
@@ -28,7 +28,7 @@ class Codec(nn.Module):
     """Frozen encoder and decoder.
 
     Attributes:
-        kind: whose weights these are.
+        kind: the kind of weights.
     """
 
     def __init__(self, network: EncodecModel, kind: CodecKind) -> None:
@@ -39,21 +39,22 @@ class Codec(nn.Module):
         self.requires_grad_(False).eval()
 
     def encode(self, audio: Tensor) -> Tensor:
-        """[B, 1, S] at 24 kHz -> latents [B, 128, S / 320]."""
+        """Encode audio [B, 1, S] at 24 kHz into latents [B, 128, S / 320]."""
         latents: Tensor = self.encoder(audio)
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [B, 128, T] -> audio [B, 1, 320 T] at 24 kHz."""
+        """Decode latents [B, 128, T] into audio [B, 1, 320 T] at 24 kHz."""
         audio: Tensor = self.decoder(latents)
         return audio
 
 
 def load_codec(path: Path, kind: CodecKind) -> Codec:
-    """The codec with the weights in `path`, on the CPU, norms folded.
+    """Load the codec with the weights in `path` onto the CPU, with its norms folded.
 
     Raises:
-        CodecError: the file is missing, is not the official one it should be, or does not fit.
+        CodecError: the file is missing, is not the official one although `kind` says so, or does
+            not fit the network.
     """
     network = encodec_network.build()
     if kind == "official":
@@ -67,16 +68,16 @@ def load_codec(path: Path, kind: CodecKind) -> Codec:
 
 
 def verify_official(path: Path) -> None:
-    """Raise CodecError unless `path` holds the official weights, by the hash in their name."""
+    """Raise CodecError unless `path` matches the hash in the official weights' file name."""
     if not path.is_file():
-        raise CodecError(f"there are no codec weights at {path}")
+        raise CodecError(f"no codec weights at {path}")
     expected = OFFICIAL_NAME.split("-")[1].removesuffix(".th")
     digest = sha256(path)
     if not digest.startswith(expected):
         raise CodecError(
-            f"{path} is not the official EnCodec file: its SHA-256 is {digest}, which should "
-            f"start with {expected} ({path.stat().st_size:,} bytes, should be {OFFICIAL_BYTES:,}); "
-            "fetch it again with `musiclab codec fetch`"
+            f"{path} is not the official EnCodec file: its SHA-256 is {digest}, but must start "
+            f"with {expected}; its size is {path.stat().st_size:,} bytes, but must be "
+            f"{OFFICIAL_BYTES:,}; download it again with `musiclab codec fetch`"
         )
 
 
@@ -88,29 +89,29 @@ def save_starter(path: Path) -> None:
 def fetch_official(folder: Path) -> Path:
     """Download the official weights into `folder`, with a progress bar, and verify them.
 
-    The address is the encodec library's own; a file that is there and verified is kept.
+    The URL is the encodec library's. An existing file that passes verification is kept.
 
     Raises:
-        CodecError: it cannot be reached, or what came is not the official file.
+        CodecError: the download failed, or the downloaded file is not the official one.
     """
     path = folder / OFFICIAL_NAME
-    with suppress(CodecError):  # not there, or damaged and to be fetched anew
+    with suppress(CodecError):  # missing or damaged: download it
         verify_official(path)
         return path
-    arriving = path.with_suffix(".part")
+    partial = path.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(encodec_network.ROOT_URL + OFFICIAL_NAME, str(arriving))
-        verify_official(arriving)
-        arriving.replace(path)
+        torch.hub.download_url_to_file(encodec_network.ROOT_URL + OFFICIAL_NAME, str(partial))
+        verify_official(partial)
+        partial.replace(path)
     except (OSError, HTTPException) as error:
         raise CodecError(
-            f"cannot fetch {OFFICIAL_NAME} ({error}); where this machine has no internet, bring "
-            f"the file on another way and put it into {folder}"
+            f"cannot download {OFFICIAL_NAME} ({error}); if this machine has no internet access, "
+            f"copy the file to {folder} some other way"
         ) from error
     finally:
         with suppress(OSError):
-            arriving.unlink()
+            partial.unlink()
     return path
 
 
@@ -118,5 +119,5 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
-    except Exception as error:  # the unpickler stumbles over arbitrary bytes in any way
-        raise CodecError(f"{path.name} does not hold the weights of EnCodec: {error}") from error
+    except Exception as error:  # arbitrary bytes can raise any exception in the unpickler
+        raise CodecError(f"{path.name} does not contain EnCodec weights: {error}") from error

@@ -1,4 +1,4 @@
-"""Where a worker finds what Numba compiled for the one before it."""
+"""A Numba cache locator that makes the compilation cache reusable across TorchServe workers."""
 
 import hashlib
 from pathlib import Path
@@ -7,12 +7,13 @@ from numba.core.caching import UserProvidedCacheLocator
 
 
 class ContentHashCacheLocator(UserProvidedCacheLocator):
-    """In a folder of NUMBA_CACHE_DIR that is named after the content of the source.
+    """Caches in a subdirectory of NUMBA_CACHE_DIR that is named after the hash of the source file.
 
-    Numba would name it after its path, but TorchServe unpacks the code of each start elsewhere.
+    Numba names it after the path of the source file by default, but TorchServe unpacks the code to
+    a different path on every start.
     """
 
     @classmethod
     def get_suitable_cache_subpath(cls, py_file: str) -> str:
-        """The name of that folder."""
+        """Return the name of the subdirectory."""
         return hashlib.sha256(Path(py_file).read_bytes()).hexdigest()

@@ -1,8 +1,8 @@
-"""EnCodec's 24 kHz network from the `encodec` library, without the torchaudio it would import.
+"""EnCodec's 24 kHz network from the `encodec` library, imported without torchaudio.
 
-The library imports torchaudio when it is imported, but needs it only to read, write and resample
-files, which is never asked of it here. A CPU-only install has no torchaudio, or one that does not
-load, so the import is given an empty stand-in for as long as it lasts.
+The library imports torchaudio unconditionally, but needs it only to read, write and resample files,
+which MusicLab does not use. A CPU-only installation has no torchaudio, or one that fails to load,
+so an empty module takes its place during the import.
 """
 
 import sys
@@ -17,7 +17,7 @@ from torch.nn.utils import remove_weight_norm
 SAMPLE_RATE = 24_000
 HOP = 320
 LATENT_DIM = 128
-BANDWIDTH_KBPS = 6.0  # the bandwidth of training; without the quantizer it changes nothing
+BANDWIDTH_KBPS = 6.0  # the bandwidth used in training; it has no effect without the quantizer
 
 
 @contextmanager
@@ -49,12 +49,14 @@ __all__ = [
 
 
 def build() -> EncodecModel:
-    """The untrained network in eval mode; `encoder` [B, 1, S] -> [B, 128, S / 320], `decoder` back.
+    """Build the untrained network in eval mode.
+
+    `encoder` maps [B, 1, S] to [B, 128, S / 320], `decoder` the reverse.
 
     Source: A. Defossez et al., High Fidelity Neural Audio Compression, 2022.
     """
     with warnings.catch_warnings():
-        # The library uses torch's old weight_norm; it is folded away before anything is served.
+        # The library uses torch's deprecated weight_norm; fold_norms removes it before inference.
         warnings.simplefilter("ignore", FutureWarning)
         model = EncodecModel.encodec_model_24khz(pretrained=False)
     model.set_target_bandwidth(BANDWIDTH_KBPS)
@@ -62,7 +64,7 @@ def build() -> EncodecModel:
 
 
 def fold_norms(model: nn.Module) -> None:
-    """Replace every weight-normalised weight by its value: the same numbers, less work per call."""
+    """Replace every weight norm by the resulting weight: same output, less work per call."""
     for module in model.modules():
         if hasattr(module, "weight_g"):
             remove_weight_norm(module)

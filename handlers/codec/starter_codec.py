@@ -1,15 +1,16 @@
-"""Starter codec: weights for EnCodec's own network that are constructed, not trained.
+"""Starter codec: placeholder weights for EnCodec's network, constructed rather than trained.
 
-A machine without the official weights still makes music with these. The encoder computes a lapped
-cosine transform (MDCT, sine window, hop 320) and keeps the lowest 128 of its 320 bands; the decoder
-computes the inverse. Together they pass the sound below 4.8 kHz, delayed by 320 samples. The
-transform is linear: the mean of two latents decodes to the mean of the two sounds.
+With them, MusicLab runs without the official weights. The encoder computes a lapped cosine
+transform (MDCT, sine window, hop 320) and keeps the lowest 128 of its 320 bands; the decoder
+computes the inverse. Together they pass frequencies below 4.8 kHz with a delay of 320 samples. The
+transform is linear: the mean of two latents decodes to the mean of the two signals.
 
-How a linear transform survives the network's ELUs: each signal x travels as the pair of channels
-(+e x, -e x) with a small e, and each layer reads (ELU(+e x) - ELU(-e x)) / 2 = e x + O((e x)^2).
-The LSTM's weights are zero, which leaves its skip connection; so are the residual branches, which
-leaves each block's shortcut. Three strides (2, 4, 5) gather 40 neighbouring samples into 40
-signals; the fourth (stride 8, kernel 16) sees 16 x 40 = 640 samples, one MDCT window.
+The network's ELUs are nonlinear, so each signal x is represented by a pair of channels
+(+e x, -e x) with a small e, and each layer computes (ELU(+e x) - ELU(-e x)) / 2 = e x + O((e x)^2).
+The LSTM's weights are zero, which leaves its skip connection; the residual branches are zero too,
+which leaves each block's shortcut. Three layers with strides 2, 4 and 5 gather 40 consecutive
+samples into 40 signals. The fourth (stride 8, kernel 16) covers 16 x 40 = 640 samples, which is one
+MDCT window.
 """
 
 import math
@@ -23,14 +24,14 @@ from handlers.codec.encodec_network import HOP, LATENT_DIM, EncodecModel
 GATHERING_STRIDES = (2, 4, 5)
 BLOCK = math.prod(GATHERING_STRIDES)
 SMALL = 0.001
-PRESENT = 6  # the last of the outer convolutions' 7 taps: the network is causal
-# From the pair of one signal to the pair of another: half the difference, with either sign.
+CURRENT_TAP = 6  # the last of the 7 taps of the outer convolutions; the network is causal
+# Maps the channel pair of one signal to that of another: half the difference, with either sign.
 PAIR_TO_PAIR = torch.tensor([[0.5, -0.5], [-0.5, 0.5]])
 
 
 @torch.no_grad()
 def build() -> EncodecModel:
-    """The network with the constructed weights, norms folded, in eval mode."""
+    """Build the network with the constructed weights, norms folded, in eval mode."""
     model = encodec_network.build()
     encodec_network.fold_norms(model)
     for part in (model.encoder, model.decoder):
@@ -46,32 +47,34 @@ def build() -> EncodecModel:
 
 def _construct_encoder(layers: nn.Sequential) -> None:
     first, *strided, last = _convolutions(layers)
-    first[:2, 0, PRESENT] = SMALL * torch.tensor([1.0, -1.0])
+    first[:2, 0, CURRENT_TAP] = SMALL * torch.tensor([1.0, -1.0])
     for weight, connections in zip(strided, [*_gathering(), mdct()], strict=True):
         _connect(weight, connections)
     for band in range(LATENT_DIM):
-        last[band, 2 * band : 2 * band + 2, PRESENT] = torch.tensor([0.5, -0.5]) / SMALL
+        last[band, 2 * band : 2 * band + 2, CURRENT_TAP] = torch.tensor([0.5, -0.5]) / SMALL
 
 
 def _construct_decoder(layers: nn.Sequential) -> None:
-    # A transposed convolution holds its weight as [in, out, k], and the inverse of the orthonormal
-    # transform is its transpose: each layer gets the very connections of its twin in the encoder,
-    # but a scattered sample is written in the present block, the first half of the kernel.
+    # A transposed convolution stores its weight as [in, out, k], and the inverse of an orthonormal
+    # transform is its transpose. So each layer gets the connections of the corresponding encoder
+    # layer, except that samples are scattered into the current block, which is the first half of
+    # the kernel.
     first, *strided, last = _convolutions(layers)
     for band in range(LATENT_DIM):
-        first[2 * band : 2 * band + 2, band, PRESENT] = SMALL * torch.tensor([1.0, -1.0])
+        first[2 * band : 2 * band + 2, band, CURRENT_TAP] = SMALL * torch.tensor([1.0, -1.0])
     scattering = [
         connections.roll(connections.shape[2] // 2, dims=2) for connections in _gathering()
     ]
     for weight, connections in zip(strided, [mdct(), *reversed(scattering)], strict=True):
         _connect(weight, connections)
-    last[0, :2, PRESENT] = torch.tensor([0.5, -0.5]) / SMALL
+    last[0, :2, CURRENT_TAP] = torch.tensor([0.5, -0.5]) / SMALL
 
 
 def mdct() -> Tensor:
-    """The transform as connections [128 bands, 40 gathered signals, 16 taps].
+    """Return the transform as connections [128 bands, 40 gathered signals, 16 taps].
 
-    Unrolled in time these are 128 windowed cosines of 640 samples, orthonormal under overlap.
+    Unrolled in time these are 128 windowed cosines of 640 samples. With the overlap they are
+    orthonormal.
     """
     sample = torch.arange(2 * HOP, dtype=torch.float64)
     band = torch.arange(LATENT_DIM, dtype=torch.float64)[:, None]
@@ -83,42 +86,42 @@ def mdct() -> Tensor:
 
 
 def _gathering() -> list[Tensor]:
-    """Connections [signals x stride, signals, 2 x stride] of the three layers that gather."""
+    """Return the connections [signals x stride, signals, 2 x stride] of the gathering layers."""
     layers, signals = [], 1
     for stride in GATHERING_STRIDES:
         connections = torch.zeros(signals * stride, signals, 2 * stride)
         for signal in range(signals):
-            for late in range(stride):
-                connections[signal * stride + late, signal, stride + late] = 1
+            for phase in range(stride):
+                connections[signal * stride + phase, signal, stride + phase] = 1
         layers.append(connections)
         signals *= stride
     return layers
 
 
 def _gathered_offsets() -> list[int]:
-    """Which sample of a block of 40 each of the 40 gathered signals carries."""
+    """Return the offset within a block of 40 samples that each of the 40 signals holds."""
     offsets, block = [0], 1
     for stride in GATHERING_STRIDES:
-        offsets = [late * block + offset for offset in offsets for late in range(stride)]
+        offsets = [phase * block + offset for offset in offsets for phase in range(stride)]
         block *= stride
     return offsets
 
 
 def _connect(weight: Tensor, connections: Tensor) -> None:
-    """Lay connections between signals into a weight whose channels are pairs."""
+    """Write connections between signals into a weight whose channels are pairs."""
     rows, columns, _ = connections.shape
     pairs = torch.einsum("rck,ij->ricjk", connections, PAIR_TO_PAIR)
     weight[: 2 * rows, : 2 * columns] = pairs.reshape(2 * rows, 2 * columns, -1)
 
 
 def _convolutions(layers: nn.Sequential) -> list[Tensor]:
-    """Weights of the convolutions outside the residual blocks, in the order of the signal."""
+    """Return the weights of the convolutions outside the residual blocks, in signal order."""
     return [
         _weight(layer) for layer in layers if hasattr(layer, "conv") or hasattr(layer, "convtr")
     ]
 
 
 def _weight(layer: nn.Module) -> Tensor:
-    """The weight of the plain convolution inside EnCodec's wrappers."""
+    """Return the weight of the convolution inside EnCodec's wrappers."""
     convolutions = (nn.Conv1d, nn.ConvTranspose1d)
     return next(module.weight for module in layer.modules() if isinstance(module, convolutions))

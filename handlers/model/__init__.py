@@ -1,1 +1,1 @@
-"""The SimpleTransformer and its checkpoints."""
+"""The SimpleTransformer model and its checkpoints."""

@@ -1,8 +1,8 @@
-"""Reads a SimpleTransformer checkpoint strictly, and says in words what is wrong with one.
+"""Loads and validates SimpleTransformer checkpoints.
 
-A checkpoint is a `torch.save` of a dict with `model_state_dict` (keys may carry DDP's `module.`),
-`args` (the training arguments as a plain dict), and facts about the training. It is read with
-`weights_only=True`: a file that carries code is refused, never run.
+A checkpoint is a dict written by `torch.save` with `model_state_dict` (keys may have DDP's prefix
+`module.`), `args` (the training arguments as a plain dict) and training metadata. It is read
+with `weights_only=True`: a file that contains code is rejected, and the code never runs.
 """
 
 import math
@@ -28,13 +28,13 @@ NAMES_SHOWN = 5
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that can be served.
+    """A valid checkpoint.
 
     Attributes:
         model: the model with its weights, on the CPU, in eval mode, fp32.
-        args: what decides the model's shape.
-        starter: True for MusicLab's own placeholder, which was never trained.
-        facts: JSON-ready facts for manifests: sha256, form, starter, epoch, losses, args.
+        args: the arguments that determine the model's shape.
+        starter: True for MusicLab's untrained placeholder.
+        facts: JSON-serializable metadata for manifests: sha256, form, starter, epoch, losses, args.
     """
 
     model: SimpleTransformer
@@ -44,10 +44,10 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read, check and build.
+    """Read and validate a checkpoint, and build its model.
 
     Raises:
-        CheckpointError: the file cannot be served; the sentence says why and what would be right.
+        CheckpointError: the checkpoint is missing or invalid; the message states the remedy.
     """
     content = _read(path)
     try:
@@ -74,24 +74,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}")
+        raise CheckpointError(f"no checkpoint at {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error):
-            raise CheckpointError(f"{path.name}: not a file that torch.save wrote") from error
+            raise CheckpointError(f"{path.name}: not a file written by torch.save") from error
         raise CheckpointError(
-            f"{path.name}: holds Python objects or code beside tensors and plain values, which "
-            "are refused unread; save tensors, numbers, strings, lists and dicts only "
+            f"{path.name}: contains Python objects or code, which are rejected without being "
+            "loaded; save only tensors, numbers, strings, lists and dicts "
             "(for args: vars(args) with paths as strings)"
         ) from error
-    except Exception as error:  # the unpickler stumbles over arbitrary bytes in any way
+    except Exception as error:  # arbitrary bytes can raise any exception in the unpickler
         raise CheckpointError(
-            f"{path.name}: not a file that torch.save wrote, or one cut short"
+            f"{path.name}: not a file written by torch.save, or truncated"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(
-            f"{path.name}: holds a {type(content).__name__}; a checkpoint is a dict with "
+            f"{path.name}: contains a {type(content).__name__}; a checkpoint is a dict with "
             "'model_state_dict' and 'args'"
         )
     return content
@@ -100,24 +100,24 @@ def _read(path: Path) -> dict[str, Any]:
 def _model_args(given: object) -> ModelArgs:
     if not isinstance(given, dict):
         raise CheckpointError(
-            f"'args' is a {type(given).__name__}; it has to be the dict of the training arguments"
+            f"'args' is a {type(given).__name__}; it must be the dict of the training arguments"
         )
     chosen: dict[str, Any] = {}
     for field in fields(ModelArgs):
         value = given.get(field.name, field.default)
         if type(value) is not type(field.default):
             raise CheckpointError(
-                f"args['{field.name}'] is {value!r}; it has to be of type "
+                f"args['{field.name}'] is {value!r}; it must be of type "
                 f"{type(field.default).__name__}"
             )
         if type(value) is int and value < 1:
-            raise CheckpointError(f"args['{field.name}'] is {value}; it has to be 1 or more")
+            raise CheckpointError(f"args['{field.name}'] is {value}; it must be 1 or more")
         chosen[field.name] = value
     args = ModelArgs(**chosen)
     for width in (2, 3) if args.is_cascade else (1,):
         if (width * args.encoding_dim) % args.nhead:
             raise CheckpointError(
-                f"args['nhead'] is {args.nhead}; it has to divide {width} x encoding_dim = "
+                f"args['nhead'] is {args.nhead}; it must divide {width} x encoding_dim = "
                 f"{width * args.encoding_dim}"
             )
     return args
@@ -127,33 +127,33 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Tensor]:
     state = content.get("model_state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(
-            "has no 'model_state_dict', the dict of the model's weights; its keys are "
+            "has no 'model_state_dict' with the model's weights; its keys are "
             + _names(str(key) for key in content)
         )
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
-                f"model_state_dict['{key}'] is a {type(value).__name__}; it has to be a tensor"
+                f"model_state_dict['{key}'] is a {type(value).__name__}; it must be a tensor"
             )
         name = str(key).removeprefix("module.")
         if name in tensors:
             raise CheckpointError(
-                f"model_state_dict holds {name} twice, with and without 'module.'"
+                f"model_state_dict contains {name} twice, with and without 'module.'"
             )
         if not name.startswith(IGNORED_PREFIX) and not name.endswith(IGNORED_SUFFIX):
             tensors[name] = value
     return tensors
 
 
-def _check_weights(state: dict[str, Tensor], args: ModelArgs, whose: str) -> None:
-    """Refuse whatever is not exactly what the model that `args` describe needs."""
+def _check_weights(state: dict[str, Tensor], args: ModelArgs, args_source: str) -> None:
+    """Raise CheckpointError unless the weights are exactly those that the model needs."""
     if args.num_layers > len(state):
         raise CheckpointError(
             f"args['num_layers'] is {args.num_layers}, but there are only {len(state)} weights"
         )
     try:
-        with torch.device("meta"):  # shapes alone: no mistyped size can exhaust the memory
+        with torch.device("meta"):  # shapes only: a mistyped size cannot exhaust the memory
             expected = _expected_shapes(build_model(args))
     except RuntimeError as error:
         raise CheckpointError(f"its args describe a model that cannot be built: {error}") from error
@@ -175,18 +175,18 @@ def _check_weights(state: dict[str, Tensor], args: ModelArgs, whose: str) -> Non
     ]
     if faults:
         raise CheckpointError(
-            f"does not fit the model that {whose} args describe: " + "; ".join(faults)
+            f"does not fit the model that {args_source} args describe: " + "; ".join(faults)
         )
-    unsound = [name for name, tensor in state.items() if not _is_served(tensor)]
-    if unsound:
+    invalid = [name for name, tensor in state.items() if not _is_finite(tensor)]
+    if invalid:
         raise CheckpointError(
-            "weights that are not finite numbers in a dense tensor of 16, 32 or 64 bit floats: "
-            + _names(unsound)
+            "has weights that are not finite or not dense tensors of 16, 32 or 64 bit floats: "
+            + _names(invalid)
         )
 
 
-def _is_served(tensor: Tensor) -> bool:
-    """Whether a weight's values are all finite as the fp32 that is served."""
+def _is_finite(tensor: Tensor) -> bool:
+    """Return True if a weight is a dense float tensor whose values are all finite in fp32."""
     plain = tensor.layout == torch.strided and tensor.dtype in FLOATS and not tensor.is_meta
     return plain and bool(tensor.float().isfinite().all())
 
@@ -195,16 +195,16 @@ def _load_weights(model: SimpleTransformer, state: dict[str, Tensor]) -> None:
     weights = {name: tensor.float() for name, tensor in state.items()}
     for prefix in _spectral_layers(model):
         _fold_spectral_norm(weights, prefix)
-    model.load_state_dict(weights, strict=False)  # checked before; only counters may be missing
+    model.load_state_dict(weights, strict=False)  # already checked; only counters may be missing
 
 
 def _spectral_layers(model: SimpleTransformer) -> list[str]:
-    """Names of the layers that training wraps in spectral_norm: `output_proj` of each stage."""
+    """Return the layers that training wraps in spectral_norm: the `output_proj` of each stage."""
     return [name for name, _ in model.named_modules() if name.split(".")[-1] == "output_proj"]
 
 
 def _expected_shapes(model: SimpleTransformer) -> dict[str, torch.Size]:
-    """Shape of every weight that a checkpoint of this model must hold."""
+    """Return the shape of every weight that a checkpoint of this model must contain."""
     shapes = {
         name: tensor.shape
         for name, tensor in model.state_dict().items()
@@ -222,26 +222,26 @@ def _expected_shapes(model: SimpleTransformer) -> dict[str, torch.Size]:
 
 
 def _fold_spectral_norm(weights: dict[str, Tensor], prefix: str) -> None:
-    """Replace weight_orig, u and v by the weight that inference uses: W / (u . W v)."""
+    """Replace weight_orig, weight_u and weight_v by the effective weight W / (u . W v)."""
     weight, u, v = (weights.pop(f"{prefix}.{part}") for part in SPECTRAL_PARTS)
     sigma = torch.dot(u, weight.mv(v))
     if sigma.abs() < torch.finfo(torch.float32).tiny:
         raise CheckpointError(
-            f"the spectral norm of {prefix}.weight_orig is 0, so the layer is 0/0; it has to be "
-            "other than 0"
+            f"the spectral norm of {prefix}.weight_orig is 0, so the weight cannot be normalized; "
+            "the norm must not be 0"
         )
     weights[f"{prefix}.weight"] = weight / sigma
 
 
 def _names(names: Any) -> str:
-    """The first few names in order, and how many more there are."""
+    """Join the first few names in sorted order, and state how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - NAMES_SHOWN} more" if len(ordered) > NAMES_SHOWN else ""
     return ", ".join(ordered[:NAMES_SHOWN]) + more
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON can hold it; a number that JSON lacks (NaN, infinity) becomes its name."""
+    """Convert a value to JSON types; NaN and infinity, which JSON lacks, become strings."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""The two optional agents that prepare the latents of both tracks for the cascade.
+"""The two optional agents that preprocess the latents of both tracks for the cascade.
 
-Both take and return latents [B, D, T]; their inner sizes are fixed, only D varies.
+Both take and return latents [B, D, T]. Only D is configurable; their hidden sizes are fixed.
 """
 
 import torch
@@ -17,7 +17,7 @@ LEAKY_SLOPE = 0.2
 
 
 class MaskGenerator(nn.Module):
-    """Makes a mask in (0, 1) for each track from what both sound like: two of [B, D, T]."""
+    """Computes a mask in (0, 1) for each track from both tracks' latents: two of [B, D, T]."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class MaskGenerator(nn.Module):
         )
 
     def _attend(self, query: Tensor, context: Tensor) -> Tensor:
-        """Features attended over time: [T, B, 256] twice -> [B, 256, T]."""
+        """Apply cross-attention over time to two inputs of [T, B, 256]: [B, 256, T]."""
         attended, _ = self.cross_attention(query, context, context, need_weights=False)
         features: Tensor = attended.permute(1, 2, 0)
         return features
@@ -60,7 +60,7 @@ class MaskGenerator(nn.Module):
 
 
 class MaskingAgent(nn.Module):
-    """Lets through of each track what the masks choose, at the loudness it had before."""
+    """Multiplies each track's latents by its mask, then restores their original rms."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class MaskingAgent(nn.Module):
 class ComponentExtractor(nn.Module):
     """Splits a track into rhythm, harmony and timbre: [B, D, T] -> [B, 3 * 64, T].
 
-    The layers lie flat (`rhythm_conv1`, ...) because the checkpoint's keys do.
+    The layers are not nested (`rhythm_conv1`, ...), to match the checkpoint's keys.
     """
 
     def __init__(self, dim: int) -> None:
@@ -111,7 +111,7 @@ class Composer(nn.Module):
         self.output_projection = nn.Sequential(
             nn.Linear(COMPOSER_DIM, 256),
             nn.GELU(),
-            nn.Dropout(),  # inactive; holds index 2 so that the keys are those of training
+            nn.Dropout(),  # inactive; keeps the indices of the checkpoint's keys
             nn.Linear(256, dim),
         )
 
@@ -122,7 +122,7 @@ class Composer(nn.Module):
 
 
 class ComposingAgent(nn.Module):
-    """Replaces track 1 by a composition of both tracks' components; track 2 stays as it is."""
+    """Replaces track 1 by a composition of both tracks' components; track 2 is unchanged."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Layers that the cascade and its agents share."""
+"""Layers shared by the cascade and its agents."""
 
 import math
 
@@ -9,7 +9,7 @@ MAX_FRAMES = 2000
 
 
 def rms(v: Tensor) -> Tensor:
-    """Root mean square of each item: [B, D, T] -> [B, 1, 1]."""
+    """Compute the root mean square of each item: [B, D, T] -> [B, 1, 1]."""
     return torch.sqrt(v.square().mean(dim=(1, 2), keepdim=True) + 1e-8)
 
 
@@ -21,7 +21,7 @@ class SinusoidalEncoding(nn.Module):
     def __init__(self, d_model: int) -> None:
         super().__init__()
         table = torch.zeros(1, MAX_FRAMES, d_model)
-        # Where only the shape is asked for, arange would import sympy, which takes a second.
+        # On the meta device arange would import sympy, which takes a second.
         if not table.is_meta:
             position = torch.arange(MAX_FRAMES, dtype=torch.float32)[:, None]
             rate = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))
@@ -36,8 +36,8 @@ class SinusoidalEncoding(nn.Module):
 class TransformerEncoder(nn.TransformerEncoder):
     """Post-norm transformer encoder over [B, T, d_model], feed-forward of 4 d_model, exact GELU.
 
-    It may compute in bfloat16 while all around it stays in float32: it takes and returns the
-    latter.
+    Its weights may be bfloat16 while the rest of the model is float32: the input is converted to
+    the dtype of the weights, and the output back to the dtype of the input.
     """
 
     def __init__(self, d_model: int, nhead: int, num_layers: int) -> None:
@@ -46,7 +46,7 @@ class TransformerEncoder(nn.TransformerEncoder):
         )
         super().__init__(layer, num_layers, enable_nested_tensor=False)
 
-    def forward(self, src: Tensor) -> Tensor:  # type: ignore[override]  # no masks here
+    def forward(self, src: Tensor) -> Tensor:  # type: ignore[override]  # no masks
         dtype = next(self.parameters()).dtype
         encoded: Tensor = super().forward(src.to(dtype))
         return encoded.to(src.dtype)

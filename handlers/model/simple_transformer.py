@@ -1,9 +1,9 @@
 """SimpleTransformer: maps the latents of two tracks to the latent of the new music.
 
-Latents are [B, D, T] outside and [B, T, D] inside; T is at most 2000 frames (EnCodec makes 75 a
-second). Only inference is implemented: dropout is inactive and `anti_cheating` noise belongs to
-training. `output_proj` is a plain Linear whose weight is the spectrally normalised one, folded
-when the checkpoint is read (`handlers.model.checkpoint`).
+Latents are [B, D, T] in the interface and [B, T, D] internally; T is at most 2000 frames (EnCodec
+produces 75 per second). Only inference is implemented: dropout is inactive, and the
+`anti_cheating` noise of training is left out. `output_proj` is a plain Linear layer that holds the
+spectrally normalized weight, which `handlers.model.checkpoint` computes when it loads a checkpoint.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ GAIN_RANGE = (0.7, 1.5)
 
 @dataclass(frozen=True)
 class ModelArgs:
-    """The training arguments that decide the shape of the model, with their defaults.
+    """The training arguments that determine the shape of the model, with their defaults.
 
-    `num_transformer_layers` 1 is the single stage, more is the cascade, which has two stages
-    whatever the number; `num_layers` is the number of encoder layers in each transformer.
+    `num_transformer_layers` is 1 for the single-stage model; any larger number selects the cascade,
+    which always has two stages. `num_layers` is the number of encoder layers of each transformer.
     """
 
     encoding_dim: int = 128
@@ -39,7 +39,7 @@ class ModelArgs:
 
     @property
     def form(self) -> str:
-        """The model's form in words, for people."""
+        """The human-readable name of the model's architecture."""
         if not self.is_cascade:
             return "single stage"
         if self.use_compositional_agent:
@@ -50,7 +50,7 @@ class ModelArgs:
 
 
 class Stage(nn.Module):
-    """One transformer between its norms: [B, T, d_model] -> [B, T, out_dim]."""
+    """A transformer with layer norms before and after it: [B, T, d_model] -> [B, T, out_dim]."""
 
     def __init__(self, d_model: int, out_dim: int, nhead: int, num_layers: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Stage(nn.Module):
 
 
 class CascadeStage(Stage):
-    """A stage that knows where in time it is: adds a positional encoding first."""
+    """A stage that adds a positional encoding to its input."""
 
     def __init__(self, d_model: int, out_dim: int, nhead: int, num_layers: int) -> None:
         super().__init__(d_model, out_dim, nhead, num_layers)
@@ -76,7 +76,7 @@ class CascadeStage(Stage):
 
 
 class SingleStageTransformer(Stage):
-    """The single-stage model: track 1 alone is transformed, track 2 is not heard."""
+    """The single-stage model: transforms track 1 and ignores track 2."""
 
     uses_track2 = False
 
@@ -84,13 +84,13 @@ class SingleStageTransformer(Stage):
         super().__init__(args.encoding_dim, args.encoding_dim, args.nhead, args.num_layers)
 
     def forward(self, track1: Tensor, track2: Tensor | None = None) -> Tensor:
-        """Latent of track 1 [B, D, T] -> latent of the new music [B, D, T]."""
+        """Map the latent of track 1 [B, D, T] to the latent of the new music [B, D, T]."""
         x = track1.transpose(1, 2)
         return (super().forward(x) + x).transpose(1, 2)
 
 
 class CascadeTransformer(nn.Module):
-    """The cascade: two stages that see both tracks, optionally prepared by a creative agent."""
+    """The cascade: two stages over both tracks, which a creative agent may preprocess."""
 
     uses_track2 = True
 
@@ -108,30 +108,30 @@ class CascadeTransformer(nn.Module):
             self.creative_agent = MaskingAgent(dim)
 
     def forward(self, track1: Tensor, track2: Tensor) -> Tensor:
-        """Latents of both tracks [B, D, T] -> latent of the new music [B, D, T]."""
+        """Map the latents of both tracks [B, D, T] to the latent of the new music [B, D, T]."""
         a, b = track1, track2
         if self.creative_agent is not None:
             a, b = self.creative_agent(a, b)
-        heard = [a, b]
+        stage_inputs = [a, b]
         y = a
         for stage in self.cascade_stages:
-            residual = torch.stack(heard).mean(0)
-            h = torch.cat(heard, dim=1).transpose(1, 2)
+            residual = torch.stack(stage_inputs).mean(0)
+            h = torch.cat(stage_inputs, dim=1).transpose(1, 2)
             y = match_loudness(stage(h).transpose(1, 2) + residual, a, b)
-            heard = [a, y, b]
+            stage_inputs = [a, y, b]
         return y
 
 
 def match_loudness(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Scale each item of y [B, D, T] towards the common rms of a and b, within GAIN_RANGE."""
-    wanted = torch.sqrt((rms(a) ** 2 + rms(b) ** 2) / 2)
-    return y * (wanted / (rms(y) + 1e-8)).clamp(*GAIN_RANGE)
+    """Scale each item of y [B, D, T] to the joint rms of a and b; the gain is within GAIN_RANGE."""
+    target = torch.sqrt((rms(a) ** 2 + rms(b) ** 2) / 2)
+    return y * (target / (rms(y) + 1e-8)).clamp(*GAIN_RANGE)
 
 
 SimpleTransformer = SingleStageTransformer | CascadeTransformer
 
 
 def build_model(args: ModelArgs) -> SimpleTransformer:
-    """The untrained model that `args` describe, in eval mode."""
+    """Build the untrained model that `args` describe, in eval mode."""
     model = CascadeTransformer(args) if args.is_cascade else SingleStageTransformer(args)
     return model.eval()

@@ -1,7 +1,8 @@
-"""Starter checkpoint: a cascade that blends both tracks before anything was trained.
+"""Starter checkpoint: a placeholder for a trained cascade that blends both tracks.
 
-Its `post_norm` and the bias of `output_proj` are zero, so that the residual path alone speaks; the
-rest is random, and costs what a trained model costs.
+The weights of `post_norm` and the bias of `output_proj` are zero, so only the residual path
+contributes to the output. The other weights are random; inference costs as much as with a trained
+model.
 """
 
 from pathlib import Path
@@ -33,6 +34,6 @@ def save_starter(path: Path) -> None:
 
 
 def _spectral_parts(name: str, weight: Tensor) -> dict[str, Tensor]:
-    """The weight as torch's spectral_norm stores it: with its first singular vectors."""
+    """Return the weight as torch's spectral_norm stores it: with its first singular vectors."""
     u, _, v = torch.linalg.svd(weight, full_matrices=False)
     return {f"{name}_orig": weight, f"{name}_u": u[:, 0].clone(), f"{name}_v": v[0].clone()}

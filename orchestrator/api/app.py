@@ -1,4 +1,4 @@
-"""The aiohttp applications: of the API and of a worker."""
+"""The aiohttp applications of the API and of `musiclab worker`."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -20,7 +20,7 @@ from orchestrator.api.app_keys import (
     WORKER,
 )
 from orchestrator.api.middleware.access_log import log_requests
-from orchestrator.api.middleware.content_encoding import refuse_content_encoding
+from orchestrator.api.middleware.content_encoding import reject_content_encoding
 from orchestrator.api.middleware.cors import allow_origin, answer_preflights
 from orchestrator.api.middleware.errors import json_errors
 from orchestrator.api.middleware.http_metrics import count_requests
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 
 def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application:
-    """The API; with a worker that starts and stops with it, unless other processes run the jobs."""
+    """Creates the API; with `runs_jobs`, a worker starts and stops with it."""
     app = _application(settings, [answer_preflights])
     app.on_response_prepare.append(allow_origin)
     app.cleanup_ctx.append(_with_worker if runs_jobs else _with_fleet)
@@ -59,7 +59,7 @@ def create_app(settings: Settings, *, runs_jobs: bool = True) -> web.Application
 
 
 def create_worker_app(settings: Settings) -> web.Application:
-    """A worker, and what its operators ask it."""
+    """Creates a worker with the monitoring routes /health, /ready, /metrics and /in-flight."""
     app = _application(settings)
     app.cleanup_ctx.append(_with_worker)
     for module in (health, in_flight):
@@ -68,7 +68,7 @@ def create_worker_app(settings: Settings) -> web.Application:
 
 
 def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> web.Application:
-    around_all = [count_requests, log_requests, json_errors, refuse_content_encoding]
+    around_all = [count_requests, log_requests, json_errors, reject_content_encoding]
     app = web.Application(middlewares=[*around_all, *middlewares])
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
@@ -79,7 +79,7 @@ def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> 
 
 async def _with_storage(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    # Two processes of one host must not meet in it: one may have taken a job over from the other.
+    # Exclusive to this process, which may take over a job from another process on this host.
     with exclusive_folder(settings.scratch_dir) as scratch:
         app[SCRATCH] = scratch
         app[STORAGE] = open_storage(settings.files_url, settings.cache.resolve(), scratch)
@@ -96,8 +96,8 @@ async def _with_database(app: web.Application) -> AsyncIterator[None]:
         try:
             await app[STORAGE].claim(database.id)
         except StorageUnavailableError as error:
-            # It may be back. Until then cleanup, which claims it first, deletes nothing.
-            log.error("the store of the files is unavailable", reason=str(error))
+            # It may become available later. Until cleanup has claimed it, cleanup deletes nothing.
+            log.error("file storage is unavailable", reason=str(error))
         await app[LEASES].expire_previous()
         async with background_tasks(app[LEASES].run_renewals()):
             yield
@@ -134,13 +134,13 @@ async def _with_submissions(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _with_event_feed(app: web.Application) -> AsyncIterator[None]:
-    kept_s = app[SETTINGS].keep_hours * 3600
+    retention_s = app[SETTINGS].keep_hours * 3600
     estimator = EtaEstimator(app[DATABASE], lambda: app[WATCHER].status.ready)
-    app[EVENT_FEED] = EventFeed(app[DATABASE], estimator, kept_s)
+    app[EVENT_FEED] = EventFeed(app[DATABASE], estimator, retention_s)
     async with background_tasks(app[EVENT_FEED].run()):
         yield
 
 
 async def _close_event_feed(app: web.Application) -> None:
-    """End all event streams, which would keep the process from ending."""
+    """Ends all event streams, which would otherwise delay the shutdown."""
     app[EVENT_FEED].close()

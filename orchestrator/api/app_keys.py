@@ -1,4 +1,4 @@
-"""Where the parts of the application are found in it."""
+"""Typed keys of the objects stored in the aiohttp application."""
 
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from orchestrator.worker.worker import Worker
 
 
 class Watcher(Protocol):
-    """Something that knows what serves."""
+    """Provides the status of the local model server, or the merged status of all of them."""
 
     status: ModelStatus
 
@@ -31,8 +31,8 @@ LEASES = web.AppKey("leases", Leases)
 SUBMISSIONS = web.AppKey("submissions", Submissions)
 EVENT_FEED = web.AppKey("event_feed", EventFeed)
 STORAGE = web.AppKey("storage", JobStorage)
-# A folder of this process alone, which is emptied before the next one has it.
+# Scratch directory exclusive to this process; emptied before another process reuses it.
 SCRATCH = web.AppKey("scratch", Path)
 WATCHER = web.AppKey("watcher", Watcher)
-# Only where the same process runs jobs.
+# Present only if this process runs jobs.
 WORKER = web.AppKey("worker", Worker)

@@ -1,4 +1,4 @@
-"""API keys."""
+"""API key authentication."""
 
 import hmac
 from collections.abc import Awaitable, Callable
@@ -12,14 +12,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def require_api_key(handler: Handler) -> Handler:
-    """Let a request in only with one of the API keys, when there are any."""
+    """Requires one of the configured API keys; without configured keys, allows every request."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
         keys = request.app[SETTINGS].api_key_list
         if keys and not _has_key(request, keys):
             raise RequestError(
                 "unauthorized",
-                "This needs an API key: send it as X-API-Key, or as Authorization: Bearer",
+                "An API key is required: send X-API-Key: KEY or Authorization: Bearer KEY",
                 status=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )

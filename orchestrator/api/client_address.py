@@ -1,4 +1,4 @@
-"""The address that a request comes from, behind trusted proxies."""
+"""Determines the client address of a request, including behind trusted proxies."""
 
 import ipaddress
 
@@ -8,10 +8,10 @@ from orchestrator.api.app_keys import SETTINGS
 
 
 def client_address(request: web.Request) -> str:
-    """The address that the request comes from.
+    """Returns the client address of the request.
 
-    X-Forwarded-For is read from its end, where the nearest proxy wrote, and only as far as proxies
-    are trusted: anybody may write what they like at its beginning.
+    X-Forwarded-For is read from its end, where the nearest proxy appended an address, and only as
+    long as the proxies are trusted: clients can put arbitrary addresses at its beginning.
     """
     settings = request.app[SETTINGS]
     address = request.remote or ""

@@ -1,4 +1,4 @@
-"""Errors of the HTTP layer itself."""
+"""Errors of the HTTP layer."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ from orchestrator.errors import MusicLabError
 
 
 class RequestError(MusicLabError):
-    """A request is refused, mostly for its headers, path, or form.
+    """A request is rejected, usually because of its headers, path, or form.
 
     Args:
-        code: stable snake_case name for programs.
-        detail: sentence for people; names the field and the value at fault.
-        status: of the HTTP answer.
-        headers: of the HTTP answer, in addition to those of all answers.
+        code: stable snake_case error code for programs.
+        detail: error sentence for people; names the field and its invalid value.
+        status: HTTP status of the response.
+        headers: additional headers of the response.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is so at the moment when Prometheus asks: of the jobs, the model and this machine."""
+"""Gauges of the jobs, the model and this host, collected at each Prometheus scrape."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ STATES = ("receiving", "queued", "running", "completed", "failed")
 
 @dataclass(frozen=True)
 class Gauges(Collector):
-    """One look at everything; `counts` and `disk` are None where they could not be reached."""
+    """A snapshot of all gauges; `counts` and `disk` are None if they could not be read."""
 
     settings: Settings
     model: ModelStatus
@@ -30,62 +30,66 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge(
-            "musiclab_database_up", "Whether the database answers.", self.counts is not None
+            "musiclab_database_up", "Whether the database is reachable.", self.counts is not None
         )
         if self.counts is not None:
-            yield from self._of_jobs(self.counts)
+            yield from self._job_metrics(self.counts)
         yield _gauge(
             "musiclab_stored_limit_bytes",
-            "Most that all jobs' files may take; 0 for no limit.",
+            "Maximum total size of all jobs' files; 0 for no limit.",
             self.settings.max_stored_bytes,
         )
         if self.disk is not None:
-            what = "of the disk that uploads are written to."
-            yield _gauge("musiclab_disk_size_bytes", f"Size {what}", self.disk.size)
-            yield _gauge("musiclab_disk_free_bytes", f"Free bytes {what}", self.disk.free)
-        yield from self._of_model()
-        yield _gauge("musiclab_host_cpus", "CPUs of this machine.", os.cpu_count() or 1)
+            disk = "of the disk that uploads are written to."
+            yield _gauge("musiclab_disk_size_bytes", f"Size {disk}", self.disk.size)
+            yield _gauge("musiclab_disk_free_bytes", f"Free bytes {disk}", self.disk.free)
+        yield from self._model_metrics()
+        yield _gauge("musiclab_host_cpus", "CPUs of this host.", os.cpu_count() or 1)
         yield _gauge(
             "musiclab_host_load1",
-            "Processes of this machine that run or wait for a CPU, mean of a minute.",
+            "Load average of this host over one minute.",
             os.getloadavg()[0],
         )
 
-    def _of_jobs(self, counts: JobCounts) -> Iterator[Metric]:
+    def _job_metrics(self, counts: JobCounts) -> Iterator[Metric]:
         yield _by_label(
             "musiclab_jobs",
-            "Jobs in the table, by state.",
+            "Jobs in the database, by state.",
             "state",
             {state: counts.by_state.get(state, 0) for state in STATES},
         )
-        yield _gauge("musiclab_stored_bytes", "Bytes of all jobs' files.", counts.stored_bytes)
+        yield _gauge("musiclab_stored_bytes", "Total size of all jobs' files.", counts.stored_bytes)
         yield _gauge(
             "musiclab_oldest_queued_job_age_seconds",
-            "Seconds since the oldest queued job was accepted; 0 when none is queued.",
+            "Seconds since the oldest queued job was accepted; 0 if no job is queued.",
             counts.oldest_queued_s,
         )
         unpinned = dict.fromkeys(self.model.names, 0)
         yield _by_label(
             "musiclab_jobs_pinned",
-            "Queued and running jobs that asked for a version of the model by its name.",
+            "Queued and running jobs that request a model version by name.",
             "model_version",
             unpinned | dict(counts.pinned),
         )
 
-    def _of_model(self) -> Iterator[Metric]:
+    def _model_metrics(self) -> Iterator[Metric]:
         model = self.model
         yield _gauge(
-            "musiclab_model_ready", "Whether the default version has a ready worker.", model.ready
+            "musiclab_model_ready",
+            "Whether the default version has a ready TorchServe worker.",
+            model.ready,
         )
         yield _by_label(
             "musiclab_model_ready_workers",
-            "Ready workers of each loaded version of the model.",
+            "Ready TorchServe workers of each loaded model version.",
             "model_version",
             {each.version: each.ready for each in model.versions},
         )
         names = ("model_version", "device", "codec", "checkpoint")
         info = GaugeMetricFamily(
-            "musiclab_default_model_info", "What serves by default, when ready.", labels=names
+            "musiclab_default_model_info",
+            "The default model version, if it is ready.",
+            labels=names,
         )
         if model.ready:
             values = (model.version, model.device, model.codec, model.checkpoint)
@@ -96,7 +100,7 @@ class Gauges(Collector):
 async def collect_gauges(
     database: Database, storage: JobStorage, model: ModelStatus, settings: Settings
 ) -> Gauges:
-    """The gauges, as they are now."""
+    """Collects the current values of all gauges."""
     counts: JobCounts | None = None
     disk: DiskUsage | None = None
     with suppress(DatabaseUnavailableError):
@@ -106,12 +110,12 @@ async def collect_gauges(
     return Gauges(settings, model, counts, disk)
 
 
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, what, value=value)
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value=value)
 
 
-def _by_label(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, what, labels=[label])
+def _by_label(name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, help_text, labels=[label])
     for each, value in values.items():
         family.add_metric([each], value)
     return family

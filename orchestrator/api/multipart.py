@@ -1,4 +1,4 @@
-"""Reads the forms of requests: the two files and some texts of a job, or one file to be checked."""
+"""Reads multipart forms: the two files and text fields of a job, or one file to check."""
 
 import asyncio
 import hashlib
@@ -23,19 +23,19 @@ TIME_FIELDS = tuple(
     f"{edge}_time{suffix}" for edge in ("start", "end") for suffix in ("", "_1", "_2")
 )
 TEXT_FIELDS = (*TIME_FIELDS, "model_version")
-# Bytes that are parsed at once. That takes 2 ms at most, but up to 7 ms to join them where each
-# arrived in an HTTP chunk of its own.
-PARSED_BYTES = 8 * 1024
-WRITTEN_BYTES = 256 * 1024
-LONGEST_BOUNDARY = 70  # RFC 2046
-# Names of files are in UTF-8, but for some programs on Windows, whose names are not refused either.
+# Bytes parsed without yielding to the event loop. Parsing takes at most 2 ms, joining them takes up
+# to 7 ms if each byte arrived in its own HTTP chunk.
+PARSE_BYTES = 8 * 1024
+WRITE_BYTES = 256 * 1024
+MAX_BOUNDARY_LENGTH = 70  # RFC 2046
+# Decodes headers of any bytes: some Windows programs send file names in encodings other than UTF-8.
 ANY_BYTES = "latin-1"
-LONGEST_TEXT = 128
-STALLED_S = 60.0
-# Raised by the parser for a broken form, and by aiohttp for a body that breaks off.
+MAX_TEXT_BYTES = 128
+STALL_TIMEOUT_S = 60.0
+# Raised by the parser for a malformed form, and by aiohttp for an incomplete body.
 MALFORMED = (ValueError, HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
-# What the parser finds: a part with its headers, pieces of the part's content, None at its end.
+# Parser output: a part with its headers, then chunks of its content, then None at its end.
 Event = MultipartSegment | bytes | None
 
 
@@ -50,7 +50,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Form:
-    """All that was sent."""
+    """The parsed form of a job."""
 
     tracks: tuple[Track, Track]
     windows: tuple[Window, Window]
@@ -58,12 +58,12 @@ class Form:
 
     @property
     def track_names(self) -> dict[str, str]:
-        """The files in the job's workspace, by form field."""
+        """Names of the files in the job's workspace, by form field."""
         return dict(zip(TRACK_FIELDS, (track.name for track in self.tracks), strict=True))
 
     @property
     def upload(self) -> Upload:
-        """What the job table keeps of it."""
+        """The part of the form that the job table stores."""
         first, second = (Path(name).suffix for name in self.track_names.values())
         return Upload(
             extensions=(first, second),
@@ -75,12 +75,12 @@ class Form:
 
     @property
     def digest(self) -> str:
-        """Tells whether a request is the same as another."""
+        """Hash of the whole form; identical requests have the same digest."""
         return _digest(self._content, self.wanted_version)
 
     @property
     def _content(self) -> str:
-        """Of what the music depends on, beside the model."""
+        """Hash of the tracks and windows, which determine the music together with the model."""
         windows = [(window.start, window.seconds) for window in self.windows]
         return _digest([track.digest for track in self.tracks], windows)
 
@@ -90,7 +90,7 @@ def _digest(*parts: object) -> str:
 
 
 def check_headers(request: web.Request, fields: Collection[str], limit: int) -> None:
-    """Refuse, before it is read, what has more than `limit` bytes or is no form.
+    """Rejects a body that exceeds `limit` bytes or is not a form, before reading it.
 
     Raises:
         RequestError: `request_too_large` or `not_multipart`.
@@ -98,28 +98,29 @@ def check_headers(request: web.Request, fields: Collection[str], limit: int) -> 
     if (request.content_length or 0) > limit:
         raise RequestError(
             "request_too_large",
-            f"The request has {request.content_length:,} bytes; at most {limit:,} are taken",
+            f"The request is {request.content_length:,} bytes long; the maximum is {limit:,}",
             status=413,
         )
     kind = _mimetype(request)
     if (kind.type, kind.subtype) != ("multipart", "form-data"):
         raise RequestError(
             "not_multipart",
-            f"The request is of type {f'{kind.type}/{kind.subtype}'[:80]!r}; send "
+            f"Content-Type is {f'{kind.type}/{kind.subtype}'[:80]!r}; send "
             f"{' and '.join(fields)} in a form of type multipart/form-data",
         )
 
 
 def _mimetype(request: web.Request) -> MimeType:
-    """The Content-Type; aiohttp's `content_type` takes 445 ms for some headers of 8 kB."""
+    """Parses the Content-Type; aiohttp's `content_type` takes 445 ms for some 8 kB headers."""
     return parse_mimetype(request.headers.get(hdrs.CONTENT_TYPE, ""))
 
 
 async def read_form(request: web.Request, folder: Path, limit: int) -> Form:
-    """Stream the tracks into the folder, at most `limit` bytes each, and read the other fields.
+    """Streams the tracks into `folder`, at most `limit` bytes each, and reads the text fields.
 
     Raises:
-        RequestError: the form, a file or a time is at fault.
+        RequestError: the form is invalid.
+        InputError: a track or a time is invalid.
     """
     tracks, texts = await _read(request, folder, limit, TRACK_FIELDS, TEXT_FIELDS)
     both = (tracks["track1"], tracks["track2"])
@@ -127,26 +128,32 @@ async def read_form(request: web.Request, folder: Path, limit: int) -> Form:
 
 
 async def read_track(request: web.Request, field: str, folder: Path, limit: int) -> Track:
-    """Stream the one track of a form that has nothing else into the folder.
+    """Streams the only field of the form, a track, into `folder`.
 
     Raises:
-        RequestError: the form or the file is at fault.
+        RequestError: the form is invalid.
+        InputError: the track is invalid.
     """
     tracks, _ = await _read(request, folder, limit, [field], [])
     return tracks[field]
 
 
 @asynccontextmanager
-async def _patience() -> AsyncIterator[asyncio.Timeout]:
-    """Tells the client of a form that breaks off or stands still."""
+async def _stall_timeout() -> AsyncIterator[asyncio.Timeout]:
+    """Raises RequestError if a form is malformed or incomplete, or stalls for STALL_TIMEOUT_S.
+
+    The caller reschedules the timeout whenever data arrives.
+    """
     try:
-        async with asyncio.timeout(STALLED_S) as patience:
-            yield patience
+        async with asyncio.timeout(STALL_TIMEOUT_S) as timeout:
+            yield timeout
     except MALFORMED as error:
         raise RequestError("malformed_form", f"The form cannot be read: {error}") from error
     except TimeoutError:
         raise RequestError(
-            "upload_timeout", f"Nothing came for {STALLED_S:g} s; send it again", status=408
+            "upload_timeout",
+            f"No data arrived for {STALL_TIMEOUT_S:g} s; send the request again",
+            status=408,
         ) from None
 
 
@@ -157,25 +164,28 @@ async def _read(
     files: Collection[str],
     others: Collection[str],
 ) -> tuple[dict[str, Track], dict[str, str]]:
-    """All of these files, and those of the other fields that were sent."""
+    """Reads all of `files`, which are required, and those of `others` that were sent."""
     tracks: dict[str, Track] = {}
     texts: dict[str, str] = {}
-    async with _patience() as patience:
+    async with _stall_timeout() as timeout:
         events = _events(request, len(files) + len(others))
         async for part in events:
             name, filename = _names(part)
             if name is None:
-                raise RequestError("malformed_form", "A part of the form has no name")
+                raise RequestError(
+                    "malformed_form",
+                    "A part of the form has no field name in its Content-Disposition",
+                )
             if name in tracks or name in texts:
-                raise repeated(name)
+                raise repeated_field(name)
             content = _content(events)
             if name in files:
                 path = folder / _upload_name(name, filename)
-                tracks[name] = await _store(content, name, path, limit, patience)
+                tracks[name] = await _store(content, name, path, limit, timeout)
             elif name in others:
                 texts[name] = await _text(content, name)
             else:
-                raise unknown(name, [*files, *others])
+                raise unknown_field(name, [*files, *others])
         for field in files:
             if field not in tracks:
                 raise RequestError("missing_field", f"{field} is missing; send it as a file")
@@ -183,46 +193,46 @@ async def _read(
 
 
 async def _events(request: web.Request, fields: int) -> AsyncIterator[Event]:
-    """Parse the body as it arrives; the work for each byte is bounded.
+    """Parses the body as it arrives; the work per byte is bounded.
 
     Raises:
-        RequestError: `malformed_form`: it does not begin with its boundary.
-        ValueError: it is malformed, ends too early, or has too many parts.
+        RequestError: `malformed_form`: the boundary is invalid, or the body does not begin with it.
+        ValueError: the form is malformed, ends too early, or has too many parts.
     """
     boundary = _mimetype(request).parameters.get("boundary", "")
-    if not 0 < len(boundary) <= LONGEST_BOUNDARY:
+    if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH:
         raise RequestError(
             "malformed_form",
-            f"Content-Type has a boundary of {len(boundary)} characters; it has to have 1 to "
-            f"{LONGEST_BOUNDARY}",
+            f"Content-Type has a boundary of {len(boundary)} characters; it must have 1 to "
+            f"{MAX_BOUNDARY_LENGTH}",
         )
-    # One part more, so that the error can name it.
+    # One part more than allowed, so that the error can name the extra field.
     parser = PushMultipartParser(
         boundary, max_segment_count=fields + 1, header_charset=ANY_BYTES, strict=True
     )
-    chunk, event = await _opening(request, f"--{boundary}".encode()), None
+    chunk, event = await _opening_boundary(request, f"--{boundary}".encode()), None
     while chunk:
         for event in parser.parse(chunk):
             yield event
         if event is None and _is_complete(parser):
-            return  # what follows is ignored; in strict mode it would be an error
-        chunk = await request.content.read(PARSED_BYTES)
-        # Reading yields to nobody while there are bytes that have come already.
+            return  # ignore what follows; in strict mode the parser would reject it
+        chunk = await request.content.read(PARSE_BYTES)
+        # Reading does not yield to the event loop while buffered bytes are left.
         await asyncio.sleep(0)
     parser.close()
 
 
 def _is_complete(parser: PushMultipartParser) -> bool:
-    """Whether the last boundary has been parsed."""
+    """Returns whether the final boundary has been parsed."""
     try:
-        copy(parser).close()  # of the parser itself, that would be the end
+        copy(parser).close()  # closing the parser itself would end the parsing
     except MultipartError:
         return False
     return True
 
 
-async def _opening(request: web.Request, boundary: bytes) -> bytes:
-    """Read the boundary with which the body has to begin."""
+async def _opening_boundary(request: web.Request, boundary: bytes) -> bytes:
+    """Reads the boundary with which the body must begin."""
     try:
         opening = await request.content.readexactly(len(boundary))
     except asyncio.IncompleteReadError as error:
@@ -230,13 +240,13 @@ async def _opening(request: web.Request, boundary: bytes) -> bytes:
     if opening != boundary:
         raise RequestError(
             "malformed_form",
-            f"The form begins with {opening!r}; it has to begin with its boundary, {boundary!r}",
+            f"The form begins with {opening!r}; it must begin with its boundary, {boundary!r}",
         )
     return opening
 
 
 def _names(part: Event) -> tuple[str | None, str | None]:
-    """The names of a part's field and file."""
+    """Returns the field name and the file name of a part."""
     assert isinstance(part, MultipartSegment)  # noqa: S101 - for mypy
     disposition = part.header(hdrs.CONTENT_DISPOSITION).encode(ANY_BYTES).decode(errors="replace")
     _, parameters = parse_content_disposition(disposition)
@@ -247,7 +257,7 @@ def _names(part: Event) -> tuple[str | None, str | None]:
 
 
 async def _content(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
-    """The content of the part that has just begun."""
+    """Yields the content of the current part."""
     while (chunk := await anext(events)) is not None:
         assert isinstance(chunk, bytes)  # noqa: S101 - for mypy
         yield chunk
@@ -257,20 +267,20 @@ async def _text(content: AsyncIterator[bytes], field: str) -> str:
     text = b""
     async for chunk in content:
         text += chunk
-        if len(text) > LONGEST_TEXT:
-            raise RequestError("malformed_form", f"{field} has more than {LONGEST_TEXT} bytes")
+        if len(text) > MAX_TEXT_BYTES:
+            raise RequestError("malformed_form", f"{field} is longer than {MAX_TEXT_BYTES} bytes")
     return text.decode(errors="replace")
 
 
-def repeated(field: str) -> RequestError:
-    """What is answered to a field that comes once too often."""
-    return RequestError("repeated_field", f"{field} was sent more than once")
+def repeated_field(field: str) -> RequestError:
+    """Returns the error for a field that was sent more than once."""
+    return RequestError("repeated_field", f"{field} was sent more than once; send it once")
 
 
-def unknown(field: str, known: Iterable[str]) -> RequestError:
-    """What is answered to a field that is not among those that there are."""
+def unknown_field(field: str, known: Iterable[str]) -> RequestError:
+    """Returns the error for a field that does not exist."""
     fields = ", ".join(known)
-    return RequestError("unknown_field", f"{field!r} is not a field; the fields are {fields}")
+    return RequestError("unknown_field", f"{field!r} is not a valid field; the fields are {fields}")
 
 
 def _upload_name(field: str, filename: str | None) -> str:
@@ -280,9 +290,9 @@ def _upload_name(field: str, filename: str | None) -> str:
 
 
 async def _store(
-    content: AsyncIterator[bytes], field: str, path: Path, limit: int, patience: asyncio.Timeout
+    content: AsyncIterator[bytes], field: str, path: Path, limit: int, timeout: asyncio.Timeout
 ) -> Track:
-    """Write an upload as it comes, however long it takes, but not however slowly."""
+    """Writes an upload to `path` as it arrives; each chunk restarts `timeout`."""
     size, digest, waiting = 0, hashlib.sha256(), bytearray()
     with path.open("wb") as file:
 
@@ -292,11 +302,11 @@ async def _store(
             waiting.clear()
 
         async for chunk in content:
-            patience.reschedule(asyncio.get_running_loop().time() + STALLED_S)
+            timeout.reschedule(asyncio.get_running_loop().time() + STALL_TIMEOUT_S)
             size += len(chunk)
             check_size(field, size, limit)
             waiting += chunk
-            if len(waiting) >= WRITTEN_BYTES:
+            if len(waiting) >= WRITE_BYTES:
                 await asyncio.to_thread(write)
         await asyncio.to_thread(write)
     check_size(field, size, limit)

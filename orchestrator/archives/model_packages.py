@@ -1,4 +1,4 @@
-"""The Python packages that the model needs, to be packed and to be served."""
+"""The Python packages required to pack and serve the model."""
 
 from importlib.util import find_spec
 
@@ -6,29 +6,29 @@ from orchestrator.errors import ModelPackagesMissingError
 from orchestrator.paths import PATHS
 
 MODEL_PACKAGES = ("torch", "encodec", "ts", "model_archiver", "soundfile")
-IN_CHECKOUT = "`make setup` installs them"
-# Which torch suits the machine is its user's choice; encodec's torchaudio is never used here.
-FROM_WHEEL = (
-    "install torch==2.13.0 in the build for this machine, `pip install 'musiclab[model]'`, and "
-    "`pip install --no-deps encodec==0.1.1`"
+CHECKOUT_INSTRUCTIONS = "run `make setup`"
+# The user chooses the build of torch. --no-deps skips encodec's torchaudio, which is never used.
+WHEEL_INSTRUCTIONS = (
+    "install the build of torch==2.13.0 for this machine, then run `pip install 'musiclab[model]'` "
+    "and `pip install --no-deps encodec==0.1.1`"
 )
 
 
 def missing_packages() -> list[str]:
-    """Those of MODEL_PACKAGES that are not installed in this environment."""
+    """Returns the MODEL_PACKAGES that are not installed in this environment."""
     return [name for name in MODEL_PACKAGES if find_spec(name) is None]
 
 
 def how_to_install() -> str:
-    """What to do about missing packages."""
-    return IN_CHECKOUT if PATHS.is_checkout else FROM_WHEEL
+    """Returns instructions to install missing packages."""
+    return CHECKOUT_INSTRUCTIONS if PATHS.is_checkout else WHEEL_INSTRUCTIONS
 
 
 def require_packages() -> None:
-    """Return if all packages are installed.
+    """Checks that all packages are installed.
 
     Raises:
-        ModelPackagesMissingError: some are not; says which, and how to install them.
+        ModelPackagesMissingError: names the missing packages and how to install them.
     """
     if missing := missing_packages():
         raise ModelPackagesMissingError(

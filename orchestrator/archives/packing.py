@@ -1,7 +1,7 @@
 """Packs archives.
 
-The model code is never imported here: packing runs the archive's copy of it, so that what is
-checked is what will serve.
+The model code is never imported here: packing runs the archive's own copy of it, so the checks
+apply to the code that will be served.
 """
 
 import json
@@ -37,17 +37,17 @@ VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def fetch_codec(settings: Settings) -> Path:
-    """Download and verify the official codec weights; shows a progress bar.
+    """Downloads and verifies the official codec weights; shows a progress bar.
 
     Raises:
-        ModelPackagesMissingError: the packages of the model are not installed.
-        CodecFetchError: they cannot be reached, or what came is not the official file.
+        ModelPackagesMissingError: packages required by the model are not installed.
+        CodecFetchError: the download failed, or the file is not the official one.
     """
     folder = settings.checkpoints.resolve()
-    answer = _run_model_code(
+    output = _run_model_code(
         packing_inputs.HANDLERS.parent, CodecFetchError, "fetch-codec", str(folder)
     )
-    return Path(answer["path"])
+    return Path(output["path"])
 
 
 def pack(
@@ -56,25 +56,25 @@ def pack(
     version: str | None = None,
     force: bool = False,
 ) -> Path:
-    """Check the ingredients and build an archive in the model store.
+    """Checks the inputs and builds an archive in the model store.
 
     Args:
-        settings: where the model store is.
-        inputs: what to pack beside the code.
-        version: a name not yet in the store; by default the time and a random part.
-        force: allow a trained checkpoint with the starter codec.
+        settings: settings with the paths of the model store and the checkpoints.
+        inputs: weights and configuration to pack with the code.
+        version: name of the version, not yet in the store; by default the time and a random suffix.
+        force: whether to allow a trained checkpoint with the starter codec.
 
     Raises:
-        ModelPackagesMissingError: what the model runs on is not installed.
-        PackError: the version is taken or badly formed, or the weights cannot be served.
+        ModelPackagesMissingError: packages required by the model are not installed.
+        PackError: the version already exists, its name is malformed, or the weights are unusable.
     """
     created, fingerprint = datetime.now(UTC).replace(microsecond=0), inputs.fingerprint()
     if version is None:
         version = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     if not VERSION_PATTERN.fullmatch(version):
         raise PackError(
-            f"--version is {version!r}; it has to be 1 to 64 letters, digits, '.', '_' or '-', "
-            "the first a letter or digit"
+            f"--version is {version!r}; it must have 1 to 64 letters, digits, '.', '_' or '-', and "
+            "start with a letter or digit"
         )
     archive = archive_path(settings.model_store.resolve(), version)
     if archive.exists():
@@ -88,7 +88,7 @@ def pack(
             "model": MODEL_NAME,
             "version": version,
             "created_at": created.isoformat(),
-            "device": inputs.device or "gpu if there is one, else cpu",
+            "device": inputs.device or "gpu if available, else cpu",
             "precision": inputs.precision,
             "fingerprint": fingerprint,
             **facts,
@@ -96,14 +96,14 @@ def pack(
         (content / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         built = _archive(Path(scratch), content, version)
         try:
-            os.link(built, archive)  # unlike a rename, never replaces what is there
+            os.link(built, archive)  # unlike a rename, never replaces an existing file
         except FileExistsError:
-            raise PackError(f"version {version} was packed by another process just now") from None
+            raise PackError(f"another process has just packed version {version}") from None
     return archive
 
 
 def find_packed(settings: Settings, inputs: ArchiveInputs) -> Path | None:
-    """The newest archive in the store that was built of just these ingredients and this code."""
+    """Returns the newest archive in the store built from exactly these inputs and this code."""
     wanted = inputs.fingerprint()
     for archive in list_archives(settings.model_store.resolve()):
         try:
@@ -115,7 +115,7 @@ def find_packed(settings: Settings, inputs: ArchiveInputs) -> Path | None:
 
 
 def _starter_folder(checkpoints: Path, scratch: Path) -> Path:
-    """Where starter weights are built: in checkpoints/, unless that is read-only."""
+    """Returns the directory for starter weights: in checkpoints/, unless it is read-only."""
     folder = checkpoints / STARTER_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,10 +125,10 @@ def _starter_folder(checkpoints: Path, scratch: Path) -> Path:
 
 
 def _stage(content: Path, inputs: ArchiveInputs, starters: Path, force: bool) -> dict[str, Any]:
-    """Lay out the archive's content, and let its own code check and describe the weights."""
+    """Writes the archive's content, and has its own code check and describe the weights."""
     code = content / packing_inputs.HANDLERS.name
     for file in code_files():
-        if file.name != HANDLER_FILE:  # which goes to the archive's root
+        if file.name != HANDLER_FILE:  # the handler file goes to the archive's root
             (code / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(packing_inputs.HANDLERS / file, code / file)
     (content / MODEL_CONFIG).write_text(inputs.config)
@@ -143,7 +143,7 @@ def _stage(content: Path, inputs: ArchiveInputs, starters: Path, force: bool) ->
 
 
 def _archive(scratch: Path, content: Path, version: str) -> Path:
-    """Run torch-model-archiver; returns the .mar file in `scratch`."""
+    """Runs torch-model-archiver; returns the .mar file in `scratch`."""
     result = subprocess.run(
         [
             sys.executable,
@@ -155,10 +155,10 @@ def _archive(scratch: Path, content: Path, version: str) -> Path:
             f"--extra-files={content}",
             f"--config-file={content / MODEL_CONFIG}",
             f"--export-path={scratch}",
-            "--archive-format=zip-store",  # weights do not shrink, and stored ones load faster
+            "--archive-format=zip-store",  # weights do not compress, and load faster uncompressed
         ],
-        # The archiver assembles in a folder of its temporary folder named like the model: two
-        # packings at once would write into each other's.
+        # The archiver works in a subdirectory of TMPDIR that is named after the model, so two
+        # concurrent runs would overwrite each other's files.
         env=_packing_environment() | {"TMPDIR": str(scratch)},
         capture_output=True,
         text=True,
@@ -169,11 +169,11 @@ def _archive(scratch: Path, content: Path, version: str) -> Path:
 
 
 def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -> dict[str, Any]:
-    """Run `python -m handlers.prepare_archive` with the handlers/ in `root`; returns its answer.
+    """Runs `python -m handlers.prepare_archive` with the handlers/ in `root`; returns its output.
 
     Raises:
-        ModelPackagesMissingError: the packages of the model are not installed.
-        failure: it refused, with its sentence, or it crashed.
+        ModelPackagesMissingError: packages required by the model are not installed.
+        failure: the command rejected its input, or crashed.
     """
     require_packages()
     process = subprocess.run(
@@ -184,13 +184,13 @@ def _run_model_code(root: Path, failure: type[MusicLabError], *arguments: str) -
         text=True,
     )
     if process.returncode not in (0, REFUSED):
-        raise failure(f"the model code failed ({arguments[0]}); its error is above")
-    answer: dict[str, Any] = json.loads(process.stdout)
+        raise failure(f"the model code failed ({arguments[0]}); see its error above")
+    output: dict[str, Any] = json.loads(process.stdout)
     if process.returncode == REFUSED:
-        raise failure(answer["refused"])
-    return answer
+        raise failure(output["refused"])
+    return output
 
 
 def _packing_environment() -> dict[str, str]:
-    """The environment for code that is about to be archived, which must get no bytecode."""
+    """Returns the environment for code that will be archived, so that it writes no bytecode."""
     return environment_without_pythonpath() | {"PYTHONDONTWRITEBYTECODE": "1"}

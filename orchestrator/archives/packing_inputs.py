@@ -1,4 +1,4 @@
-"""What goes into an archive: checkpoint, codec weights, device, precision, and the model code."""
+"""The inputs of an archive: checkpoint, codec weights, device, precision, and the model code."""
 
 import hashlib
 import shutil
@@ -23,13 +23,13 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class ArchiveInputs:
-    """What goes into an archive beside the code.
+    """The inputs of an archive in addition to the code.
 
     Attributes:
-        checkpoint: the checkpoint's file; None for the starter checkpoint.
-        codec: the official codec weights' file; None for the starter codec.
-        device: the device to insist on; None takes a GPU if there is one.
-        precision: what to compute with; "auto" takes bf16 where the device computes it.
+        checkpoint: file of the checkpoint; None for the starter checkpoint.
+        codec: file of the official codec weights; None for the starter codec.
+        device: required device; None uses a GPU if one is available.
+        precision: numeric precision; "auto" uses bf16 if the device supports it natively.
     """
 
     checkpoint: Path | None
@@ -39,19 +39,19 @@ class ArchiveInputs:
 
     @property
     def tuned_for(self) -> Device:
-        """The device whose batch sizes suit: where none is insisted on, that of this machine."""
+        """The device whose batch sizes apply: the required one, else that of this machine."""
         return self.device or ("gpu" if shutil.which("nvidia-smi") else "cpu")
 
     @property
     def config(self) -> str:
         """The archive's model-config.yaml."""
         files = (HANDLERS / MODEL_CONFIG, HANDLERS / TUNED_CONFIGS[self.tuned_for])
-        insisted = "" if self.device is None else f"deviceType: {self.device}\n"
+        device_line = "" if self.device is None else f"deviceType: {self.device}\n"
         text = "".join(file.read_text() for file in files)
-        return f"{text}\nprecision: {self.precision}\n{insisted}"
+        return f"{text}\nprecision: {self.precision}\n{device_line}"
 
     def fingerprint(self) -> str:
-        """SHA-256 that changes when the code, the weights or the configuration does."""
+        """Returns a SHA-256 over the code, the weights and the configuration."""
         parts = [self.config]
         parts += [f"{file} {_sha256(HANDLERS / file)}" for file in sorted(code_files())]
         parts += [_sha256(file) if file else "starter" for file in (self.checkpoint, self.codec)]
@@ -65,20 +65,20 @@ def choose_inputs(
     device: Device | None = None,
     precision: Precision = "auto",
 ) -> ArchiveInputs:
-    """Fill in what was not given: one's own weights from checkpoints/, else the starter ones.
+    """Fills in defaults: the weights in checkpoints/ if they exist, else the starter weights.
 
     Raises:
-        PackError: a file that was asked for is not there.
+        PackError: a requested file does not exist.
     """
-    own = settings.checkpoints / BEST_MODEL
+    best_model = settings.checkpoints / BEST_MODEL
     official = settings.checkpoints / OFFICIAL_CODEC
-    if checkpoint is None and own.exists():
-        checkpoint = own
+    if checkpoint is None and best_model.exists():
+        checkpoint = best_model
     if checkpoint is not None and not checkpoint.is_file():
         raise PackError(f"there is no checkpoint at {checkpoint}")
     if codec == "official" and not official.is_file():
         raise PackError(
-            f"the official codec weights are not at {official}; fetch them with "
+            f"the official codec weights are missing at {official}; download them with "
             "`musiclab codec fetch`, or pack with --codec starter"
         )
     use_official = codec == "official" or (codec is None and official.exists())
@@ -86,7 +86,7 @@ def choose_inputs(
 
 
 def code_files() -> list[Path]:
-    """Relative to HANDLERS."""
+    """Returns the Python files of the model code, relative to HANDLERS."""
     return [file.relative_to(HANDLERS) for file in HANDLERS.rglob("*.py")]
 
 

@@ -1,1 +1,1 @@
-"""Uploaded tracks, read with ffmpeg."""
+"""Reading of uploaded tracks with ffmpeg."""

@@ -12,20 +12,23 @@ from orchestrator.audio.window import Window
 from orchestrator.errors import ConversionError, NotAudioError, WindowPastEndError
 from orchestrator.filesystem import atomic_write
 
-# Longer than any upload. ffmpeg does not understand arbitrarily large times.
+# Longer than any upload. ffmpeg does not accept arbitrarily large times.
 LONGEST_S = 1e7
 
 
 async def cut_window(source: Path, window: Window, target: Path) -> bytes:
-    """Write the window of the first audio stream as 24 kHz mono PCM_16 WAV, and return the same.
+    """Writes the window of the first audio stream as 24 kHz mono PCM_16 WAV.
 
-    It is shorter where the track ends inside the window. On failure nothing is written.
+    The file is shorter than the window if the track ends inside it. On failure nothing is written.
+
+    Returns:
+        The content of the file.
 
     Raises:
-        NotAudioError: there is no audio that can be decoded, within the limits.
-        WindowPastEndError: the window starts where the audio has ended.
-        TooSlowError: it takes too long.
-        ConversionError: anything else went wrong.
+        NotAudioError: no audio can be decoded within the limits.
+        WindowPastEndError: the window starts after the end of the audio.
+        TooSlowError: decoding takes too long.
+        ConversionError: any other failure.
     """
     start = min(window.start, LONGEST_S)
     wanted = round(window.seconds * RATE)
@@ -36,20 +39,21 @@ async def cut_window(source: Path, window: Window, target: Path) -> bytes:
         after = ["-ss", f"{PREROLL_S}", "-t", f"{window.seconds:.6f}"]
         decoded = await decode(CONVERTING, source, before, after, wanted=wanted)
     if decoded is None or not decoded.wanted:
-        # Also where seeking finds nothing: the file may be too broken for it, and of a track that
-        # ends earlier this tells the true length, which its header may not.
-        # Its end is counted in samples, as its start is: timestamps go on where frames are lost.
+        # Also used if seeking finds nothing: the file may be too damaged for seeking, and for a
+        # track that ends before the window this determines the true length, which may differ from
+        # the header. Start and end are counted in samples, because timestamps also advance over
+        # lost frames.
         after = ["-af", "asetpts=N/SR/TB", "-t", f"{start + window.seconds:.6f}"]
         skipped = round(start * RATE)
         decoded = await decode(CONVERTING, source, [], after, wanted=wanted, skipped=skipped)
     if not decoded.samples:
-        raise NotAudioError(f"{source.name} holds no audio that can be decoded")
+        raise NotAudioError(f"{source.name} contains no audio that can be decoded")
     if not decoded.wanted:
         raise WindowPastEndError(decoded.samples / RATE)
-    # Written on the event loop: less than 1 MB, and no cancellation can come in between.
+    # Written on the event loop: it is less than 1 MB, and cancellation cannot interrupt it.
     wav = _wav(decoded.wanted)
     try:
-        # Not hidden, so that what a killed process leaves is deleted with the job's other files.
+        # Not hidden, so that a file left by a killed process is deleted with the job's other files.
         with atomic_write(target, hidden=False) as part:
             part.write_bytes(wav)
     except OSError as error:

@@ -1,9 +1,9 @@
 """Decodes the first audio stream of an uploaded file with ffmpeg.
 
-An upload is a stranger's file: ffmpeg opens nothing but it, with six kinds of container and no
-network, decodes no pictures, and is killed when it takes too long or nobody waits for it any more.
-The kernel limits its memory and CPU time, and it gets no environment, which holds keys. It only
-reads. The samples come through a pipe, so every file written here is written whole.
+Uploads are untrusted. ffmpeg may open only the uploaded file, in one of six container formats, and
+no network connections. It decodes no pictures, and is killed when it takes too long or the caller
+is cancelled. The kernel limits its memory and CPU time. It does not inherit the environment, which
+contains keys. It writes no files: the samples are read from a pipe.
 """
 
 import asyncio
@@ -18,38 +18,43 @@ from orchestrator.errors import ConversionError, FfmpegMissingError
 RATE = 24_000
 SAMPLE_BYTES = 2
 
-# Containers, by the names of ffmpeg's demuxers, in which the allowed extensions come. Playlists,
-# concat scripts and whatever else names further files to open are not among them.
+# ffmpeg's demuxers for the allowed file extensions. Playlists, concat scripts and other formats
+# that refer to further files are excluded.
 FORMATS = "mp3,mov,wav,flac,ogg,aac"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What ffmpeg decoded: the wanted samples, PCM_16 mono at 24 kHz, and how many came in all."""
+    """Output of ffmpeg.
+
+    Attributes:
+        wanted: the requested samples, as PCM_16 mono at 24 kHz.
+        samples: total number of decoded samples.
+    """
 
     wanted: bytes
     samples: int
 
 
 def find_ffmpeg() -> Path:
-    """The ffmpeg of the imageio-ffmpeg wheel (or what IMAGEIO_FFMPEG_EXE names), or else of PATH.
+    """Finds ffmpeg: at IMAGEIO_FFMPEG_EXE, in the imageio-ffmpeg wheel, or else on PATH.
 
-    In this order because the wheel's is one file without libraries to load: it starts in 15 ms,
-    where Debian's takes 75 ms, four times a job.
+    The wheel is preferred because its ffmpeg is statically linked: it starts in 15 ms, while
+    Debian's takes 75 ms, and it is started four times per job.
 
     Raises:
-        FfmpegMissingError: there is neither.
+        FfmpegMissingError: ffmpeg was not found.
     """
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
 
         name = get_ffmpeg_exe()
-    except (ImportError, RuntimeError):  # RuntimeError: a wheel without ffmpeg in it
+    except (ImportError, RuntimeError):  # RuntimeError: the wheel contains no ffmpeg
         name = "ffmpeg"
     found = shutil.which(name)
     if found is None:
         raise FfmpegMissingError(
-            f"reading tracks needs ffmpeg, and there is none called {name!r}; install it, or "
+            f"reading tracks needs ffmpeg, but {name!r} was not found; install it, or run "
             "`pip install imageio-ffmpeg`"
         )
     return Path(found)
@@ -64,14 +69,27 @@ async def decode(
     wanted: int,
     skipped: int = 0,
 ) -> Decoded:
-    """Run ffmpeg with options before and after its input; keep some samples and count them all."""
+    """Decodes a file; returns some of its samples and the total number.
+
+    Args:
+        purpose: sets the resource limits.
+        source: the file to decode.
+        before: ffmpeg options before the input.
+        after: ffmpeg options after the input.
+        wanted: number of samples to return.
+        skipped: number of samples to skip before these.
+
+    Raises:
+        NotAudioError, TooSlowError, ConversionError: as `run_limited`.
+    """
     check_readable(source)
     command = [
         *(str(find_ffmpeg()), "-nostdin", "-v", "error", "-max_alloc", str(MEMORY)),
         *("-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS),
-        # Broken frames are no reason to give up: what can be decoded is used.
+        # Continue after broken frames, and use all that can be decoded.
         *("-max_error_rate", "1", "-vn", "-sn", "-dn"),
-        # Else there is a filter thread for each CPU, and the stacks of 16 nearly reach the limit.
+        # By default there is one filter thread per CPU; the stacks of 16 nearly reach the memory
+        # limit.
         *("-threads", "1", "-filter_threads", "1"),
         *before,
         *("-i", f"file:{source.resolve()}", "-map", "0:a:0"),
@@ -82,7 +100,11 @@ async def decode(
 
 
 def check_readable(source: Path) -> None:
-    """Keeps a file that is missing from being taken for one without audio."""
+    """Checks that a file can be opened, so that a missing file is not reported as not audio.
+
+    Raises:
+        ConversionError: it cannot be opened.
+    """
     try:
         source.open("rb").close()
     except OSError as error:

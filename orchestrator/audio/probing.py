@@ -1,4 +1,4 @@
-"""What is in an uploaded file: whether it has audio, and how much."""
+"""Probes uploaded files: presence and duration of audio."""
 
 import asyncio
 from pathlib import Path
@@ -7,27 +7,28 @@ from orchestrator.audio.ffmpeg import RATE, decode
 from orchestrator.audio.ffmpeg_sandbox import PROBING
 from orchestrator.errors import ConversionError, TrackError
 
-COUNTED_WITHIN_S = 2.0  # enough for half an hour; four minutes take a quarter of a second
+DURATION_TIMEOUT_S = 2.0  # enough for 30 minutes of audio; four minutes take 0.25 s
 
 
 async def has_audio(source: Path) -> bool:
-    """Whether at least one frame of the first audio stream can be decoded.
+    """Returns whether at least one frame of the first audio stream can be decoded.
 
     Raises:
         NotAudioError: ffmpeg reached a limit, or crashed.
-        TooSlowError: it takes too long.
-        ConversionError: that could not be found out.
+        TooSlowError: decoding takes too long.
+        ConversionError: the file could not be probed.
     """
     return (await decode(PROBING, source, [], ["-frames:a", "1"], wanted=1)).samples > 0
 
 
 async def duration(source: Path) -> float | None:
-    """Seconds of the first audio stream, counted by decoding it; None where that is not done soon.
+    """Returns the duration of the first audio stream in seconds, measured by decoding it.
 
-    What a file states of its length is not asked for: it is wrong where the file is cut off.
+    Returns None if decoding fails or exceeds DURATION_TIMEOUT_S. The duration in the file's header
+    is not used, because it is wrong for truncated files.
     """
     try:
-        async with asyncio.timeout(COUNTED_WITHIN_S):
+        async with asyncio.timeout(DURATION_TIMEOUT_S):
             return (await decode(PROBING, source, [], [], wanted=0)).samples / RATE
     except (TimeoutError, TrackError, ConversionError):
         return None

@@ -1,4 +1,4 @@
-"""What can be at fault with one track, told in the API's words, whoever looks for it."""
+"""Validates tracks and reports problems as API errors."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 def check_name(field: str, name: str) -> str:
-    """The extension, in small letters and with its dot.
+    """Returns the file extension, in lower case and with its dot.
 
     Raises:
         InputError: `unsupported_format`.
@@ -27,13 +27,13 @@ def check_name(field: str, name: str) -> str:
     if extension not in EXTENSIONS:
         raise InputError(
             "unsupported_format",
-            f"{field} is called {name!r}; its name has to end in {', '.join(EXTENSIONS)}",
+            f"{field} is named {name!r}; the name must end in {', '.join(EXTENSIONS)}",
         )
     return extension
 
 
 def check_size(field: str, size: int, limit: int) -> None:
-    """Both in bytes.
+    """Checks the size of a file against the limit, both in bytes.
 
     Raises:
         InputError: `empty_file` or `file_too_large`.
@@ -45,20 +45,23 @@ def check_size(field: str, size: int, limit: int) -> None:
 
 
 async def check_audio(tracks: Mapping[str, Path]) -> None:
-    """Look into files, by the fields in which they were sent.
+    """Checks that every track contains audio.
+
+    Args:
+        tracks: paths of the files, by form field.
 
     Raises:
-        InputError: one holds no audio: `not_audio`.
-        TrackError: one cannot be decoded within the limits.
-        NotCheckedError: that could not be found out.
+        InputError: `not_audio`.
+        TrackError: a track cannot be decoded within the limits.
+        NotCheckedError: the tracks could not be checked.
     """
     try:
         sound = await asyncio.gather(*map(has_audio, tracks.values()))
     except ConversionError as error:
         log.error("tracks cannot be checked", reason=str(error))
         raise NotCheckedError(
-            "The tracks cannot be looked at just now; try again", retry_after_s=RETRY_AFTER_S
+            "The tracks cannot be checked at the moment; try again", retry_after_s=RETRY_AFTER_S
         ) from error
     for field, found in zip(tracks, sound, strict=True):
         if not found:
-            raise InputError("not_audio", f"{field} holds no audio that can be decoded")
+            raise InputError("not_audio", f"{field} contains no audio that can be decoded")

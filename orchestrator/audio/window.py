@@ -1,4 +1,4 @@
-"""Which part of each track is used."""
+"""The window: the part of each track that is used."""
 
 import math
 from collections.abc import Mapping
@@ -11,21 +11,22 @@ SECONDS = 16.0
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a track, in seconds from its start; sixteen of them are used at most."""
+    """A part of a track, in seconds from its start; at most 16 s of it are used."""
 
     start: float
     end: float
 
     @property
     def seconds(self) -> float:
-        """How much of the track to take."""
+        """Duration of the audio that is used."""
         return min(self.end - self.start, SECONDS)
 
 
 def read_windows(fields: Mapping[str, str]) -> tuple[Window, Window]:
-    """The windows of both tracks from `start_time`, `end_time` and their `_1`, `_2` variants.
+    """Reads the windows of both tracks from `start_time`, `end_time` and their `_1`, `_2` variants.
 
-    A track's own fields come before the common ones. Without an end a window lasts sixteen seconds.
+    The fields of a track take precedence over the common ones; `end_time` does not apply to a track
+    with its own start time. Without an end time the window is 16 s long.
 
     Raises:
         InputError: `invalid_time` or `invalid_window`.
@@ -46,7 +47,7 @@ def _window(fields: Mapping[str, str], track: str) -> Window:
     if end <= start:
         raise InputError(
             "invalid_window",
-            f"{end_field} is {end:g} s, which is not after {start_field}, {start:g} s",
+            f"{end_field} is {end:g} s; it must be after {start_field}, which is {start:g} s",
         )
     return Window(start, end)
 
@@ -59,6 +60,6 @@ def _seconds(fields: Mapping[str, str], field: str) -> float:
     if not math.isfinite(seconds) or seconds < 0:
         raise InputError(
             "invalid_time",
-            f"{field} is {fields[field][:40]!r}; it has to be a number of seconds, 0 or more",
+            f"{field} is {fields[field][:40]!r}; it must be a number of seconds, 0 or more",
         )
     return seconds

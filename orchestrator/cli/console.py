@@ -1,4 +1,4 @@
-"""What the `musiclab` command prints, on its two streams."""
+"""Output of the `musiclab` command to stdout and stderr."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,20 +20,20 @@ def print_error(sentence: str) -> None:
 
 @contextmanager
 def exit_on_error(report: Callable[[str], object] = print_error) -> Iterator[None]:
-    """End the command with exit status 1 and the message of an error that is raised on purpose."""
+    """On a MusicLabError or OSError, prints its message and exits with status 1."""
     try:
         yield
     except MusicLabError as error:
         report(str(error))
         raise typer.Exit(1) from None
-    except OSError as error:  # a folder that is not there, may not be written, or is full
+    except OSError as error:  # such as a missing, read-only or full directory
         where = f" ({error.filename})" if error.filename else ""
         report(f"{error.strerror or error}{where}")
         raise typer.Exit(1) from None
 
 
 def print_rows(rows: Iterable[tuple[str, Any]]) -> None:
-    """Names and values in two columns, never cut: hashes and paths are for copying."""
+    """Prints names and values in two columns; never truncates hashes or paths."""
     lines = list(rows)
     width = max(len(name) for name, _ in lines)
     for name, value in lines:

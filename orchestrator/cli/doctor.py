@@ -1,4 +1,4 @@
-"""Checks whether this machine has everything that MusicLab needs."""
+"""Checks whether this machine meets the requirements of MusicLab."""
 
 import asyncio
 import platform
@@ -35,8 +35,8 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        state: "ok"; "note", with which MusicLab runs; or "missing", without which it does not.
-        text: what was found, or what to do.
+        state: "ok"; "note" if MusicLab runs regardless; "missing" if it cannot run.
+        text: the value found, or how to fix it.
     """
 
     state: State
@@ -45,7 +45,7 @@ class Finding:
 
 
 def diagnose(settings: Settings) -> list[Finding]:
-    """Check everything that MusicLab needs."""
+    """Runs all checks."""
     return [
         Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}"),
         *_model_server(),
@@ -60,11 +60,11 @@ def diagnose(settings: Settings) -> list[Finding]:
 
 
 def _model_server() -> list[Finding]:
-    """What serving the model needs, which a machine that only runs the API or workers does not."""
+    """Checks the packages for the model server; optional on machines without one."""
     missing = missing_packages()
     if len(missing) == len(MODEL_PACKAGES):
         without = "not installed; `musiclab orchestrator` runs without it"
-        return [Finding("note", "model", f"{without}. To serve it here: {how_to_install()}")]
+        return [Finding("note", "model", f"{without}. To serve the model here, {how_to_install()}")]
     packages = [
         Finding("missing", name, f"not installed in this environment; {how_to_install()}")
         if name in missing
@@ -75,17 +75,17 @@ def _model_server() -> list[Finding]:
 
 
 def _device() -> Finding:
-    """What torch can use, asked in a process of its own, as importing torch takes seconds."""
+    """Checks which device torch can use; in a subprocess, as importing torch takes seconds."""
     script = "import torch; print(torch.cuda.is_available() and torch.cuda.get_device_name())"
     probe = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     if probe.returncode != 0:
         last = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return Finding("missing", "device", f"torch does not load: {last}")
+        return Finding("missing", "device", f"torch cannot be imported: {last}")
     gpu = probe.stdout.strip()
     if gpu != "False":
         return Finding("ok", "device", gpu)
     if shutil.which("nvidia-smi"):
-        return Finding("note", "device", "there is an NVIDIA GPU, but this torch cannot use it")
+        return Finding("note", "device", "this build of torch cannot use the NVIDIA GPU")
     return Finding("ok", "device", "CPU; torch finds no GPU")
 
 
@@ -100,7 +100,7 @@ def _checkpoint(settings: Settings) -> Finding:
     path = settings.checkpoints / BEST_MODEL
     if path.exists():
         return Finding("ok", "checkpoint", str(path))
-    return Finding("note", "checkpoint", f"none at {path}; a placeholder serves")
+    return Finding("note", "checkpoint", f"none at {path}; the starter checkpoint is used")
 
 
 def _codec(settings: Settings) -> Finding:
@@ -108,7 +108,9 @@ def _codec(settings: Settings) -> Finding:
     if path.exists():
         return Finding("ok", "codec", str(path))
     return Finding(
-        "note", "codec", "a placeholder serves; `musiclab codec fetch` brings the official weights"
+        "note",
+        "codec",
+        "the starter codec is used; `musiclab codec fetch` downloads the official weights",
     )
 
 
@@ -127,7 +129,7 @@ def _database(settings: Settings) -> Finding:
         asyncio.run(connect())
     except MusicLabError as error:
         return Finding("missing", "database", str(error))
-    return Finding("ok", "database", "MUSICLAB_DATABASE_URL answers")
+    return Finding("ok", "database", "MUSICLAB_DATABASE_URL is reachable")
 
 
 def _files(settings: Settings) -> Finding:
@@ -146,7 +148,7 @@ def _disk(settings: Settings) -> Finding:
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
     if free < MIN_FREE_GB:
-        return Finding("note", "disk", f"only {free:.1f} GB are free at {folder}")
+        return Finding("note", "disk", f"only {free:.1f} GB free at {folder}")
     return Finding("ok", "disk", f"{free:.0f} GB free at {folder}")
 
 
@@ -155,4 +157,4 @@ def _frontend(settings: Settings) -> Finding:
     if index.is_file():
         return Finding("ok", "page", str(settings.page))
     built = "; `make setup` builds it" if PATHS.is_checkout else ""
-    return Finding("note", "page", f"none at {index}, the API serves without it{built}")
+    return Finding("note", "page", f"none at {index}; the API runs without it{built}")

@@ -33,10 +33,12 @@ from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings, load_settings
 
 CLEANUP_PATIENCE_S = 5.0
-RECORD_EVERY = 4  # checks of the process; recording what serves takes two requests
+RECORD_EVERY = 4  # process checks per check of the versions, which takes two requests
 
-app = typer.Typer(no_args_is_help=True, help="Two tracks in, sixteen seconds of new music out.")
-codec = typer.Typer(no_args_is_help=True, help="EnCodec's weights.")
+app = typer.Typer(
+    no_args_is_help=True, help="Generate sixteen seconds of new music from two tracks."
+)
+codec = typer.Typer(no_args_is_help=True, help="Manage EnCodec's weights.")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(codec, name="codec")
 log = structlog.get_logger()
@@ -44,7 +46,7 @@ log = structlog.get_logger()
 
 @contextmanager
 def serving_command() -> Iterator[Settings]:
-    """The settings of a command that serves; sets up its log, which errors that end it go to."""
+    """Yields the settings of a serving command; configures logging and reports fatal errors."""
     with exit_on_error():
         settings = load_settings()
         configure_logging(settings)
@@ -54,14 +56,14 @@ def serving_command() -> Iterator[Settings]:
 
 @codec.command("fetch")
 def codec_fetch() -> None:
-    """Download EnCodec's official weights into checkpoints/, and verify them."""
+    """Download EnCodec's official weights into checkpoints/ and verify them."""
     with exit_on_error():
         typer.echo(fetch_codec(load_settings()))
 
 
 @app.command("up")
 def up() -> None:
-    """Serve everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
+    """Run everything until Ctrl-C: the API with its worker, and the model in TorchServe."""
     with serving_command() as settings:
         server = TorchServe(settings, *_deployed_or_packed_archives(settings))
         address = f"http://localhost:{settings.api_port}"
@@ -77,7 +79,7 @@ def up() -> None:
                 }.items()
             )
             _warn_about_starter_weights(server)
-            out.print("Ready. Ctrl-C stops it.")
+            out.print("Ready. Press Ctrl-C to stop.")
 
         out.print("starting TorchServe and loading the model ...")
         asyncio.run(serve(settings, server, announce))
@@ -86,7 +88,7 @@ def up() -> None:
 
 @app.command("orchestrator")
 def orchestrator() -> None:
-    """Serve the API with its worker until Ctrl-C; the model is served by `musiclab serve-model`."""
+    """Run the API with its worker until Ctrl-C; `musiclab serve-model` serves the model."""
     with serving_command() as settings:
         asyncio.run(serve_orchestrator(settings, _ready_printer("API", settings.api_port)))
         out.print("stopped")
@@ -94,7 +96,7 @@ def orchestrator() -> None:
 
 @app.command("api")
 def api() -> None:
-    """Serve the API alone until Ctrl-C; workers run the jobs. Needs PostgreSQL."""
+    """Run only the API until Ctrl-C; `musiclab worker` runs the jobs. Requires PostgreSQL."""
     with serving_command() as settings:
         asyncio.run(serve_api(settings, _ready_printer("API", settings.api_port)))
         out.print("stopped")
@@ -102,7 +104,7 @@ def api() -> None:
 
 @app.command("worker")
 def worker() -> None:
-    """Run jobs until Ctrl-C, with the TorchServe of this machine. Needs PostgreSQL."""
+    """Run jobs with the TorchServe on this machine until Ctrl-C. Requires PostgreSQL."""
     with serving_command() as settings:
         asyncio.run(serve_worker(settings, _ready_printer("worker", settings.worker_port)))
         out.print("stopped")
@@ -111,44 +113,44 @@ def worker() -> None:
 def _ready_printer(name: str, port: int) -> Callable[[], None]:
     def announce() -> None:
         print_rows([(name, f"http://localhost:{port}/health")])
-        out.print("Ready. Ctrl-C stops it.")
+        out.print("Ready. Press Ctrl-C to stop.")
 
     return announce
 
 
 @app.command("generate")
 def generate(
-    track1: Annotated[Path, typer.Argument(help="An audio file.", exists=True, dir_okay=False)],
-    track2: Annotated[Path, typer.Argument(help="Another one.", exists=True, dir_okay=False)],
-    start1: Annotated[float, typer.Option(help="Where track 1's 16 s begin, in seconds.")] = 0.0,
-    start2: Annotated[float, typer.Option(help="Where track 2's 16 s begin, in seconds.")] = 0.0,
+    track1: Annotated[Path, typer.Argument(help="First audio file.", exists=True, dir_okay=False)],
+    track2: Annotated[Path, typer.Argument(help="Second audio file.", exists=True, dir_okay=False)],
+    start1: Annotated[float, typer.Option(help="Start of track 1's window, in seconds.")] = 0.0,
+    start2: Annotated[float, typer.Option(help="Start of track 2's window, in seconds.")] = 0.0,
     end1: Annotated[
-        float | None, typer.Option(help="Where track 1's end.", show_default="16 s later")
+        float | None, typer.Option(help="End of track 1's window.", show_default="start + 16 s")
     ] = None,
     end2: Annotated[
-        float | None, typer.Option(help="Where track 2's end.", show_default="16 s later")
+        float | None, typer.Option(help="End of track 2's window.", show_default="start + 16 s")
     ] = None,
     model_version: Annotated[
-        str | None, typer.Option(help="What makes the music.", show_default="the default version")
+        str | None, typer.Option(help="Model version.", show_default="the default version")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="WAV file to write.")] = Path(
         "generated_music.wav"
     ),
     url: Annotated[
-        str | None, typer.Option(help="Address of MusicLab.", show_default="on this machine")
+        str | None, typer.Option(help="Base URL of MusicLab.", show_default="this machine")
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="MUSICLAB_API_KEY", help="Where MusicLab asks for one."),
+        typer.Option(envvar="MUSICLAB_API_KEY", help="API key, if MusicLab requires one."),
     ] = None,
 ) -> None:
-    """Make music of two files with a running MusicLab. Ctrl-C cancels it."""
+    """Generate music from two files with a running MusicLab. Ctrl-C cancels the job."""
     with exit_on_error():
         if not output.parent.is_dir():
-            raise MusicLabError(f"--output is {output}, but there is no folder {output.parent}")
+            raise MusicLabError(f"--output {output}: the directory {output.parent} does not exist")
         address = url or f"http://localhost:{load_settings().api_port}"
         client = MusicLabClient(address, api_key)
-        # Fails at once where no service answers, or refuses the key.
+        # Fails at once if the service is unreachable or rejects the key.
         replace(client, patience_s=0).models()
         job_id = client.submit(
             track1,
@@ -163,7 +165,7 @@ def generate(
             _wait_with_progress(client, job_id)
             output.write_bytes(client.download(job_id))
         finally:
-            # Best effort: the service deletes the job after a day anyway.
+            # Best effort: the service deletes the job after its retention time anyway.
             with suppress(ApiError):
                 replace(client, patience_s=CLEANUP_PATIENCE_S).cancel(job_id)
         typer.echo(output)
@@ -175,7 +177,9 @@ def _wait_with_progress(client: MusicLabClient, job_id: str) -> None:
         bar = progress.add_task("", total=100)
 
         def show(status: Status) -> None:
-            position = "" if status.queue_position is None else f", place {status.queue_position}"
+            position = (
+                "" if status.queue_position is None else f", position {status.queue_position}"
+            )
             progress.update(
                 bar, completed=status.progress, description=escape(status.message + position)
             )
@@ -185,7 +189,7 @@ def _wait_with_progress(client: MusicLabClient, job_id: str) -> None:
 
 @app.command("doctor")
 def doctor() -> None:
-    """Show what MusicLab finds on this machine, what is missing, and what to do about it."""
+    """Check the requirements on this machine, and show how to install missing ones."""
     with exit_on_error():
         findings = diagnose(load_settings())
     width = max(len(finding.name) for finding in findings)
@@ -204,13 +208,13 @@ def serve_model(
         Path | None,
         typer.Argument(
             help="A .mar file.",
-            show_default="what was deployed, else packed from checkpoints/ when something changed",
+            show_default="the deployed version, else checkpoints/, packed if something changed",
         ),
     ] = None,
 ) -> None:
-    """Serve the model with TorchServe until Ctrl-C; one that ends is started again."""
+    """Serve the model with TorchServe until Ctrl-C; restart TorchServe if it exits."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # Python ignores Ctrl-C if its parent does, as a shell does for what it starts with `&`.
+    # Python ignores SIGINT if its parent does, as shells do for background processes (`&`).
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with serving_command() as settings:
         archives = (
@@ -232,7 +236,7 @@ def serve_model(
 
 
 def _registered_versions(server: TorchServe) -> list[RegisteredVersion] | None:
-    """What TorchServe serves; None while it does not answer, as in the time of a restart."""
+    """Returns the registered versions; None if TorchServe is unreachable, as in a restart."""
     try:
         return server.management.versions()
     except ModelServerError:
@@ -240,7 +244,7 @@ def _registered_versions(server: TorchServe) -> list[RegisteredVersion] | None:
 
 
 def _deployed_or_packed_archives(settings: Settings) -> list[Path]:
-    """The archives of the desired versions, the default one first; else the current archive."""
+    """Returns the archives of the desired versions, the default first; else the current archive."""
     state_file = DesiredStateFile(settings)
     inputs = choose_inputs(settings)
     desired = state_file.read()
@@ -249,14 +253,14 @@ def _deployed_or_packed_archives(settings: Settings) -> list[Path]:
         fingerprint = read_manifest(archives[0]).get("fingerprint")
         if fingerprint != inputs.fingerprint():
             out.print(
-                f"[yellow]{archives[0].name} was deployed and serves. The code or checkpoints/ "
-                "are others by now; `musiclab model deploy` lets them serve.[/yellow]"
+                f"[yellow]Serving {archives[0].name}, which was deployed earlier. The code or "
+                "checkpoints/ have changed since; run `musiclab model deploy` to use them.[/yellow]"
             )
         return archives
     if desired is not None:
         out.print(
             f"[yellow]Version {desired.default} was deployed, but its archive is no longer in "
-            f"{settings.model_store}; what is in checkpoints/ serves instead.[/yellow]"
+            f"{settings.model_store}; serving the weights in checkpoints/ instead.[/yellow]"
         )
     return [model_commands.current_archive(settings, inputs)]
 
@@ -273,11 +277,11 @@ def _print_addresses(server: TorchServe) -> None:
     }
     print_rows(rows.items())
     _warn_about_starter_weights(server)
-    out.print("Ready. Ctrl-C stops it.")
+    out.print("Ready. Press Ctrl-C to stop.")
 
 
 def _warn_about_starter_weights(server: TorchServe) -> None:
-    """Print a warning where starter weights are served."""
+    """Prints a warning if starter weights are served."""
     starters = [
         name
         for name, is_starter in (
@@ -288,11 +292,11 @@ def _warn_about_starter_weights(server: TorchServe) -> None:
     ]
     if starters == ["codec"]:
         out.print(
-            "[yellow]A trained checkpoint serves with the starter codec, on which it was not "
-            "trained: expect noise. `musiclab codec fetch` brings the codec it needs.[/yellow]"
+            "[yellow]The trained checkpoint is used with the starter codec, on which it was not "
+            "trained: expect noise. `musiclab codec fetch` downloads the official codec.[/yellow]"
         )
     elif starters:
         out.print(
-            f"[yellow]Placeholders serve: the starter {' and the starter '.join(starters)}. "
-            "See checkpoints/README.md for bringing real weights.[/yellow]"
+            f"[yellow]Using placeholders: the starter {' and the starter '.join(starters)}. "
+            "See checkpoints/README.md for how to add real weights.[/yellow]"
         )

@@ -1,4 +1,4 @@
-"""`musiclab model`: the versions of the model, packed, listed, and brought to serve."""
+"""`musiclab model`: packs, lists and deploys model versions."""
 
 import signal
 import time
@@ -26,7 +26,7 @@ from orchestrator.releases import listing
 from orchestrator.releases.deployer import Deployer
 from orchestrator.settings import Settings, load_settings
 
-app = typer.Typer(no_args_is_help=True, help="Build model archives, and change which one serves.")
+app = typer.Typer(no_args_is_help=True, help="Build, list and deploy model versions.")
 
 
 @app.command("pack")
@@ -37,23 +37,23 @@ def pack(
     ] = None,
     codec_kind: Annotated[
         CodecKind | None,
-        typer.Option("--codec", help="EnCodec weights.", show_default="official if they are there"),
+        typer.Option("--codec", help="EnCodec weights.", show_default="official if available"),
     ] = None,
     version: Annotated[
         str | None,
-        typer.Option(help="Name of the version.", show_default="a new one from the time"),
+        typer.Option(help="Name of the version.", show_default="generated from the time"),
     ] = None,
     device: Annotated[
-        Device | None, typer.Option(help="Insist on it.", show_default="a GPU if there is one")
+        Device | None, typer.Option(help="Required device.", show_default="a GPU if available")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="What to compute with; auto takes bf16 where it is quick.")
+        Precision, typer.Option(help="Numeric precision; auto selects bf16 if supported natively.")
     ] = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="Allow a trained checkpoint with the starter codec.")
     ] = False,
 ) -> None:
-    """Build model_store/musiclab-<version>.mar, and print where it is."""
+    """Build model_store/musiclab-<version>.mar, and print its path."""
     with exit_on_error():
         settings = load_settings()
         inputs = choose_inputs(settings, checkpoint, codec_kind, device, precision)
@@ -66,7 +66,7 @@ def inspect(
         str, typer.Argument(metavar="VERSION", help="A version in the model store, or a .mar file.")
     ],
 ) -> None:
-    """Show what is in an archive."""
+    """Show the manifest of an archive."""
     with exit_on_error():
         path = Path(archive)
         if path.suffix != ".mar":
@@ -77,7 +77,7 @@ def inspect(
 
 @app.command("list")
 def list_versions() -> None:
-    """Show the versions in the model store, and which of them serve."""
+    """Show the versions in the model store, and which of them are loaded."""
     with exit_on_error():
         settings = load_settings()
         found = listing.list_versions(settings)
@@ -97,19 +97,19 @@ def deploy(
         str | None,
         typer.Argument(
             help="A version in the model store.",
-            show_default="the present code and checkpoints/, packed if something changed",
+            show_default="the current code and checkpoints/, packed if something changed",
         ),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Pack this checkpoint file and deploy it.")
     ] = None,
     keep_old: Annotated[
-        bool, typer.Option("--keep-old", help="Leave the old version loaded beside the new one.")
+        bool, typer.Option("--keep-old", help="Keep the old version loaded, too.")
     ] = False,
 ) -> None:
-    """Let a version serve, while jobs go on, once it has made music of a canary job.
+    """Make a version the default without interrupting jobs, once it has passed a canary job.
 
-    If anything goes wrong, what served before serves on.
+    If it does not load or fails the canary job, the previous version stays the default.
     """
     with exit_on_error():
         settings = load_settings()
@@ -118,13 +118,13 @@ def deploy(
             archive = current_archive(settings, inputs)
             version = read_manifest(archive)["version"]
         elif checkpoint is not None:
-            raise MusicLabError("name either a version or a --checkpoint to pack, not both")
+            raise MusicLabError("specify either a version or a --checkpoint to pack, not both")
         _interruptible_deployer().deploy(version, keep_old)
 
 
 @app.command("rollback")
 def rollback() -> None:
-    """Let the version serve again that served before the present one."""
+    """Make the previous default version the default again."""
     with exit_on_error():
         _interruptible_deployer().rollback()
 
@@ -132,20 +132,20 @@ def rollback() -> None:
 @app.command("remove")
 def remove(
     version: Annotated[str, typer.Argument(help="A version that is not the default.")],
-    keep_archive: Annotated[bool, typer.Option("--keep-archive", help="Unload it only.")] = False,
+    keep_archive: Annotated[bool, typer.Option("--keep-archive", help="Only unload it.")] = False,
 ) -> None:
-    """Unload a version that nobody waits for any more, and delete its archive."""
+    """Unload a version once no job uses it, and delete its archive."""
     with exit_on_error():
         _interruptible_deployer().remove(version, keep_archive)
 
 
 def _interruptible_deployer() -> Deployer:
-    """A deployer that undoes its unfinished steps on SIGINT, SIGTERM and SIGHUP."""
+    """Returns a deployer that undoes its unfinished steps on SIGINT, SIGTERM and SIGHUP."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(*_: object) -> None:
         for each in signals:
-            signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the undoing
+            signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the undo steps
         raise KeyboardInterrupt
 
     for each in signals:
@@ -154,22 +154,22 @@ def _interruptible_deployer() -> Deployer:
 
 
 def _print_with_time() -> Callable[[str], None]:
-    """A function that prints a sentence after the seconds since now."""
+    """Returns a function that prints text, preceded by the seconds elapsed since this call."""
     began = time.monotonic()
     return lambda text: typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
 
 def current_archive(settings: Settings, inputs: ArchiveInputs) -> Path:
-    """The archive of the present code and these inputs; packed if the store has none."""
+    """Returns the archive of the current code and these inputs; packs it if the store has none."""
     archive = find_packed(settings, inputs)
     if archive is None:
-        out.print("packing an archive of checkpoints/ and the present code ...")
+        out.print("packing an archive of checkpoints/ and the current code ...")
         archive = packing.pack(settings, inputs)
     return archive
 
 
 def _flatten(manifest: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A manifest as rows; nested names are joined by dots."""
+    """Yields a manifest as rows; nested names are joined with dots."""
     for name, value in manifest.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""A client of MusicLab's API.
+"""A Python client for the MusicLab API.
 
 client = MusicLabClient("http://localhost:8001")
 job_id = client.submit(Path("a.mp3"), Path("b.m4a"), start1=10.0, start2=30.0)
@@ -22,31 +22,31 @@ from urllib3 import encode_multipart_formdata
 
 from orchestrator.client.documents import Model, Status
 from orchestrator.client.events import Event, closed_at, read_events
-from orchestrator.client.http import BROKEN, json_object, retrying, send
+from orchestrator.client.http import CONNECTION_ERRORS, json_object, retrying, send
 from orchestrator.errors import ApiError, ApiUnavailableError, JobFailedError
 
 POLL_S = 0.5
-# The service says something every 15 s on a stream on which nothing happens.
-SILENCE_S = 20.0
-# While there is no stream one can poll, so that waiting for it longer is no use.
-STREAM_PATIENCE_S = 15.0
+# The service sends a keep-alive every 15 s on an idle event stream.
+STREAM_TIMEOUT_S = 20.0
+# After this time without an event stream, the client polls instead.
+STREAM_RETRY_S = 15.0
 
 
 @dataclass(frozen=True)
 class MusicLabClient:
-    """Calls one MusicLab; threads may share it.
+    """A client for one MusicLab service; safe to share between threads.
 
-    A request that gets no answer, or is told to come again, is repeated until the patience ends.
-    All of them are safe to repeat.
+    Requests that fail temporarily are retried for up to `patience_s` seconds. All requests are safe
+    to retry.
 
     Attributes:
-        url: its address.
-        api_key: one of its keys, where it asks for one.
-        patience_s: for how long a request is repeated, in seconds. A wait that would last longer,
-            as one the service asks for may, is not begun.
+        url: base URL of the service.
+        api_key: an API key, if the service requires one.
+        patience_s: how long a request is retried, in seconds. If the next wait, such as that of a
+            Retry-After header, would exceed it, the request fails immediately.
 
-    Every method raises ApiError when the service refuses, and its ApiUnavailableError when the
-    patience ends.
+    Every method raises ApiError if the service rejects the request, and its subclass
+    ApiUnavailableError if the request still fails when its retries end.
     """
 
     url: str
@@ -65,17 +65,19 @@ class MusicLabClient:
         model_version: str | None = None,
         idempotency_key: str | None = None,
     ) -> str:
-        """Queue a job; returns its id.
+        """Submits a job and returns its ID.
 
         Args:
-            track1: an audio file.
-            track2: another one.
-            start1: where in track 1 the sixteen seconds begin, in seconds.
-            start2: the same of track 2.
-            end1: where they end earlier than after sixteen seconds.
-            end2: the same of track 2.
-            model_version: what makes the music, if not the default one.
-            idempotency_key: the same key gives the same job; a new one if there is none.
+            track1: first audio file.
+            track2: second audio file.
+            start1: start of the window in track 1, in seconds.
+            start2: start of the window in track 2, in seconds.
+            end1: end of the window in track 1, in seconds; None for sixteen seconds after its
+                start.
+            end2: end of the window in track 2, likewise.
+            model_version: model version to use; None for the default version.
+            idempotency_key: repeated requests with this key create only one job; None for a new
+                key.
 
         Raises:
             OSError: a track cannot be read.
@@ -89,7 +91,7 @@ class MusicLabClient:
             "track1": (track1.name, track1.read_bytes()),
             "track2": (track2.name, track2.read_bytes()),
         }
-        # Read and encoded once, so that every try sends the same.
+        # Read and encoded once, so that every retry sends the same body.
         body, content_type = encode_multipart_formdata(
             {name: value for name, value in form.items() if value is not None}
         )
@@ -97,16 +99,17 @@ class MusicLabClient:
             "Content-Type": content_type,
             "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
         }
-        answer = self._call("POST", "/api/generate", body=body, headers=headers)
-        return str(json_object(answer)["job_id"])
+        response = self._call("POST", "/api/generate", body=body, headers=headers)
+        return str(json_object(response)["job_id"])
 
     def status(self, job_id: str) -> Status:
+        """Returns the current status of the job."""
         return Status.read(json_object(self._call("GET", f"/api/status/{job_id}")))
 
     def events(self, job_id: str) -> Iterator[Status]:
-        """Its status at once, then every change of it, until the last.
+        """Yields the current status of the job, then each change until the final status.
 
-        A stream that breaks goes on where it was.
+        A broken event stream is resumed after the last received event.
         """
         return self._events(job_id, math.inf)
 
@@ -116,48 +119,48 @@ class MusicLabClient:
         on_change: Callable[[Status], None] = lambda _: None,
         timeout_s: float | None = None,
     ) -> Status:
-        """Return when the job is completed; tells `on_change` the first status and every other.
+        """Waits until the job is completed; calls `on_change` with every new status.
 
         Raises:
-            JobFailedError: it failed.
-            TimeoutError: it was neither after `timeout_s` seconds.
+            JobFailedError: the job failed.
+            TimeoutError: the job was not finished after `timeout_s` seconds.
         """
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         last = None
-        for now in self._changes(job_id, deadline):
-            if now != last:
-                on_change(now)
-            if now.status == "completed":
-                return now
-            if now.status == "failed":
-                raise JobFailedError(now.error_code, now.message)
-            last = now
-        raise TimeoutError(f"job {job_id} was not done after {timeout_s} s")
+        for current in self._changes(job_id, deadline):
+            if current != last:
+                on_change(current)
+            if current.status == "completed":
+                return current
+            if current.status == "failed":
+                raise JobFailedError(current.error_code, current.message)
+            last = current
+        raise TimeoutError(f"job {job_id} was not finished after {timeout_s} s")
 
     def download(self, job_id: str) -> bytes:
-        """The WAV file of a completed job."""
+        """Returns the WAV file of a completed job."""
         return self._call("GET", f"/api/download/{job_id}").content
 
     def cancel(self, job_id: str) -> None:
-        """Cancel the job if it is not done, and remove all there is of it."""
+        """Cancels the job if it is not finished, and deletes it with all its files."""
         attempts = retrying(self.patience_s)
         try:
             attempts(self._once, "DELETE", f"/api/cleanup/{job_id}")
         except ApiError as error:
-            # When the job is gone at a later try, an earlier one whose answer was lost removed it.
+            # If a retry finds no job, an earlier try deleted it and its response was lost.
             is_repeated = attempts.statistics["attempt_number"] > 1
             if not (is_repeated and error.code == "job_not_found"):
                 raise
 
     def models(self) -> list[Model]:
-        """The loaded versions of the model."""
+        """Returns the loaded model versions."""
         documents = json_object(self._call("GET", "/api/models"))["models"]
         return [Model.read(document) for document in documents]
 
     def _changes(self, job_id: str, deadline: float) -> Iterator[Status]:
-        """Its statuses until the last or the deadline: by events, or else by polling."""
+        """Yields statuses until the final one or the deadline, from events or else by polling."""
         try:
-            yield from self._until(deadline, STREAM_PATIENCE_S)._events(job_id, deadline)
+            yield from self._until(deadline, STREAM_RETRY_S)._events(job_id, deadline)
             return
         except ApiError as error:
             if error.code == "job_not_found":
@@ -169,11 +172,11 @@ class MusicLabClient:
     def _events(self, job_id: str, deadline: float) -> Iterator[Status]:
         seen = "0"
         while time.monotonic() < deadline:
-            answer, stream = retrying(self.patience_s)(self._stream, job_id, seen)
-            with answer, closed_at(answer, deadline), suppress(*BROKEN):
+            response, stream = retrying(self.patience_s)(self._stream, job_id, seen)
+            with response, closed_at(response, deadline), suppress(*CONNECTION_ERRORS):
                 for event_id, document in stream:
                     if document["status"] == "deleted":
-                        raise ApiError("The job was removed", 404, "job_not_found")
+                        raise ApiError("The job was deleted", 404, "job_not_found")
                     seen = event_id or seen
                     status = Status.read(document)
                     yield status
@@ -182,30 +185,30 @@ class MusicLabClient:
             time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
     def _stream(self, job_id: str, seen: str) -> tuple[requests.Response, Iterator[Event]]:
-        """A stream after its first event, which the service sends at once."""
-        answer = self._once(
+        """Opens an event stream and waits for its first event, which is sent immediately."""
+        response = self._once(
             "GET",
             f"/api/events/{job_id}",
             headers={"Last-Event-ID": seen},
             stream=True,
-            answer_s=SILENCE_S,
+            read_timeout_s=STREAM_TIMEOUT_S,
         )
-        events = read_events(answer)
+        events = read_events(response)
         try:
-            return answer, chain([next(events)], events)
-        except (StopIteration, *BROKEN) as error:
-            answer.close()
+            return response, chain([next(events)], events)
+        except (StopIteration, *CONNECTION_ERRORS) as error:
+            response.close()
             raise ApiUnavailableError(
-                f"{answer.url} sends no events", answer.status_code
+                f"{response.url} did not send any events", response.status_code
             ) from error
 
     def _until(self, deadline: float, longest_s: float = math.inf) -> Self:
-        """The same client with at most that much patience."""
+        """Returns a copy of the client that retries until `deadline`, for at most `longest_s`."""
         left = deadline - time.monotonic()
         return replace(self, patience_s=max(0.0, min(self.patience_s, longest_s, left)))
 
-    def _call(self, method: str, path: str, **more: Any) -> requests.Response:
-        return retrying(self.patience_s)(self._once, method, path, **more)
+    def _call(self, method: str, path: str, **options: Any) -> requests.Response:
+        return retrying(self.patience_s)(self._once, method, path, **options)
 
-    def _once(self, method: str, path: str, **more: Any) -> requests.Response:
-        return send(self.url, self.api_key, method, path, **more)
+    def _once(self, method: str, path: str, **options: Any) -> requests.Response:
+        return send(self.url, self.api_key, method, path, **options)

@@ -1,4 +1,4 @@
-"""The API's JSON documents as values."""
+"""The API's JSON documents as dataclasses."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -7,17 +7,17 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True)
 class Status:
-    """A job's status as the API tells it; what it does not tell is None.
+    """The status of a job; fields missing from the API's response are None.
 
     Attributes:
-        progress: 0 to 100; never goes back.
-        attempts: how often it was tried to an end.
-        model_version, codec: what makes the music, once that is known.
+        progress: 0 to 100; never decreases.
+        attempts: number of finished attempts.
+        model_version, codec: model that generates the music; None while unknown.
         timings: seconds by stage.
-        queue_position: 1 is the next; only while queued.
-        eta_seconds: until the music is there, about.
-        error_code: only when failed.
-        expires_at: until when it is kept at least; only when completed or failed.
+        queue_position: 1 for the next job; None unless queued.
+        eta_seconds: estimated seconds until completion.
+        error_code: error code; None unless failed.
+        expires_at: earliest expiry of the job; None unless completed or failed.
     """
 
     job_id: str
@@ -38,12 +38,12 @@ class Status:
 
     @property
     def is_final(self) -> bool:
-        """Whether it is the job's last one."""
+        """Whether the job is finished, so that its status no longer changes."""
         return self.status in ("completed", "failed")
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> Self:
-        """The status in a JSON document."""
+        """Creates the status from a JSON document."""
         known: dict[str, Any] = {field.name: document.get(field.name) for field in fields(cls)}
         for name in ("created_at", "started_at", "finished_at", "expires_at"):
             if known[name] is not None:
@@ -53,12 +53,12 @@ class Status:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded version of the model.
+    """A loaded model version.
 
     Attributes:
-        default: whether it makes the music of those who name no version.
-        workers, workers_ready: of TorchServe.
-        device, codec, checkpoint: None while that is not known.
+        default: whether it is used for jobs that request no version.
+        workers, workers_ready: numbers of TorchServe workers.
+        device, codec, checkpoint: None while unknown.
     """
 
     version: str
@@ -71,6 +71,6 @@ class Model:
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> Self:
-        """The model in a JSON document."""
+        """Creates the model from a JSON document."""
         known: dict[str, Any] = {field.name: document.get(field.name) for field in fields(cls)}
         return cls(**known)

@@ -1,4 +1,4 @@
-"""Server-sent events, read from a response of requests."""
+"""Reads server-sent events from a response of the requests library."""
 
 import json
 import math
@@ -10,17 +10,17 @@ from typing import Any
 
 import requests
 
-# The document of an event, and its id where it has one.
+# The ID of an event, if it has one, and its JSON document.
 Event = tuple[str | None, dict[str, Any]]
 
 
-def read_events(answer: requests.Response) -> Iterator[Event]:
-    """The server-sent events of an answer, as they come.
+def read_events(response: requests.Response) -> Iterator[Event]:
+    """Yields the server-sent events of a response as they arrive.
 
-    Lines are read byte by byte, because reading more than there is would wait for the rest.
+    Reads byte by byte, because reading a larger chunk would block until it is complete.
     """
     event_id, data = None, []
-    for line in answer.iter_lines(chunk_size=1):
+    for line in response.iter_lines(chunk_size=1):
         field, _, value = line.decode().partition(":")
         value = value.removeprefix(" ")
         if field == "id":
@@ -33,15 +33,15 @@ def read_events(answer: requests.Response) -> Iterator[Event]:
 
 
 @contextmanager
-def closed_at(answer: requests.Response, deadline: float) -> Iterator[None]:
-    """End a stream at the deadline, even while it is waited for its next event."""
+def closed_at(response: requests.Response, deadline: float) -> Iterator[None]:
+    """Closes a stream at the deadline, even while a read of the next event blocks."""
     if deadline == math.inf:
         yield
         return
 
     def cut() -> None:
-        with suppress(OSError, RuntimeError, ValueError):  # it has ended by itself
-            answer.raw.shutdown()
+        with suppress(OSError, RuntimeError, ValueError):  # already closed
+            response.raw.shutdown()
 
     left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
     timer = threading.Timer(max(0.0, left), cut)

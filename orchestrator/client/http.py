@@ -1,4 +1,4 @@
-"""Requests to the API, and what is repeated."""
+"""Sends requests to the API, and retries after temporary errors."""
 
 import io
 from typing import Any
@@ -17,24 +17,24 @@ from urllib3.exceptions import InvalidHeader
 
 from orchestrator.errors import ApiError, ApiUnavailableError
 
-CONNECT_S = 10.0
-ANSWER_S = 60.0
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 60.0
 
-# The service is being started, is busy, or counts our requests. Not 507: a disk stays full.
-PASSING = (429, 502, 503, 504)
-BROKEN = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
+# The service is starting or busy, or the rate limit is exceeded. Not 507: a disk stays full.
+RETRIED_STATUSES = (429, 502, 503, 504)
+CONNECTION_ERRORS = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
 def retrying(patience_s: float) -> Retrying:
-    """Repeats what raises ApiUnavailableError.
+    """Creates a retrier that repeats calls for `patience_s` seconds on ApiUnavailableError.
 
-    Not urllib3's Retry: that counts tries, where restarts and rate limits are matters of time,
-    and knows nothing of a body that breaks off after the headers came.
+    urllib3's Retry does not fit: it limits the number of retries, whereas restarts and rate limits
+    are a matter of time, and it does not retry when a response body is incomplete.
     """
     return Retrying(
         retry=retry_if_exception_type(ApiUnavailableError),
-        # Chance spreads out those who were all sent away at the same time.
-        wait=wait_exception(_asked_wait) + wait_random_exponential(multiplier=0.25, max=8),
+        # Random waits spread out clients that were rejected at the same time.
+        wait=wait_exception(_retry_after_s) + wait_random_exponential(multiplier=0.25, max=8),
         stop=stop_before_delay(patience_s),
         reraise=True,
     )
@@ -49,60 +49,71 @@ def send(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
     stream: bool = False,
-    answer_s: float = ANSWER_S,
+    read_timeout_s: float = READ_TIMEOUT_S,
 ) -> requests.Response:
+    """Sends one request.
+
+    Raises:
+        ApiUnavailableError: the API is unreachable or busy; the request may be retried.
+        ApiError: any other error.
+    """
     key = {} if api_key is None else {"X-API-Key": api_key}
     try:
-        answer = requests.request(
+        response = requests.request(
             method,
             url.rstrip("/") + path,
-            # As a file, of which each piece has the timeout for itself: a slow line may take
-            # minutes for all of it.
+            # As a file, so that the timeout applies to each chunk: on a slow connection, the whole
+            # body may take minutes.
             data=None if body is None else io.BytesIO(body),
             headers=key | (headers or {}),
-            timeout=(CONNECT_S, answer_s),
+            timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
             stream=stream,
         )
-        if answer.ok:
-            return answer
-        raise _response_error(answer)
-    except SSLError as error:  # a certificate stays wrong
+        if response.ok:
+            return response
+        raise _response_error(response)
+    except SSLError as error:  # an invalid certificate stays invalid
         raise ApiError(f"the request to {url} failed: {error}") from error
     except requests.ConnectionError as error:
         raise ApiUnavailableError(
-            f"MusicLab does not answer at {url}; start it with `musiclab up`"
+            f"cannot reach MusicLab at {url}; start it with `musiclab up`"
         ) from error
-    except BROKEN as error:
+    except CONNECTION_ERRORS as error:
         raise ApiUnavailableError(f"the request to {url} failed: {error}") from error
     except requests.RequestException as error:
         raise ApiError(f"the request to {url} failed: {error}") from error
 
 
-def _response_error(answer: requests.Response) -> ApiError:
-    status = answer.status_code
+def _response_error(response: requests.Response) -> ApiError:
+    status = response.status_code
     try:
-        document = answer.json()
+        document = response.json()
         detail, code = str(document["detail"]), str(document["code"])
     except (ValueError, KeyError, TypeError):
-        detail, code = f"{answer.url} answered {status}", None
-    if status not in PASSING:
+        detail, code = f"{response.url} returned status {status}", None
+    if status not in RETRIED_STATUSES:
         return ApiError(detail, status, code)
     try:
-        wait = Retry().parse_retry_after(answer.headers.get("Retry-After", "0"))
+        wait = Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
     except InvalidHeader:
         wait = 0.0
     return ApiUnavailableError(detail, status, code, retry_after_s=wait)
 
 
-def _asked_wait(error: BaseException) -> float:
+def _retry_after_s(error: BaseException) -> float:
     return error.retry_after_s if isinstance(error, ApiUnavailableError) else 0.0
 
 
-def json_object(answer: requests.Response) -> dict[str, Any]:
+def json_object(response: requests.Response) -> dict[str, Any]:
+    """Returns the JSON object in a response.
+
+    Raises:
+        ApiError: the body is not a JSON object.
+    """
     try:
-        document = answer.json()
+        document = response.json()
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise ApiError(f"{answer.url} is not MusicLab's: it answers with no JSON object")
+        raise ApiError(f"{response.url} is not a MusicLab API: its response is not a JSON object")
     return document

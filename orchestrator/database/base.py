@@ -1,4 +1,4 @@
-"""What SQLite and PostgreSQL have in common for those who use them."""
+"""The common interface of the SQLite and PostgreSQL engines."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -6,8 +6,8 @@ from typing import Protocol, TypeVar
 import sqlalchemy as sa
 
 T = TypeVar("T")
-# Work is done on a connection without awaiting anything. (Asynchronous drivers of SQLite go to a
-# thread and back for every statement and every fetch, and made status three times as slow.)
+# Work is synchronous. (Asynchronous SQLite drivers switch threads for every statement and every
+# fetch, which made status requests three times as slow.)
 Work = Callable[[sa.Connection], T]
 
 
@@ -15,18 +15,18 @@ class Engine(Protocol):
     """Runs work on connections of one database.
 
     Attributes:
-        name: of the database, for people; it holds no password.
+        name: display name of the database, without a password.
     """
 
     name: str
 
     async def read(self, work: Work[T]) -> T:
-        """What `work` returns."""
+        """Runs `work` and returns its result."""
 
     async def write(self, work: Work[T]) -> T:
-        """The same in one transaction, changes of the schema included."""
+        """Runs `work` in one transaction, including schema changes, and returns its result."""
 
-    def serialise(self, connection: sa.Connection) -> None:
+    def serialize(self, connection: sa.Connection) -> None:
         """Waits until no other transaction that called this is open."""
 
     async def close(self) -> None: ...

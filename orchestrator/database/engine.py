@@ -1,7 +1,7 @@
 """The database: SQLite for one process, PostgreSQL for many.
 
-The same statements run on both. `sqlite` and `postgresql` hold what differs; here is the lock on
-SQLite's file, and for how long an unreachable database is tried again.
+Both run the same statements. `sqlite` and `postgresql` contain the differences. This module locks
+the SQLite file and retries while the database is unreachable.
 """
 
 import uuid
@@ -26,23 +26,24 @@ from orchestrator.database.sqlite import SQLite
 from orchestrator.errors import DatabaseInUseError, DatabaseUnavailableError
 from orchestrator.filesystem import lock
 
-# Long enough to ride out a restart of PostgreSQL where no client waits for an answer.
-PATIENCE_S = 60.0
-# The first wait and the longest, in seconds; each is twice the one before.
+# Used where no client waits for the result; long enough to survive a restart of PostgreSQL.
+RETRY_TIMEOUT_S = 60.0
+# The first and the longest delay in seconds; each delay is twice the previous one.
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 2.0
-# Errors of the connection, of the server or of a lock, which another try may not meet.
+# Connection, server and lock errors, which may be transient.
 RETRIED = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 
 
 class Database:
-    """One database.
+    """A database whose reads and writes are retried while it is unreachable.
 
     Args:
-        url: `postgresql://...`; empty for the file.
-        file: SQLite's.
+        url: `postgresql://...`; empty to use SQLite.
+        file: the SQLite file.
 
     Attributes:
-        id: 32 hexadecimal digits that only copies of it share; empty until it is opened.
+        id: 32 hexadecimal digits, unique except among copies of the database; empty until opened.
+        is_shared: whether several processes can use the database.
     """
 
     def __init__(self, url: str, file: Path) -> None:
@@ -53,15 +54,15 @@ class Database:
         self._engine: Engine = PostgreSQL(url) if url else SQLite(file)
 
     async def open(self) -> None:
-        """Take the database, and create its tables or upgrade them in one transaction.
+        """Locks the SQLite file, and creates or upgrades the tables in one transaction.
 
         Raises:
-            DatabaseInUseError: another process owns the file.
-            SettingsError: the database cannot be used, for reasons that waiting does not end.
+            DatabaseInUseError: another process has locked the file.
+            SettingsError: the database cannot be used, for a permanent reason.
         """
         if not self.is_shared:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._take_file()
+            self._acquire_file_lock()
         try:
             self.id = await self.write(self._prepare)
         except BaseException:
@@ -73,65 +74,71 @@ class Database:
         if self._lock_file is not None:
             self._lock_file.close()
 
-    async def read(self, work: Work[T], patience_s: float = PATIENCE_S) -> T:
-        """What `work` returns, given a connection.
+    async def read(self, work: Work[T], retry_timeout_s: float = RETRY_TIMEOUT_S) -> T:
+        """Runs `work` on a connection and returns its result.
 
         Raises:
-            DatabaseUnavailableError: it did not answer within `patience_s` seconds.
+            DatabaseUnavailableError: the database was unreachable for `retry_timeout_s` seconds.
         """
-        return await _with_patience(lambda: self._engine.read(work), patience_s)
+        return await _with_retries(lambda: self._engine.read(work), retry_timeout_s)
 
-    async def write(self, work: Work[T], patience_s: float = PATIENCE_S) -> T:
-        """The same in a transaction. Work that is repeated may have been committed before."""
-        return await _with_patience(lambda: self._engine.write(work), patience_s)
+    async def write(self, work: Work[T], retry_timeout_s: float = RETRY_TIMEOUT_S) -> T:
+        """Runs `work` in a transaction and returns its result.
 
-    async def ping(self, patience_s: float) -> None:
-        """Run a query that needs no table.
+        A retry may repeat work that was already committed.
 
         Raises:
-            DatabaseUnavailableError: it was not answered within `patience_s` seconds.
+            DatabaseUnavailableError: the database was unreachable for `retry_timeout_s` seconds.
         """
-        await self.read(_select_one, patience_s)
+        return await _with_retries(lambda: self._engine.write(work), retry_timeout_s)
 
-    def serialise(self, connection: sa.Connection) -> None:
-        """Let no other writer that asks for this in until the transaction ends."""
-        self._engine.serialise(connection)
+    async def ping(self, retry_timeout_s: float) -> None:
+        """Runs a query that needs no table.
 
-    def _take_file(self) -> None:
+        Raises:
+            DatabaseUnavailableError: the database was unreachable for `retry_timeout_s` seconds.
+        """
+        await self.read(_select_one, retry_timeout_s)
+
+    def serialize(self, connection: sa.Connection) -> None:
+        """Waits until no other transaction that called this is open."""
+        self._engine.serialize(connection)
+
+    def _acquire_file_lock(self) -> None:
         self._lock_file = self._file.with_suffix(".lock").open("w")
         if not lock(self._lock_file):
             self._lock_file.close()
             raise DatabaseInUseError(
                 f"another process uses {self._file}; stop it, or set MUSICLAB_RUN_DIR to another "
-                "folder"
+                "directory"
             )
 
     def _prepare(self, connection: sa.Connection) -> str:
-        """Create or upgrade the tables; returns the database's id."""
-        self.serialise(connection)
+        """Creates or upgrades the tables; returns the database ID."""
+        self.serialize(connection)
         migrate(connection, self._engine.name)
         if connection.execute(sa.select(identity.c.id)).first() is None:
             connection.execute(sa.insert(identity).values(id=uuid.uuid4().hex))
         return str(connection.execute(sa.select(identity.c.id)).scalar_one())
 
 
-async def _with_patience(once: Callable[[], Coroutine[Any, Any, T]], patience_s: float) -> T:
+async def _with_retries(once: Callable[[], Coroutine[Any, Any, T]], retry_timeout_s: float) -> T:
     async def attempt() -> T:
-        # A statement that is cut off leaves a connection in an unknown state, and drivers differ in
-        # what they make of it.
+        # Not cancelled: an interrupted statement leaves the connection in an unknown state, which
+        # drivers handle differently.
         return await shielded(once())
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RETRIED),
         wait=wait_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S),
-        stop=stop_before_delay(patience_s),
+        stop=stop_before_delay(retry_timeout_s),
         reraise=True,
     )
     try:
         result: T = await retrying(attempt)
     except RETRIED as error:
         reason = str(getattr(error, "orig", error)).partition("\n")[0]
-        raise DatabaseUnavailableError(f"the database does not answer: {reason}") from error
+        raise DatabaseUnavailableError(f"the database is unreachable: {reason}") from error
     return result
 
 

@@ -1,7 +1,7 @@
-"""Brings the tables of a database to the revision that this code works with.
+"""Upgrades the tables of a database to the revision that this version requires.
 
-Alembic applies the revisions. Its contexts are global variables, so one process migrates one
-database at a time.
+Alembic applies the revisions. It keeps its context in global variables, so a process can migrate
+only one database at a time.
 """
 
 from pathlib import Path
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# The newest revision. A constant, so that Alembic, whose import takes a tenth of a second, is
-# imported only where there is something to do.
+# The newest revision. A constant, so that Alembic, which takes 0.1 s to import, is imported only if
+# the database needs an upgrade.
 HEAD = "0001"
-# That of the tables as versions without Alembic made them.
+# The revision that matches the tables created by versions without Alembic.
 BASELINE = "0001"
 
 _stored = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
-# As in the baseline; some versions before that made all tables but this one.
+# As in the baseline revision. Some versions without Alembic created all tables except this one.
 _identity = sa.Table("identity", sa.MetaData(), sa.Column("id", sa.String(32), primary_key=True))
 
 
 def migrate(connection: sa.Connection, name: str) -> None:
-    """Create the tables, or apply the revisions that they lack; keeps all rows.
+    """Creates the tables or applies the missing revisions. Keeps all rows.
 
     Args:
-        connection: within a transaction, which is neither committed nor rolled back, and during
-            which no other process migrates the same database.
-        name: of the database, for the errors.
+        connection: a connection with an open transaction, which is neither committed nor rolled
+            back. No other process may migrate the same database during the transaction.
+        name: name of the database, for error messages.
 
     Raises:
-        SettingsError: the database was made by a version that this one does not know.
+        SettingsError: the database was created by an incompatible version, or cannot be upgraded.
     """
     tables = set(sa.inspect(connection).get_table_names())
     revisions: set[str] = set()
@@ -51,18 +51,18 @@ def migrate(connection: sa.Connection, name: str) -> None:
     if revisions != {HEAD}:
         try:
             _apply_revisions(connection, has_baseline="jobs" in tables and not revisions)
-        except sa.exc.ProgrammingError as error:  # as for a role that may not create tables
+        except sa.exc.ProgrammingError as error:  # for example, the role may not create tables
             reason = str(error.orig).partition("\n")[0]
             raise SettingsError(f"the tables of {name} cannot be upgraded: {reason}") from error
 
 
 def config(connection: sa.Connection | None = None) -> "Config":
-    """Alembic's configuration; it needs no file."""
+    """Returns Alembic's configuration, which needs no file."""
     from alembic.config import Config
 
-    made = Config(attributes={"connection": connection})
-    made.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return made
+    configuration = Config(attributes={"connection": connection})
+    configuration.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return configuration
 
 
 def _check_revisions(revisions: set[str], name: str) -> None:
@@ -71,8 +71,8 @@ def _check_revisions(revisions: set[str], name: str) -> None:
     scripts = ScriptDirectory.from_config(config()).walk_revisions()
     if revisions - {script.revision for script in scripts}:
         raise SettingsError(
-            f"{name} was made by a newer version of MusicLab; run that version, or restore a "
-            "backup from before the upgrade"
+            f"{name} was created or upgraded by a newer version of MusicLab; run that version, or "
+            "restore a backup from before the upgrade"
         )
 
 
@@ -82,14 +82,15 @@ def _check_layout(connection: sa.Connection, tables: set[str], name: str) -> Non
         found = connection.execute(sa.select(layout.c.number)).scalar()
     if found != LAYOUT:
         raise SettingsError(
-            f"{name} was made by another version of MusicLab; let that version finish its jobs, "
-            "then remove it"
+            f"{name} was created by another version of MusicLab; let that version finish its jobs, "
+            "then delete the database"
         )
 
 
 def _apply_revisions(connection: sa.Connection, *, has_baseline: bool) -> None:
-    """Upgrade to the newest revision; `has_baseline` where a version without Alembic made the
-    tables.
+    """Upgrades to the newest revision.
+
+    `has_baseline` is set if a version without Alembic created the tables.
     """
     from alembic import command
 

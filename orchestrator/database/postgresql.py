@@ -1,4 +1,4 @@
-"""PostgreSQL: a server that many processes share."""
+"""The PostgreSQL engine: a server shared by many processes."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -6,25 +6,26 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from orchestrator.database.base import T, Work
 from orchestrator.errors import SettingsError
 
-# A process that is frozen or cut off within a transaction must not hold a row for ever, nor may a
-# connection to a host that is gone. Both are libpq's and PostgreSQL's own names.
+# A process that freezes or loses its network within a transaction must not lock rows forever, and
+# a connection to an unreachable host must time out. The names are those of libpq and PostgreSQL.
 OPTIONS = {
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,
     "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s",
 }
-# Any number that no other program uses: serialises what has to be counted and written in one go.
+# An arbitrary number unique to MusicLab. The lock serializes transactions that check a limit and
+# then write.
 ADVISORY_LOCK = 0x6D75736963
 
 
 class PostgreSQL:
-    """A server.
+    """An engine for a PostgreSQL server.
 
     Raises:
-        SettingsError: the URL is not one of PostgreSQL.
+        SettingsError: the URL is not a PostgreSQL URL.
     """
 
-    name = "the database of MUSICLAB_DATABASE_URL"
+    name = "the database at MUSICLAB_DATABASE_URL"
 
     def __init__(self, url: str) -> None:
         try:
@@ -33,7 +34,7 @@ class PostgreSQL:
             parsed = None
         if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
             raise SettingsError(
-                "MUSICLAB_DATABASE_URL has to be postgresql://user:password@host:port/database"
+                "MUSICLAB_DATABASE_URL must be postgresql://user:password@host:port/database"
             )
         self._engine = create_async_engine(
             parsed.set(drivername="postgresql+psycopg"),
@@ -51,7 +52,7 @@ class PostgreSQL:
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
-    def serialise(self, connection: sa.Connection) -> None:
+    def serialize(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
 
     async def close(self) -> None:

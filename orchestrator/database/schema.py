@@ -1,4 +1,4 @@
-"""The tables, and the clock that all their times come from: the database's."""
+"""The tables, and the database clock that provides all times in them."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from sqlalchemy.sql.functions import FunctionElement
 metadata = sa.MetaData()
 
 
-class now(FunctionElement[float]):  # noqa: N801 - an SQL function, named as those are
-    """Seconds since 1970 by the database's clock, so that hosts need not agree on the time."""
+class now(FunctionElement[float]):  # noqa: N801 - named like SQL functions
+    """Seconds since 1970 by the database's clock, so that hosts' clocks may differ."""
 
     type = sa.Double()
     inherit_cache = True
@@ -28,24 +28,25 @@ def _now_in_postgresql(_element: Any, _compiler: Any, **_: Any) -> str:
 
 NOW = now()
 
-# A database with another number is refused. It stays 1: changes of the tables are revisions in
-# `migrations`, of which versions older than those know nothing but this number.
+# A database with another number is rejected. It stays 1: changes to the tables are revisions in
+# `migrations`. Versions without revisions check only this number.
 LAYOUT = 1
-# Alembic's table; with a name of its own, as another application may use the same schema.
+# Alembic's table. It is not called `alembic_version`, because another application may use the same
+# schema.
 VERSION_TABLE = "musiclab_alembic_version"
 layout = sa.Table("layout", metadata, sa.Column("number", sa.Integer, primary_key=True))
 
-# One row: by what the store of the files knows whose they are.
+# One row: the database ID, which the job storage records to identify its owner.
 identity = sa.Table("identity", metadata, sa.Column("id", sa.String(32), primary_key=True))
 
-# The queue, the state and the record of every job that was not removed.
+# The queue, and the state and history of every job that was not deleted.
 jobs = sa.Table(
     "jobs",
     metadata,
     sa.Column("id", sa.String(32), primary_key=True),
-    # "receiving" while the uploads come in: a file never lies anywhere without its row.
+    # "receiving" during the upload: every file has a row before it is written.
     sa.Column("state", sa.String(12), nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False, default=0),  # counts what status shows
+    sa.Column("revision", sa.Integer, nullable=False, default=0),  # of the status
     sa.Column("progress", sa.Integer, nullable=False, default=0),
     sa.Column("message", sa.Text, nullable=False, default=""),
     sa.Column("error_code", sa.String(80)),
@@ -61,7 +62,7 @@ jobs = sa.Table(
     sa.Column("lease", sa.Integer, nullable=False, default=0),
     sa.Column("lease_until", sa.Double),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
-    sa.Column("deaths", sa.Integer, nullable=False, default=0),  # of processes that ran it
+    sa.Column("deaths", sa.Integer, nullable=False, default=0),  # leases that expired
     sa.Column("run_at", sa.Double),
     sa.Column("created_at", sa.Double),
     sa.Column("started_at", sa.Double),
@@ -71,7 +72,8 @@ jobs = sa.Table(
     sa.Index("jobs_content", "content"),
 )
 
-# What a job's status said, one row a revision, so that a subscriber that reconnects misses nothing.
+# The status document of each revision of a job, so that a client that reconnects to the event
+# stream misses nothing.
 events = sa.Table(
     "events",
     metadata,
@@ -80,22 +82,22 @@ events = sa.Table(
     sa.Column("document", sa.JSON, nullable=False),
 )
 
-# What has to be remembered of a request longer than its job lasts.
+# Data about requests, kept longer than their jobs.
 submissions = sa.Table(
     "submissions",
     metadata,
     sa.Column("job_id", sa.String(32), primary_key=True),
-    sa.Column("client", sa.String(64)),  # None where the rate limit does not count it
+    sa.Column("client", sa.String(64)),  # None if the rate limit does not count it
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("idempotency_key", sa.String(255), unique=True),
-    sa.Column("body", sa.String(64)),  # hash of all that was sent
-    sa.Column("work_seconds", sa.Double),  # from being taken to being completed
+    sa.Column("body", sa.String(64)),  # hash of the request body
+    sa.Column("work_seconds", sa.Double),  # from claim to completion
     sa.Column("forget_at", sa.Double, nullable=False),
     sa.Index("submissions_client", "client", "at"),
     sa.Index("submissions_forget", "forget_at"),
 )
 
-# The worker processes, and what each sees of its model server.
+# The worker processes, and the status of each one's model server.
 workers = sa.Table(
     "workers",
     metadata,

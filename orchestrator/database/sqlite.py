@@ -1,4 +1,4 @@
-"""SQLite: a file that belongs to one process."""
+"""The SQLite engine: a file used by one process."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +12,11 @@ from orchestrator.database.base import T, Work
 
 
 class SQLite:
-    """A file.
+    """An engine for an SQLite file.
 
-    It is written in one thread, which waits for the disk, so that there is one transaction at a
-    time. It is read in the event loop: a reader never waits for the writer, most reads take half a
-    millisecond, and going to a thread and back took up to 25 ms on a machine whose cores are all
-    busy.
+    Writes run in a single thread, because they wait for the disk; there is one transaction at a
+    time. Reads run on the event loop: a reader never waits for the writer, most reads take 0.5 ms,
+    and switching to a thread and back took up to 25 ms on a machine with all cores busy.
     """
 
     def __init__(self, file: Path) -> None:
@@ -33,15 +32,15 @@ class SQLite:
     async def write(self, work: Work[T]) -> T:
         def once() -> T:
             with self._engine.begin() as connection:
-                # Python's driver begins a transaction at the first change of a row only, and would
-                # commit every change of the schema on its own.
+                # Python's driver begins a transaction only at the first change of a row, and would
+                # commit every schema change separately.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 return work(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, once)
 
-    def serialise(self, connection: sa.Connection) -> None:
-        """Nothing to wait for: there is one writer."""
+    def serialize(self, connection: sa.Connection) -> None:
+        """Does nothing: there is only one writer."""
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.shutdown)
@@ -49,7 +48,7 @@ class SQLite:
 
 
 def _configure(connection: Any, _record: Any) -> None:
-    """Allow reading during a write, and make a commit outlast a power failure."""
+    """Allows reads during a write, and makes commits durable across power failures."""
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
         cursor.execute(f"PRAGMA {pragma}")

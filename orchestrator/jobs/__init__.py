@@ -1,1 +1,1 @@
-"""The queue and the life of a job."""
+"""The job queue and the life cycle of a job."""

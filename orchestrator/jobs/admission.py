@@ -1,6 +1,6 @@
-"""Whether another job is admitted: limits on requests, waiting jobs and stored bytes.
+"""Admission limits: requests per client, waiting jobs and stored bytes.
 
-They are counted in the database, so that they hold across all hosts that serve the API.
+Usage is counted in the database, so the limits apply across all hosts that serve the API.
 """
 
 import ipaddress
@@ -18,12 +18,12 @@ QUEUE_RETRY_S = 10
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that is accepted; 0 is no limit.
+    """Upper limits; 0 means unlimited.
 
     Attributes:
-        per_minute: requests of one client.
-        queued: jobs that wait, or are being uploaded.
-        stored_bytes: of all jobs' files.
+        per_minute: requests from one client within a minute.
+        queued: jobs that are waiting or being uploaded.
+        stored_bytes: total size of all jobs' files.
     """
 
     per_minute: int
@@ -31,10 +31,11 @@ class Limits:
     stored_bytes: int
 
     def check_rate(self, connection: sa.Connection, client: str) -> None:
-        """Raises RateLimitError if the client has made too many requests within a minute."""
+        """Raises RateLimitError if the client has reached its limit of requests per minute."""
         if not self.per_minute:
             return
-        # The oldest of the last `per_minute` requests: only once it is a minute old is there room.
+        # The oldest of the last `per_minute` requests. The next request is allowed once this one
+        # is a minute old.
         query = (
             sa.select(submissions.c.at + RATE_WINDOW_S - NOW)
             .where(submissions.c.client == client, submissions.c.at > NOW - RATE_WINDOW_S)
@@ -46,53 +47,55 @@ class Limits:
         if wait is not None:
             seconds = max(1, int(wait) + 1)
             raise RateLimitError(
-                f"Requests to generate or check are limited to {self.per_minute} a minute from "
+                f"Generate and check requests are limited to {self.per_minute} per minute from "
                 f"{client}; try again in {seconds} s",
                 retry_after_s=seconds,
             )
 
-    def check_room(self, connection: sa.Connection, announced: int) -> None:
-        """Raises QueueFullError or StorageFullError.
+    def check_room(self, connection: sa.Connection, expected_bytes: int) -> None:
+        """Checks that the queue and the storage have room for another job.
 
         Args:
-            connection: to the database.
-            announced: bytes that are about to be uploaded.
+            connection: the database connection.
+            expected_bytes: size of the upload according to its Content-Length; 0 if unknown.
+
+        Raises:
+            QueueFullError, StorageFullError: a limit is reached.
         """
         waiting = sa.func.count().filter(jobs.c.state.in_(("receiving", "queued")))
         stored = sa.func.coalesce(sa.func.sum(jobs.c.bytes), 0)
         row = connection.execute(sa.select(waiting, stored)).one()
         if self.queued and row[0] >= self.queued:
             raise QueueFullError(
-                f"{row[0]} jobs are waiting already, as many as may; try again in "
-                f"{QUEUE_RETRY_S} s",
+                f"The queue is full: {row[0]} jobs are waiting; try again in {QUEUE_RETRY_S} s",
                 retry_after_s=QUEUE_RETRY_S,
             )
-        if self.stored_bytes and row[1] + announced > self.stored_bytes:
+        if self.stored_bytes and row[1] + expected_bytes > self.stored_bytes:
             raise StorageFullError(
-                f"The files of all jobs have {row[1]:,} bytes of {self.stored_bytes:,}, "
-                f"and {announced:,} more do not fit; clean up jobs that are done"
+                f"The files of all jobs use {row[1]:,} of {self.stored_bytes:,} bytes, and "
+                f"{expected_bytes:,} more do not fit; delete finished jobs"
             )
 
 
 async def check_free_space(storage: JobStorage, needed_percent: float) -> None:
-    """Keeps uploads from filling the disk.
+    """Prevents uploads from filling the disk.
 
     Raises:
         StorageFullError: less than `needed_percent` of the disk is free.
-        StorageUnavailableError: that could not be found out.
+        StorageUnavailableError: the free space could not be determined.
     """
     disk = await storage.disk_usage()
     free = 100 * disk.free / disk.size
     if free < needed_percent:
         raise StorageFullError(
-            f"Only {free:.1f} % of the disk are free, and {needed_percent} % have to stay so"
+            f"Only {free:.1f}% of the disk is free; at least {needed_percent}% must stay free"
         )
 
 
 def client_network(client: str) -> str:
-    """What counts as one client: an IPv4 address, or the network that an IPv6 host has to itself.
+    """Returns the network that identifies a client: an IPv4 address or an IPv6 /64 network.
 
-    Anybody with IPv6 has 2**64 addresses to choose from.
+    An IPv6 host can use any of the 2**64 addresses in its network.
     """
     try:
         address = ipaddress.ip_address(client)

@@ -1,7 +1,7 @@
-"""Deletes expired jobs, orphaned files, and what dead processes left.
+"""Deletes expired jobs, orphaned files, and the leftovers of dead processes.
 
-Files of jobs that the database does not know are quarantined: their rows may have been lost by
-mistake, as when an older state of the database was restored. They are put back if the rows
+Files of jobs without a row in the database are quarantined: the rows may have been lost by mistake,
+for example when an older backup of the database was restored. The files are restored if the rows
 reappear.
 """
 
@@ -20,34 +20,34 @@ from orchestrator.jobs.results import finalize_result
 from orchestrator.jobs.table import LEASE_S, delete_jobs
 from orchestrator.storage.base import JobStorage
 
-EVERY_S = 3600.0
+INTERVAL_S = 3600.0
 QUARANTINE_S = 24 * 3600.0
-AT_ONCE = 500  # jobs in one query, so that none takes long
+BATCH_SIZE = 500  # jobs per query, to keep each query short
 
 log = structlog.get_logger()
 
 
 class Cleanup:
-    """Runs at its start, every hour, and after a process has died.
+    """Runs the cleanup at startup, every hour, and after a process has died.
 
     Args:
-        kept_s: seconds for which a finished job stays.
+        retention_s: seconds for which a finished job is kept.
     """
 
-    def __init__(self, database: Database, storage: JobStorage, kept_s: float) -> None:
+    def __init__(self, database: Database, storage: JobStorage, retention_s: float) -> None:
         self._database = database
         self._storage = storage
-        self._kept_s = kept_s
+        self._retention_s = retention_s
         self._due = 0.0
         self._suspects: set[str] = set()
 
     def run_soon(self) -> None:
-        """Run within LEASE_S seconds, as when a job was taken over because a worker has died."""
+        """Schedules a run within LEASE_S seconds, for example after a worker has died."""
         self._due = 0.0
 
     async def run(self) -> None:
-        """Run whenever it is due, until cancelled."""
-        await run_periodically(self._run_if_due, LEASE_S, "cleanup was cut short")
+        """Runs the cleanup whenever it is due, until cancelled."""
+        await run_periodically(self._run_if_due, LEASE_S, "cleanup failed")
 
     async def _run_if_due(self) -> None:
         try:
@@ -55,23 +55,24 @@ class Cleanup:
                 self.run_soon()
             if time.monotonic() < self._due:
                 return
-            self._due = time.monotonic() + EVERY_S
+            self._due = time.monotonic() + INTERVAL_S
             await self.run_once()
         except (MusicLabError, OSError):
             self.run_soon()
             raise
 
     async def run_once(self) -> None:
-        """Remove expired jobs and what finished jobs do not need; quarantine files without a row.
+        """Deletes expired jobs and unneeded files of finished jobs; quarantines orphaned files.
 
         Raises:
             SettingsError: the files belong to another database.
         """
-        await self._storage.claim(self._database.id)  # where they were out of reach at the start
+        # Repeated here because the storage may have been unreachable at startup.
+        await self._storage.claim(self._database.id)
         await self._remove_expired()
-        await self._remove_forgotten_submissions()
-        # The files first: a row is there before its files, so a job whose files were listed and
-        # whose row is not found afterwards has lost it.
+        await self._remove_expired_submissions()
+        # List the files before the rows. A row is created before its files, so a listed job whose
+        # row is missing afterwards has lost it.
         found = await self._storage.job_ids()
         states = await self._states(sorted(found))
         await self._quarantine_orphans(found - states.keys())
@@ -84,13 +85,13 @@ class Cleanup:
         await self._check_quarantine()
 
     async def _quarantine_orphans(self, job_ids: set[str]) -> None:
-        """Quarantine the files of jobs that had no row the last time, either.
+        """Quarantines the files of jobs that had no row in the previous run either.
 
-        Whoever removes a job deletes its row before its files.
+        One run is not enough evidence: deleting a job removes its row before its files.
         """
         for job_id in job_ids & self._suspects:
             await self._storage.quarantine(job_id)
-            log.warning("files of an unknown job quarantined", job_id=job_id)
+            log.warning("files of unknown job quarantined", job_id=job_id)
         self._suspects = job_ids - self._suspects
         if self._suspects:
             self.run_soon()
@@ -104,16 +105,16 @@ class Cleanup:
                 log.warning("files restored from quarantine", job_id=job_id)
             elif then < time.time() - QUARANTINE_S:
                 await self._storage.discard(job_id)
-                log.info("files in quarantine deleted", job_id=job_id)
+                log.info("quarantined files deleted", job_id=job_id)
 
     async def _remove_expired(self) -> None:
         old = sa.select(jobs.c.id).where(
-            jobs.c.state.in_(FINAL), jobs.c.finished_at < NOW - self._kept_s
+            jobs.c.state.in_(FINAL), jobs.c.finished_at < NOW - self._retention_s
         )
         await self._remove(old)
 
     async def remove_abandoned_uploads(self) -> bool:
-        """Remove what a process that died, or stood still, was receiving."""
+        """Deletes uploads whose process died or stalled; returns whether there were any."""
         abandoned = sa.select(jobs.c.id).where(
             jobs.c.state == "receiving", jobs.c.lease_until < NOW
         )
@@ -130,20 +131,20 @@ class Cleanup:
             await self._storage.remove(job_id)
         return len(removed)
 
-    async def _remove_forgotten_submissions(self) -> None:
-        forgotten = sa.delete(submissions).where(
+    async def _remove_expired_submissions(self) -> None:
+        expired = sa.delete(submissions).where(
             submissions.c.forget_at < NOW, submissions.c.job_id.not_in(sa.select(jobs.c.id))
         )
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(forgotten)
+            connection.execute(expired)
 
         await self._database.write(work)
 
     async def _states(self, job_ids: list[str]) -> dict[str, tuple[str, int]]:
         states: dict[str, tuple[str, int]] = {}
-        for start in range(0, len(job_ids), AT_ONCE):
-            some = jobs.c.id.in_(job_ids[start : start + AT_ONCE])
+        for start in range(0, len(job_ids), BATCH_SIZE):
+            some = jobs.c.id.in_(job_ids[start : start + BATCH_SIZE])
             states |= await self._database.read(partial(_states_of, some))
         return states
 

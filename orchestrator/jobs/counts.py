@@ -1,4 +1,4 @@
-"""How many jobs there are, by state and by version."""
+"""Counts jobs by state and by model version."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,19 +7,18 @@ import sqlalchemy as sa
 
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs
-from orchestrator.jobs.table import READ_PATIENCE_S
+from orchestrator.jobs.table import SHORT_RETRY_TIMEOUT_S
 
 
 @dataclass(frozen=True)
 class JobCounts:
-    """What the table holds.
+    """Statistics of the job table.
 
     Attributes:
-        by_state: number of jobs.
-        stored_bytes: of all jobs' files.
-        oldest_queued_s: since the job was accepted that is queued and older than all others; 0 when
-            none is queued.
-        pinned: number of queued and running jobs by the version they asked for by name.
+        by_state: number of jobs in each state.
+        stored_bytes: total size of all jobs' files.
+        oldest_queued_s: seconds since the oldest queued job was accepted; 0 when none is queued.
+        pinned: number of queued and running jobs by the model version that they requested.
     """
 
     by_state: Mapping[str, int]
@@ -32,18 +31,18 @@ async def count_jobs(database: Database) -> JobCounts:
     """Counts all jobs.
 
     Raises:
-        DatabaseUnavailableError: the database does not answer.
+        DatabaseUnavailableError: the database is unreachable.
     """
-    return await database.read(_count, READ_PATIENCE_S)
+    return await database.read(_count, SHORT_RETRY_TIMEOUT_S)
 
 
 async def count_pinned(database: Database) -> Mapping[str, int]:
-    """The same as JobCounts.pinned alone.
+    """Returns only `JobCounts.pinned`.
 
     Raises:
-        DatabaseUnavailableError: the database does not answer.
+        DatabaseUnavailableError: the database is unreachable.
     """
-    return await database.read(_count_pinned, READ_PATIENCE_S)
+    return await database.read(_count_pinned, SHORT_RETRY_TIMEOUT_S)
 
 
 def _count(connection: sa.Connection) -> JobCounts:

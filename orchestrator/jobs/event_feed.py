@@ -1,8 +1,8 @@
-"""Shows jobs to single requests and to followers, however many they are.
+"""Reads jobs for status requests and event streams.
 
-What is requested at the same time is read in one go, and one poll a few times a second serves all
-followers of this process. So hundreds of them cost little more than one, whichever process changes
-the jobs.
+Concurrent status requests are combined into one query. One poll, repeated a few times a second,
+serves all event streams of this process. Hundreds of clients therefore cost little more than one,
+regardless of which process changes the jobs.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from orchestrator.database.engine import Database
 from orchestrator.database.schema import events, jobs
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.job import FINAL, Job, iso_time, status_document
-from orchestrator.jobs.table import IS_ACCEPTED, JOB_COLUMNS, READ_PATIENCE_S, job_from_row
+from orchestrator.jobs.table import IS_ACCEPTED, JOB_COLUMNS, SHORT_RETRY_TIMEOUT_S, job_from_row
 
 INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True)
 class JobSnapshot:
-    """A job as it is now; `position` is its place in the queue while it waits."""
+    """The current state of a job; `position` is its queue position while it waits."""
 
     job: Job
     position: int | None
@@ -35,13 +35,14 @@ class JobSnapshot:
 
 @dataclass(frozen=True)
 class Event:
-    """A status document, encoded once for all who are told.
+    """A status document, encoded once for all subscribers.
 
     Attributes:
-        revision: of the job; None when the job is gone.
-        position: in the queue, while the job waits.
-        final: nothing comes after it.
-        model_version: that makes the music, or made it; None while it is not chosen, or unknown.
+        revision: revision of the job; None when the job was deleted.
+        position: queue position, while the job waits.
+        data: the status document as JSON.
+        final: whether this is the last event of the job.
+        model_version: the version that generates the music; None while it is not chosen or unknown.
     """
 
     revision: int | None
@@ -51,7 +52,7 @@ class Event:
     model_version: str | None = None
 
     def follows(self, sent: "Event") -> bool:
-        """Whether this tells something new to those who know `sent`."""
+        """Returns whether this event adds information for a client that has received `sent`."""
         if self.revision is None or sent.revision is None:
             return True
         if self.revision == sent.revision:
@@ -60,7 +61,7 @@ class Event:
 
 
 class Subscription:
-    """What one follower of one job is told; None when the process is about to end."""
+    """The events of one job for one subscriber; None when the process is shutting down."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -69,32 +70,36 @@ class Subscription:
         self._events.put_nowait(event)
 
     async def next(self, timeout_s: float) -> Event | None:
-        """Raises TimeoutError: nothing changed in that time."""
+        """Waits for the next event.
+
+        Raises:
+            TimeoutError: there was none within `timeout_s` seconds.
+        """
         return await asyncio.wait_for(self._events.get(), timeout_s)
 
 
 class EventFeed:
-    """All that this process tells of jobs.
+    """Publishes the status of jobs to the clients of this process.
 
     Args:
-        kept_s: seconds for which a finished job stays.
+        retention_s: seconds for which a finished job is kept.
     """
 
-    def __init__(self, database: Database, estimator: EtaEstimator, kept_s: float) -> None:
+    def __init__(self, database: Database, estimator: EtaEstimator, retention_s: float) -> None:
         self._database = database
         self._estimator = estimator
-        self._kept_s = kept_s
+        self._retention_s = retention_s
         self._requested: dict[str, asyncio.Future[JobSnapshot | None]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
         self._published: dict[str, tuple[int, int | None]] = {}
-        self._followed = asyncio.Event()
+        self._has_subscriptions = asyncio.Event()
 
     async def get(self, job_id: str) -> JobSnapshot | None:
-        """The job, read after this was called; None if there is none.
+        """Returns the state of a job at or after the time of the call; None if it does not exist.
 
         Raises:
-            DatabaseUnavailableError: it does not answer.
+            DatabaseUnavailableError: the database is unreachable.
         """
         if job_id not in self._requested:
             self._requested[job_id] = asyncio.get_running_loop().create_future()
@@ -103,13 +108,14 @@ class EventFeed:
         return await asyncio.shield(self._requested[job_id])
 
     async def document(self, snapshot: JobSnapshot) -> dict[str, Any]:
-        """The job's status with what changes by itself: its place, and the time left.
+        """Returns the job's status with the fields that change without a new revision.
 
-        Of a finished job, until when it stays: no event of the past has that, as it is the last.
+        These are the queue position and the time left or, for a finished job, its expiry time.
+        Stored events lack them.
         """
         document = status_document(snapshot.job)
         if snapshot.job.finished_at is not None:
-            document["expires_at"] = iso_time(snapshot.job.finished_at + self._kept_s)
+            document["expires_at"] = iso_time(snapshot.job.finished_at + self._retention_s)
             return document
         document["eta_seconds"] = await self._estimator.seconds_left(
             snapshot.job, snapshot.position
@@ -119,7 +125,7 @@ class EventFeed:
         return document
 
     async def events_after(self, job_id: str, after: int) -> list[Event]:
-        """What the job's status said in every revision after that one."""
+        """Returns the stored events of all revisions later than `after`."""
         query = (
             sa.select(events.c.revision, events.c.document)
             .where(events.c.job_id == job_id, events.c.revision > after)
@@ -130,14 +136,14 @@ class EventFeed:
             rows = connection.execute(query)
             return [event_of(revision, document) for revision, document in rows]
 
-        return await self._database.read(work, READ_PATIENCE_S)
+        return await self._database.read(work, SHORT_RETRY_TIMEOUT_S)
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
-        """Follow a job: every later change is told."""
+        """Subscribes to all later changes of a job, for the duration of the block."""
         subscription = Subscription()
         self._subscriptions[job_id].add(subscription)
-        self._followed.set()
+        self._has_subscriptions.set()
         try:
             yield subscription
         finally:
@@ -147,13 +153,13 @@ class EventFeed:
                 self._published.pop(job_id, None)
 
     def close(self) -> None:
-        """End all subscriptions."""
+        """Ends all subscriptions."""
         for job_id in list(self._subscriptions):
             self._publish(job_id, None)
 
     async def run(self) -> None:
-        """Look until cancelled."""
-        await run_periodically(self._poll, INTERVAL_S, "events are late")
+        """Polls the database and publishes changes until cancelled."""
+        await run_periodically(self._poll, INTERVAL_S, "event poll failed")
 
     async def _read_requested(self) -> None:
         while self._requested:
@@ -163,7 +169,7 @@ class EventFeed:
             except Exception as error:
                 for future in requested.values():
                     future.set_exception(error)
-                    future.exception()  # the requester may have gone
+                    future.exception()  # marks it as retrieved: the client may have disconnected
                 continue
             for job_id, future in requested.items():
                 future.set_result(snapshots.get(job_id))
@@ -173,18 +179,18 @@ class EventFeed:
 
         def work(connection: sa.Connection) -> dict[str, JobSnapshot]:
             found = [job_from_row(row) for row in connection.execute(query).mappings()]
-            places = {}
+            positions = {}
             if any(job.state == "queued" for job in found):
                 waiting = connection.execute(_QUEUE).scalars()
-                places = {job_id: place for place, job_id in enumerate(waiting, 1)}
-            return {job.id: JobSnapshot(job, places.get(job.id)) for job in found}
+                positions = {job_id: position for position, job_id in enumerate(waiting, 1)}
+            return {job.id: JobSnapshot(job, positions.get(job.id)) for job in found}
 
-        return await self._database.read(work, READ_PATIENCE_S)
+        return await self._database.read(work, SHORT_RETRY_TIMEOUT_S)
 
     async def _poll(self) -> None:
         if not self._subscriptions:
-            self._followed.clear()
-            await self._followed.wait()
+            self._has_subscriptions.clear()
+            await self._has_subscriptions.wait()
         followed = list(self._subscriptions)
         snapshots = await self._snapshots(followed)
         for job_id in followed:
@@ -201,7 +207,7 @@ class EventFeed:
     async def _publish_changes(
         self, snapshot: JobSnapshot, before: tuple[int, int | None] | None
     ) -> None:
-        """What was between two looks as it was, and then the present status."""
+        """Publishes the revisions since the last poll, and then the current status."""
         job = snapshot.job
         if before is not None and job.revision > before[0] + 1:
             for event in await self.events_after(job.id, before[0]):
@@ -218,7 +224,7 @@ _QUEUE = sa.select(jobs.c.id).where(jobs.c.state == "queued").order_by(jobs.c.cr
 
 
 def event_of(revision: int, document: dict[str, Any]) -> Event:
-    """A status document as an event."""
+    """Converts a status document to an event."""
     position = document.get("queue_position")
     final = document["status"] in FINAL
     version = document["model_version"]

@@ -1,4 +1,4 @@
-"""A job, and its status as the API shows it."""
+"""A job, and its status document in the API."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,22 +14,27 @@ LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 @dataclass(frozen=True)
 class Job:
-    """One row.
+    """One row of the job table.
 
     Attributes:
-        revision: grows by one with every change that status shows.
-        extensions: of both uploads, with the dot.
-        windows: the chosen window of each track.
+        revision: incremented by every change that is visible in the status.
+        extensions: file extensions of both uploads, with the dot.
+        windows: the selected window of each track.
         content: hash of both files and windows.
-        wanted_version: of the model; None for whichever is the default when it is asked.
-        model_version, codec: what made the music, once it is being made.
-        converted: whether both tracks are WAV files of just their windows by now.
-        bytes: of its files, about.
-        lease: how often a worker has taken it; the number under which that worker writes.
-        attempts: how often it was tried to an end, without what was handed back or died.
-        deaths: how often a process that ran it died.
+        wanted_version: the requested model version; None for the default version at the time of the
+            inference request.
+        model_version, codec: the model version that generates the music, and its codec; None before
+            generation starts.
+        converted: whether both tracks have been converted to WAV files of their windows.
+        bytes: approximate size of the job's files.
+        lease: number of times that a worker has claimed the job. It identifies the current lease
+            and is checked on every write of the worker.
+        attempts: number of attempts that ended in success or in a failure that counts as an
+            attempt. Attempts that end with a shutdown or the death of the process do not count.
+        deaths: number of times that the lease expired while the job was running, usually because
+            the process had died.
         created_at, started_at, finished_at, read_at: seconds since 1970 by the database's clock.
-        timings: seconds by stage.
+        timings: duration of each stage in seconds.
     """
 
     id: str
@@ -58,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Upload:
-    """What was uploaded for a job; `size` in bytes, the rest as in Job."""
+    """The uploaded input of a job; `size` is in bytes, the other attributes are as in Job."""
 
     extensions: tuple[str, str]
     windows: tuple[Window, Window]
@@ -68,7 +73,7 @@ class Upload:
 
 
 def status_document(job: Job) -> dict[str, Any]:
-    """The job as the API shows it, without what changes by itself."""
+    """Returns the job's status document, without the fields that change between revisions."""
     document = {
         "job_id": job.id,
         "status": job.state,
@@ -88,5 +93,5 @@ def status_document(job: Job) -> dict[str, Any]:
 
 
 def iso_time(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601 in UTC, which ends with the year 9999."""
+    """Formats seconds since 1970 as ISO 8601 in UTC; later times become the year 9999."""
     return datetime.fromtimestamp(min(seconds, LATEST), UTC).isoformat(timespec="milliseconds")

@@ -1,8 +1,8 @@
-"""Leases on jobs: how a worker takes one, keeps it, writes it, and gives it away.
+"""Leases on jobs: claims, renewals, and updates by the worker that holds the lease.
 
-A lease lasts some seconds and is renewed while the work goes on; a dead worker's job is taken over
-when it ends. Every write names the owner and the number of the lease, so that a worker whose lease
-ended cannot touch the work of the next one.
+A lease lasts LEASE_S seconds and is renewed while the job runs. When the lease of a dead worker
+expires, another worker takes the job over. Every write checks the owner and the lease number, so a
+worker whose lease has expired cannot overwrite the work of its successor.
 """
 
 import uuid
@@ -18,16 +18,16 @@ from orchestrator.errors import LeaseLostError
 from orchestrator.jobs.job import COMPLETED, Job
 from orchestrator.jobs.table import JOB_COLUMNS, LEASE_S, job_from_row, record_event
 
-# A job that asked for a version of the model by name waits so long for somebody who has it; then
-# anybody takes it, and finds out whether there is one.
-STRANDED_S = 30.0
+# Seconds for which a job that requested a model version is reserved for workers that have loaded
+# it. After that any worker may claim the job, to check whether the version is loaded anywhere.
+PINNED_WAIT_S = 30.0
 
 
 class Leases:
-    """What this process holds: jobs at work, and uploads that come in.
+    """The leases of this process, on running jobs and on incoming uploads.
 
     Attributes:
-        owner: the name of this process.
+        owner: unique identifier of this process.
     """
 
     def __init__(self, database: Database) -> None:
@@ -36,7 +36,7 @@ class Leases:
         self._held: set[str] = set()
 
     async def expire_previous(self) -> None:
-        """On a database that nobody shares, end what a dead process held."""
+        """Expires all leases of earlier processes, if the database is not shared."""
         if self._database.is_shared:
             return
 
@@ -47,18 +47,19 @@ class Leases:
         await self._database.write(work)
 
     def hold(self, job_id: str) -> None:
-        """Renew this job's lease from now on."""
+        """Starts renewing the job's lease."""
         self._held.add(job_id)
 
     def release(self, job_id: str) -> None:
+        """Stops renewing the job's lease."""
         self._held.discard(job_id)
 
     async def run_renewals(self) -> None:
-        """Renew until cancelled."""
-        await run_periodically(self.renew, LEASE_S / 3, "leases were not renewed")
+        """Renews the held leases until cancelled."""
+        await run_periodically(self.renew, LEASE_S / 3, "lease renewal failed")
 
     async def renew(self) -> None:
-        """Prolong what is held. A lease that was lost is not brought back."""
+        """Extends the held leases. A lost lease is not regained."""
         if not self._held:
             return
         ours = sa.and_(jobs.c.id.in_(self._held), jobs.c.owner == self.owner)
@@ -70,7 +71,7 @@ class Leases:
         await self._database.write(work)
 
     async def still_held(self, job_ids: list[str]) -> set[str]:
-        """Which of these jobs nobody has deleted or taken over since this process took them."""
+        """Returns the jobs that were neither deleted nor taken over since they were claimed."""
         ours = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.owner == self.owner)
 
         def work(connection: sa.Connection) -> set[str]:
@@ -79,22 +80,22 @@ class Leases:
         return await self._database.read(work)
 
     async def claim(self, loaded: Collection[str] = ()) -> Job | None:
-        """Take the job that has waited longest, or one whose lease ended; None if there is none.
+        """Claims and returns the oldest job that is queued or whose lease has expired, if any.
 
         Args:
-            loaded: versions of the model that this process can ask. One that was asked for by name
-                and is not among them is left to others for a while.
+            loaded: model versions available to this process. Jobs that requested another version
+                are left to other workers for PINNED_WAIT_S seconds.
         """
         due = sa.case((jobs.c.state == "queued", jobs.c.run_at), else_=jobs.c.lease_until)
         free = sa.and_(jobs.c.state.in_(("queued", "running")), due <= NOW)
         suitable = sa.or_(
             jobs.c.wanted_version.is_(None),
             jobs.c.wanted_version.in_(loaded),
-            due <= NOW - STRANDED_S,
+            due <= NOW - PINNED_WAIT_S,
         )
         next_id = (
             sa.select(jobs.c.id)
-            # One that slept through its lease does not take its own work a second time.
+            # A process that stalled past the end of its leases must not claim its own jobs again.
             .where(free, suitable, jobs.c.id.not_in(self._held))
             .order_by(jobs.c.created_at, jobs.c.id)
             .limit(1)
@@ -130,17 +131,21 @@ class Leases:
         return job
 
     async def advance(self, job: Job, progress: int, message: str) -> None:
-        """Show a step of the work; progress never goes back. Raises LeaseLostError, as all do."""
+        """Reports a stage of the job; progress never decreases.
+
+        Raises:
+            LeaseLostError: the job was deleted or taken over. The methods below raise it too.
+        """
         await self._write(job, progress=_at_least(progress), message=message)
 
     async def mark_converted(self, job: Job, size: int, timings: dict[str, float]) -> None:
-        """Both tracks are WAV files now, of `size` bytes together."""
+        """Records that both tracks are converted; `size` is their total size in bytes."""
         await self._write(job, converted=True, bytes=size, timings=timings)
 
     async def begin_generation(
         self, job: Job, version: str, codec: str | None, message: str
     ) -> None:
-        """The model is about to be asked."""
+        """Records the model version before the inference request."""
         await self._write(
             job,
             progress=_at_least(50),
@@ -152,7 +157,7 @@ class Leases:
     async def complete(
         self, job: Job, size: int, timings: dict[str, float], work_seconds: float
     ) -> None:
-        """The music of this lease, of `size` bytes, is the job's result from now on."""
+        """Completes the job with the result of this lease, of `size` bytes."""
         await self._write(
             job,
             work_seconds,
@@ -166,7 +171,7 @@ class Leases:
         )
 
     async def fail(self, job: Job, code: str, sentence: str, attempts: int) -> None:
-        """The job has failed for good, after so many attempts."""
+        """Marks the job as failed permanently."""
         await self._write(
             job,
             state="failed",
@@ -178,13 +183,13 @@ class Leases:
         )
 
     async def retry(self, job: Job, after_s: float, message: str, attempts: int) -> None:
-        """Put the job back in the queue, for `after_s` seconds from now, with so many attempts."""
+        """Returns the job to the queue, to be claimed after `after_s` seconds at the earliest."""
         await self._write(
             job, state="queued", run_at=NOW + after_s, message=message, attempts=attempts
         )
 
     async def _write(self, job: Job, work_seconds: float | None = None, **values: Any) -> None:
-        """Write as the holder of the lease, and renew it."""
+        """Updates the job as the holder of the lease, and renews the lease."""
         ours = sa.and_(jobs.c.id == job.id, jobs.c.owner == self.owner, jobs.c.lease == job.lease)
         change = (
             sa.update(jobs)
@@ -196,7 +201,8 @@ class Leases:
         def work(connection: sa.Connection) -> bool:
             row = connection.execute(change).mappings().first()
             if row is None:
-                # When a commit's answer was lost and this is repeated, our own write is there.
+                # This may be a retry after the reply to a successful commit was lost. Then the row
+                # already has the new state.
                 written = sa.select(jobs.c.id).where(ours, jobs.c.state == values.get("state"))
                 return connection.execute(written).first() is not None
             record_event(connection, job_from_row(row))

@@ -1,4 +1,4 @@
-"""Turns an upload into a job, once, however often it is sent."""
+"""Creates jobs from uploads, exactly once per idempotency key."""
 
 import asyncio
 import uuid
@@ -31,15 +31,15 @@ from orchestrator.storage.base import GENERATED, JobStorage
 
 
 class LoadedVersions(Protocol):
-    """What can make music at the moment."""
+    """The currently loaded model versions."""
 
     @property
     def version(self) -> str | None:
-        """The default version, when it is ready."""
+        """The default version, if it is ready."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All versions that are loaded."""
+        """All loaded versions."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Received:
 
     Attributes:
         tracks: names of the files in the job's workspace, by form field.
-        digest: hash of all that was sent; the same for the same request.
+        digest: hash of the request body; equal for repeated requests.
     """
 
     upload: Upload
@@ -65,20 +65,20 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The job of an earlier request with the same idempotency key."""
+    """The job created by an earlier request with the same idempotency key."""
 
     job_id: str
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """Lets one upload in.
+    """A reserved position in the queue for one upload.
 
     Attributes:
-        job_id: of the job that it may become.
-        folder: where the tracks are to be written.
+        job_id: ID of the job that the upload may become.
+        folder: the directory to write the tracks to.
         key: the idempotency key, if one was sent.
-        earlier: the request that was accepted with this key.
+        earlier: the request that was already accepted with this key, if any.
     """
 
     job_id: str
@@ -91,9 +91,10 @@ class Submissions:
     """Accepts jobs.
 
     Args:
-        loaded: what can make music at the moment.
-        reuse_results: whether the same tracks, windows and version give the music made before.
-        min_free_percent: share of the disk that has to stay free.
+        loaded: returns the currently loaded model versions.
+        reuse_results: whether a job with the tracks, windows and model version of a completed job
+            reuses its music.
+        min_free_percent: percentage of the disk that must stay free.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Submissions:
         self._min_free_percent = min_free_percent
 
     async def count_check(self, client: str) -> None:
-        """Counts a track that is only to be checked.
+        """Counts a check request towards the client's rate limit.
 
         Raises:
             StorageFullError: the disk is nearly full.
@@ -130,15 +131,15 @@ class Submissions:
 
     @asynccontextmanager
     async def reserve(
-        self, client: str, announced: int, key: str | None
+        self, client: str, expected_bytes: int, key: str | None
     ) -> AsyncIterator[Reservation]:
-        """Holds a place in the queue for an upload, which the block receives and accepts.
+        """Reserves a position in the queue for an upload that the block receives and accepts.
 
-        It is withdrawn when the block fails.
+        The reservation is withdrawn if the block fails.
 
         Args:
-            client: network address of who uploads.
-            announced: bytes that are about to come.
+            client: network address of the client.
+            expected_bytes: size of the upload according to its Content-Length; 0 if unknown.
             key: the idempotency key, if one was sent.
 
         Raises:
@@ -149,14 +150,14 @@ class Submissions:
         bind_contextvars(job_id=job_id)
         earlier = await self._rows.find(key) if key else None
         await check_free_space(self._storage, self._min_free_percent)
-        await self._rows.admit(job_id, client, announced, repeated=earlier is not None)
+        await self._rows.admit(job_id, client, expected_bytes, repeated=earlier is not None)
         self._leases.hold(job_id)
         try:
             await self._storage.create(job_id)
             yield Reservation(job_id, self._storage.workspace(job_id), key, earlier)
         except DatabaseUnavailableError:
             await self._storage.release_workspace(job_id)
-            raise  # it may have been accepted; if not, cleanup finds it
+            raise  # the job may have been accepted; if not, cleanup deletes the upload
         except BaseException:
             await asyncio.shield(self._withdraw(job_id))
             raise
@@ -164,13 +165,13 @@ class Submissions:
             self._leases.release(job_id)
 
     async def accept(self, reservation: Reservation, received: Received) -> Accepted | Replayed:
-        """Makes a job of an upload, or finds the one that an earlier request has made.
+        """Creates a job from an upload, or returns the job that an earlier request created.
 
         Raises:
-            InputError, TrackError: a track or the version of the model is at fault.
-            IdempotencyKeyReusedError: the key came with another request before.
+            InputError, TrackError: a track or the requested model version cannot be used.
+            IdempotencyKeyReusedError: the key was used for a different request.
             NotCheckedError: a track could not be checked.
-            UploadExpiredError: the reservation has ended.
+            UploadExpiredError: the reservation has expired.
             DatabaseUnavailableError, StorageUnavailableError: try again.
         """
         earlier = reservation.earlier
@@ -178,14 +179,14 @@ class Submissions:
             try:
                 return await self._add(reservation, received)
             except sa.exc.IntegrityError:
-                # The same request came twice at once, and the other one was quicker.
+                # A concurrent request with the same key was accepted first.
                 earlier = await self._rows.find(reservation.key) if reservation.key else None
                 if earlier is None:
                     raise
         if earlier.body != received.digest:
             raise IdempotencyKeyReusedError(
-                f"Idempotency-Key {reservation.key!r} was sent before, with another body; use a "
-                "new key for a new request"
+                f"Idempotency-Key {reservation.key!r} was already used with a different body; use "
+                "a new key for a new request"
             )
         await self._withdraw(reservation.job_id)
         bind_contextvars(job_id=earlier.job_id)
@@ -205,7 +206,7 @@ class Submissions:
             tracks = received.tracks.items()
             await check_audio({field: reservation.folder / name for field, name in tracks})
             await self._storage.persist(job_id, *received.tracks.values())
-            self._check_version(upload.wanted_version)  # it may have been unloaded meanwhile
+            self._check_version(upload.wanted_version)  # it may have been unloaded since
             add = partial(self._table.submit, job_id, upload)
         else:
             add = partial(self._table.submit_completed, job_id, upload, original)
@@ -218,7 +219,7 @@ class Submissions:
         self._metrics.accepted.inc()
         if original is not None:
             self._metrics.reused.inc()
-        with suppress(StorageUnavailableError):  # then cleanup does it
+        with suppress(StorageUnavailableError):  # cleanup deletes the files later
             if original is not None:
                 await self._storage.delete(job_id, *received.tracks.values())
             await self._storage.release_workspace(job_id)
@@ -227,14 +228,14 @@ class Submissions:
     def _check_version(self, version: str | None) -> None:
         loaded = self._loaded().names
         if version is not None and version not in loaded:
-            names = ", ".join(loaded) or "none at the moment"
+            names = ", ".join(loaded) or "none"
             raise InputError(
                 "model_not_loaded",
-                f"model_version is {version!r}, which is not loaded; loaded: {names}",
+                f"model_version is {version!r}, which is not loaded; loaded versions: {names}",
             )
 
     async def _copied_result(self, job_id: str, upload: Upload) -> Job | None:
-        """The earlier job that made this music already, after this one got a copy of it."""
+        """Copies the result of an identical completed job; returns that job, or None."""
         version = upload.wanted_version or self._loaded().version
         if not self._reuse_results or version is None:
             return None
@@ -252,11 +253,12 @@ class Submissions:
         with suppress(FileNotFoundError):
             await self._storage.copy(original.id, GENERATED, job_id)
             return
-        # A result is given its name just after the job is completed, maybe just now.
+        # The result is renamed shortly after the job is completed, possibly only now.
         await finalize_result(self._storage, original.id, original.lease)
         await self._storage.copy(original.id, GENERATED, job_id)
 
     async def _withdraw(self, job_id: str) -> None:
-        with suppress(DatabaseUnavailableError, StorageUnavailableError):  # then cleanup does it
+        # If this fails, cleanup deletes the upload later.
+        with suppress(DatabaseUnavailableError, StorageUnavailableError):
             if await self._rows.withdraw(job_id):
                 await self._storage.remove(job_id)

@@ -1,4 +1,4 @@
-"""The rows of submissions: who submitted what, and under which idempotency key."""
+"""The submissions table: clients and idempotency keys of recent requests."""
 
 import uuid
 from dataclasses import dataclass
@@ -8,48 +8,53 @@ import sqlalchemy as sa
 from orchestrator.database.engine import Database
 from orchestrator.database.schema import NOW, jobs, submissions
 from orchestrator.jobs.admission import RATE_WINDOW_S, Limits, client_network
-from orchestrator.jobs.table import LEASE_S, READ_PATIENCE_S, REMEMBERED_S, delete_jobs
+from orchestrator.jobs.table import (
+    LEASE_S,
+    SHORT_RETRY_TIMEOUT_S,
+    SUBMISSION_RETENTION_S,
+    delete_jobs,
+)
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An accepted request that carried an idempotency key; `body` is a hash of all it sent."""
+    """An accepted request with an idempotency key; `body` is the hash of its body."""
 
     job_id: str
     body: str
 
 
 class SubmissionTable:
-    """Counts and remembers submissions. Every method may raise DatabaseUnavailableError."""
+    """Counts and records submissions. Every method may raise DatabaseUnavailableError."""
 
     def __init__(self, database: Database, owner: str, limits: Limits) -> None:
         self._database = database
         self._owner = owner
         self._limits = limits
 
-    async def admit(self, job_id: str, client: str, announced: int, *, repeated: bool) -> None:
-        """Make the row under which the uploads may come in.
+    async def admit(self, job_id: str, client: str, expected_bytes: int, *, repeated: bool) -> None:
+        """Creates the row of an upload, before the upload starts.
 
         Args:
-            job_id: the new job.
-            client: network address of who asks.
-            announced: bytes that are about to be uploaded.
-            repeated: the request was accepted before, so that no limit may refuse it.
+            job_id: ID of the new job.
+            client: network address of the client.
+            expected_bytes: size of the upload according to its Content-Length; 0 if unknown.
+            repeated: whether the request was accepted before. Limits do not apply to it.
 
         Raises:
             RateLimitError, QueueFullError, StorageFullError: a limit is reached.
         """
 
         def work(connection: sa.Connection) -> None:
-            self._database.serialise(connection)
+            self._database.serialize(connection)
             if not repeated:
                 self._limits.check_rate(connection, client_network(client))
-                self._limits.check_room(connection, announced)
+                self._limits.check_room(connection, expected_bytes)
             row = {
                 "job_id": job_id,
                 "client": None if repeated else client_network(client),
                 "at": NOW,
-                "forget_at": NOW + REMEMBERED_S,
+                "forget_at": NOW + SUBMISSION_RETENTION_S,
             }
             connection.execute(sa.insert(submissions).values(row))
             uploading = {
@@ -58,14 +63,14 @@ class SubmissionTable:
                 "owner": self._owner,
                 "lease_until": NOW + LEASE_S,
                 "created_at": NOW,
-                "bytes": announced,
+                "bytes": expected_bytes,
             }
             connection.execute(sa.insert(jobs).values(uploading))
 
-        await self._database.write(work, READ_PATIENCE_S)
+        await self._database.write(work, SHORT_RETRY_TIMEOUT_S)
 
     async def count(self, client: str) -> None:
-        """Let the rate limit count a request of which nothing else is remembered.
+        """Counts a request towards the rate limit, without recording a job.
 
         Raises:
             RateLimitError: the limit is reached.
@@ -74,20 +79,20 @@ class SubmissionTable:
             return
 
         def work(connection: sa.Connection) -> None:
-            self._database.serialise(connection)
+            self._database.serialize(connection)
             self._limits.check_rate(connection, client_network(client))
             row = {
-                "job_id": uuid.uuid4().hex,  # of no job
+                "job_id": uuid.uuid4().hex,  # belongs to no job
                 "client": client_network(client),
                 "at": NOW,
                 "forget_at": NOW + RATE_WINDOW_S,
             }
             connection.execute(sa.insert(submissions).values(row))
 
-        await self._database.write(work, READ_PATIENCE_S)
+        await self._database.write(work, SHORT_RETRY_TIMEOUT_S)
 
     async def find(self, idempotency_key: str) -> Submission | None:
-        """The accepted request with this key."""
+        """Returns the accepted request with this key; None if there is none."""
         query = sa.select(submissions.c.job_id, submissions.c.body).where(
             submissions.c.idempotency_key == idempotency_key
         )
@@ -96,12 +101,12 @@ class SubmissionTable:
             row = connection.execute(query).first()
             return None if row is None else Submission(*row)
 
-        return await self._database.read(work, READ_PATIENCE_S)
+        return await self._database.read(work, SHORT_RETRY_TIMEOUT_S)
 
     def remember(
         self, job_id: str, idempotency_key: str | None, body: str, connection: sa.Connection
     ) -> None:
-        """Tie the key to the job, in the transaction that accepts it.
+        """Records the key of a job, in the transaction that accepts the job.
 
         Raises:
             sqlalchemy.exc.IntegrityError: another job has the key.
@@ -113,14 +118,15 @@ class SubmissionTable:
         )
 
     async def withdraw(self, job_id: str) -> bool:
-        """Forget an upload that was refused; the rate limit goes on counting it.
+        """Deletes the row of a rejected upload. The rate limit still counts the request.
 
-        False if it was accepted meanwhile, and is a job by now.
+        Returns:
+            False if the upload has been accepted as a job in the meantime.
         """
-        refused = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == "receiving")
+        rejected = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == "receiving")
 
         def work(connection: sa.Connection) -> bool:
-            found = connection.execute(refused.with_for_update()).scalars().all()
+            found = connection.execute(rejected.with_for_update()).scalars().all()
             return bool(delete_jobs(connection, list(found)))
 
-        return await self._database.write(work, READ_PATIENCE_S)
+        return await self._database.write(work, SHORT_RETRY_TIMEOUT_S)

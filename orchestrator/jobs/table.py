@@ -1,7 +1,7 @@
-"""The table of jobs: how one is added, found and removed.
+"""The job table: adding, finding and removing jobs.
 
-The table is the queue, the state and the record; there is no second truth. What a worker does to
-its job is in `leases`.
+The table is the queue and holds the state and the history of every job; it is the single source of
+truth. Updates by workers are in `leases`.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from orchestrator.errors import UploadExpiredError
 from orchestrator.jobs.job import COMPLETED, Job, Upload, status_document
 
 LEASE_S = 15.0
-REMEMBERED_S = 24 * 3600.0  # how long a submission outlives its job
-# People wait for whoever reads: they are rather told that the database is away.
-READ_PATIENCE_S = 3.0
+SUBMISSION_RETENTION_S = 24 * 3600.0  # how long it is kept after its job is deleted
+# Where a client is waiting, report an unreachable database quickly rather than retry for long.
+SHORT_RETRY_TIMEOUT_S = 3.0
 
-# Every column of a job, and when it was read.
+# All columns of a job, and the time of the query.
 JOB_COLUMNS = (*jobs.c, NOW.label("read_at"))
 IS_ACCEPTED = jobs.c.state != "receiving"
 
 
 class JobTable:
-    """The jobs that were accepted. Every method may raise DatabaseUnavailableError."""
+    """The accepted jobs. Every method may raise DatabaseUnavailableError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,13 +38,13 @@ class JobTable:
             row = connection.execute(query).mappings().first()
             return None if row is None else job_from_row(row)
 
-        return await self._database.read(work, READ_PATIENCE_S)
+        return await self._database.read(work, SHORT_RETRY_TIMEOUT_S)
 
     def submit(self, job_id: str, upload: Upload, connection: sa.Connection) -> None:
-        """Queue a job whose uploads are complete.
+        """Queues a job whose uploads are complete.
 
         Raises:
-            UploadExpiredError: its row is gone.
+            UploadExpiredError: the row was deleted because the upload took too long.
         """
         values = _uploaded(upload) | {
             "state": "queued",
@@ -57,7 +57,11 @@ class JobTable:
     def submit_completed(
         self, job_id: str, upload: Upload, original: Job, connection: sa.Connection
     ) -> None:
-        """Add a job whose music another one has made already."""
+        """Adds a completed job that reuses the result of `original`.
+
+        Raises:
+            UploadExpiredError: the row was deleted because the upload took too long.
+        """
         values = _uploaded(upload) | {
             "state": "completed",
             "progress": 100,
@@ -72,7 +76,7 @@ class JobTable:
         _accept(connection, job_id, values)
 
     async def find_completed(self, content: str, version: str) -> Job | None:
-        """The newest job that made music of the same content with that version of the model."""
+        """Returns the newest completed job with this content hash and model version, if any."""
         query = (
             sa.select(*JOB_COLUMNS)
             .where(
@@ -88,32 +92,32 @@ class JobTable:
             row = connection.execute(query).mappings().first()
             return None if row is None else job_from_row(row)
 
-        return await self._database.read(work, READ_PATIENCE_S)
+        return await self._database.read(work, SHORT_RETRY_TIMEOUT_S)
 
     async def delete(self, job_id: str) -> bool:
-        """Remove the job in whatever state; False if there is none."""
+        """Deletes the job in any state; returns False if it does not exist."""
 
         def work(connection: sa.Connection) -> bool:
             return bool(delete_jobs(connection, [job_id]))
 
-        return await self._database.write(work, READ_PATIENCE_S)
+        return await self._database.write(work, SHORT_RETRY_TIMEOUT_S)
 
 
 def record_event(connection: sa.Connection, job: Job) -> None:
-    """Keep what the status says now, for those who follow the job's events."""
+    """Stores the current status document for the job's event stream."""
     event = {"job_id": job.id, "revision": job.revision, "document": status_document(job)}
     connection.execute(sa.insert(events).values(event))
 
 
 def delete_jobs(connection: sa.Connection, job_ids: Sequence[str]) -> list[str]:
-    """Remove jobs; returns those that were there. Their submissions are remembered for a day."""
+    """Deletes jobs; returns those that existed. Their submissions are kept for a day."""
     removed = connection.execute(sa.delete(jobs).where(jobs.c.id.in_(job_ids)).returning(jobs.c.id))
     found = list(removed.scalars())
     connection.execute(sa.delete(events).where(events.c.job_id.in_(found)))
     connection.execute(
         sa.update(submissions)
         .where(submissions.c.job_id.in_(found))
-        .values(forget_at=NOW + REMEMBERED_S)
+        .values(forget_at=NOW + SUBMISSION_RETENTION_S)
     )
     return found
 
@@ -129,7 +133,7 @@ def _accept(connection: sa.Connection, job_id: str, values: dict[str, Any]) -> N
     if row is not None:
         record_event(connection, job_from_row(row))
         return
-    # Already accepted, when a commit's answer was lost and all this is repeated.
+    # This may be a retry after the reply to a successful commit was lost. Then the job exists.
     again = connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id))
     if again.first() is None:
         raise UploadExpiredError("The upload took too long; send it again")
@@ -146,7 +150,7 @@ def _uploaded(upload: Upload) -> dict[str, Any]:
 
 
 def job_from_row(row: sa.RowMapping) -> Job:
-    """A row of the columns JOB_COLUMNS as a job."""
+    """Converts a row of JOB_COLUMNS to a job."""
     first, second = (Window(start, end) for start, end in row["windows"])
     extension1, extension2 = row["extensions"]
     kept = {field: row[field] for field in Job.__dataclass_fields__}

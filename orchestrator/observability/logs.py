@@ -1,4 +1,4 @@
-"""How a serving process logs: lines for people on a terminal, else one JSON object a line."""
+"""Configures logging: readable lines on a terminal, otherwise one JSON object per line."""
 
 import logging
 import sys
@@ -9,20 +9,20 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from orchestrator.settings import Settings
 
-FIRST = ("timestamp", "level", "logger", "job_id", "model_version", "event")
+LEADING_FIELDS = ("timestamp", "level", "logger", "job_id", "model_version", "event")
 
 
 def logs_json(settings: Settings) -> bool:
-    """Whether this process logs JSON."""
+    """Returns whether this process logs in JSON."""
     if settings.log_format == "auto":
         return not sys.stderr.isatty()
     return settings.log_format == "json"
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log to standard error from now on, what libraries log and warn of too.
+    """Sends the logs of this process to standard error, including logs and warnings of libraries.
 
-    Whatever is bound by `structlog.contextvars` is on every line.
+    Values bound by `structlog.contextvars` are added to every line.
     """
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -52,11 +52,11 @@ def configure_logging(settings: Settings) -> None:
 
 
 def _json() -> list[Processor]:
-    # Local variables would put keys and tracks into the log.
+    # Local variables may contain keys and tracks, which must not be logged.
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
         structlog.processors.ExceptionRenderer(frames),
-        _in_order,
+        _order_fields,
         structlog.processors.JSONRenderer(),
     ]
 
@@ -69,6 +69,6 @@ def _console() -> list[Processor]:
     ]
 
 
-def _in_order(logger: WrappedLogger, method: str, line: EventDict) -> EventDict:
-    """The fields in which lines are looked for, before all others."""
-    return {name: line[name] for name in FIRST if name in line} | dict(line)
+def _order_fields(logger: WrappedLogger, method: str, line: EventDict) -> EventDict:
+    """Moves LEADING_FIELDS, which are searched most often, to the start of the line."""
+    return {name: line[name] for name in LEADING_FIELDS if name in line} | dict(line)

@@ -1,4 +1,4 @@
-"""What this process counts and times for Prometheus, as it happens."""
+"""Prometheus metrics that this process updates as events occur."""
 
 import platform
 from importlib.metadata import version
@@ -13,15 +13,15 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-# Prometheus itself knows when a counter began.
+# Prometheus does not need the creation times of counters.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 STAGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ATTEMPTS = (1, 2, 3, 4, 5)
-# A counter has to be there before its first increase, or Prometheus does not see that one.
+# These series start at 0; otherwise Prometheus would miss the first increase of each.
 FAILED_ATTEMPT_REASONS = ("model_away", "model_failed", "conversion", "files", "unexpected")
-REFUSALS_OF_OURS = (
+SERVER_SIDE_ERROR_CODES = (
     "queue_full",
     "storage_full",
     "not_checked",
@@ -29,89 +29,89 @@ REFUSALS_OF_OURS = (
     "files_unavailable",
     "internal_error",
 )
-# As `model_version` of a job that ended before it got to the model.
+# Label `model_version` of jobs that ended before an inference request.
 NO_VERSION = "none"
 
 
 class Metrics:
-    """One process' metrics, in a registry of their own."""
+    """The metrics of one process, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.build = Info("musiclab_build", "What runs here.", registry=registry)
+        self.build = Info("musiclab_build", "Versions of MusicLab and Python.", registry=registry)
         self.build.info({"version": version("musiclab"), "python": platform.python_version()})
-        self._count_requests(registry)
-        self._count_submissions(registry)
-        self._count_work(registry)
+        self._create_http_metrics(registry)
+        self._create_submission_metrics(registry)
+        self._create_worker_metrics(registry)
 
-    def _count_requests(self, registry: CollectorRegistry) -> None:
+    def _create_http_metrics(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "musiclab_http_requests",
-            "HTTP requests answered, by method, template of the route, and status.",
+            "Completed HTTP requests, by method, route template and status.",
             ["method", "route", "status"],
             registry=registry,
         )
         self.request_seconds = Histogram(
             "musiclab_http_request_seconds",
-            "Seconds until an HTTP request was answered, by method and template of the route.",
+            "Duration of HTTP requests in seconds, by method and route template.",
             ["method", "route"],
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
         self.requests_in_flight = Gauge(
             "musiclab_http_requests_in_flight",
-            "HTTP requests that are being answered, event streams included.",
+            "HTTP requests in progress, including event streams.",
             registry=registry,
         )
         self.refused = Counter(
             "musiclab_refused_requests",
-            "Requests answered with an error, by its code.",
+            "Requests answered with an error, by error code.",
             ["code"],
             registry=registry,
         )
-        for code in REFUSALS_OF_OURS:
+        for code in SERVER_SIDE_ERROR_CODES:
             self.refused.labels(code)
 
-    def _count_submissions(self, registry: CollectorRegistry) -> None:
+    def _create_submission_metrics(self, registry: CollectorRegistry) -> None:
         self.accepted = Counter(
-            "musiclab_jobs_accepted", "Jobs this process has accepted.", registry=registry
+            "musiclab_jobs_accepted", "Jobs accepted by this process.", registry=registry
         )
         self.reused = Counter(
             "musiclab_results_reused",
-            "Jobs that were answered with the result of an earlier one.",
+            "Jobs completed with the result of an earlier job.",
             registry=registry,
         )
         self.uploaded_bytes = Counter(
-            "musiclab_uploaded_bytes", "Bytes of tracks received.", registry=registry
+            "musiclab_uploaded_bytes", "Bytes of uploaded tracks.", registry=registry
         )
 
-    def _count_work(self, registry: CollectorRegistry) -> None:
-        self.at_work = Gauge(
-            "musiclab_jobs_at_work", "Jobs this process is working on.", registry=registry
+    def _create_worker_metrics(self, registry: CollectorRegistry) -> None:
+        self.running_jobs = Gauge(
+            "musiclab_jobs_at_work", "Jobs that this process is running.", registry=registry
         )
         self.inference_in_flight = Gauge(
             "musiclab_inference_requests_in_flight",
-            "Requests this process has sent to the model that are not answered yet, by version.",
+            "Inference requests of this process in progress, by model version.",
             ["model_version"],
             registry=registry,
         )
         self.finished = Counter(
             "musiclab_jobs_finished",
-            "Jobs this process has brought to an end, by outcome (completed or an error code) "
-            "and version of the model.",
+            "Jobs finished by this process, by outcome (completed or an error code) and model "
+            "version.",
             ["outcome", "model_version"],
             registry=registry,
         )
         self.attempts = Histogram(
             "musiclab_job_attempts",
-            "Attempts that a finished job took.",
+            "Attempts per finished job.",
             buckets=ATTEMPTS,
             registry=registry,
         )
         self.failed_attempts = Counter(
             "musiclab_failed_attempts",
-            "Attempts at jobs that failed for reasons that may pass, by reason.",
+            "Attempts that failed for temporary reasons, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -119,14 +119,14 @@ class Metrics:
             self.failed_attempts.labels(reason)
         self.stage_seconds = Histogram(
             "musiclab_stage_seconds",
-            "Seconds of a job's stages: queued, convert, wait, generate, save.",
+            "Duration of job stages in seconds: queued, convert, wait, generate, save.",
             ["stage"],
             buckets=STAGE_SECONDS,
             registry=registry,
         )
 
     def requests_to_model(self) -> dict[str, int]:
-        """Requests to the model that are not answered yet, by version; none with 0."""
+        """Returns the number of inference requests in progress by version, omitting zeros."""
         return {
             sample.labels["model_version"]: int(sample.value)
             for family in self.inference_in_flight.collect()

@@ -1,1 +1,1 @@
-"""Which versions of the model serve, and how that changes."""
+"""Deploys model versions, rolls them back, and restores them after a restart of TorchServe."""

@@ -1,4 +1,4 @@
-"""The canary job: one request to a version before users get it, and a check of its output."""
+"""The canary job: sends a new version one request and checks the output before deployment."""
 
 import io
 import math
@@ -19,29 +19,29 @@ FULL_SCALE = 2**15
 CHORDS = ((220.0, 277.18, 329.63), (146.83, 174.61, 220.0))  # Hz
 PLUCKS_PER_S = 2
 SILENCE_RMS = 1e-3  # -60 dB of full scale
-CLIPPING_RMS = 0.9  # a sine of full scale has 0.7
+CLIPPING_RMS = 0.9  # a full-scale sine has 0.7
 
 
 def run_canary(url: str, tokens: Tokens, version: str) -> float:
-    """Send a version two plucked chords as the tracks, and check the music that it returns.
+    """Sends two plucked chords to a version as tracks, and checks the generated music.
 
     Args:
-        url: TorchServe's inference API.
-        tokens: TorchServe's.
-        version: registered and ready.
+        url: base URL of TorchServe's inference API.
+        tokens: TorchServe's keys.
+        version: a registered version with a READY worker.
 
     Returns:
-        Root mean square of the music, 1 being full scale.
+        Root mean square of the music, relative to full scale.
 
     Raises:
-        DeploymentError: it returned none, or music that `check_output` refuses.
+        DeploymentError: the version returned no music, or `check_output` rejected it.
     """
     files = {
         f"track{track}": (f"track{track}.wav", _wav(chord), "audio/wav")
         for track, chord in enumerate(CHORDS, start=1)
     }
     try:
-        answer = requests.post(
+        response = requests.post(
             f"{url}/predictions/{MODEL_NAME}/{version}",
             files=files,
             auth=tokens.auth("inference"),
@@ -49,21 +49,21 @@ def run_canary(url: str, tokens: Tokens, version: str) -> float:
         )
     except requests.RequestException as error:
         raise DeploymentError(
-            f"version {version} gave the canary job no answer ({error})"
+            f"version {version} did not respond to the canary job ({error})"
         ) from error
-    if not answer.ok:
+    if not response.ok:
         raise DeploymentError(
-            f"version {version} answered the canary job with {answer.status_code}: "
-            f"{_error_detail(answer)}"
+            f"version {version} failed the canary job with {response.status_code}: "
+            f"{_error_detail(response)}"
         )
-    return check_output(answer.content, version)
+    return check_output(response.content, version)
 
 
 def check_output(wav: bytes, version: str) -> float:
-    """The root mean square of a WAV around its mean, 1 being full scale.
+    """Returns the root mean square of a WAV file around its mean, relative to full scale.
 
     Raises:
-        DeploymentError: it has another format, is silent, or has almost only clipped samples.
+        DeploymentError: the format is wrong, the audio is silent, or almost all of it is clipped.
     """
     try:
         with wave.open(io.BytesIO(wav)) as file:
@@ -73,21 +73,21 @@ def check_output(wav: bytes, version: str) -> float:
             content = file.readframes(frames)
     except (wave.Error, EOFError) as error:
         raise DeploymentError(
-            f"version {version} answered the canary job with what is no WAV ({error})"
+            f"version {version} returned no valid WAV file for the canary job ({error})"
         ) from error
     if (frames, rate, channels, bits) != (SAMPLES, RATE, 1, 16):
         raise DeploymentError(
-            f"version {version} made {frames} frames at {rate} Hz with {channels} channels of "
-            f"{bits} bits; right are {SAMPLES} at {RATE} Hz with 1 channel of 16 bits"
+            f"version {version} returned {frames} frames at {rate} Hz with {channels} channels of "
+            f"{bits} bits; expected {SAMPLES} frames at {RATE} Hz with 1 channel of 16 bits"
         )
     samples = array("h", content)
-    mean = sum(samples) / SAMPLES  # an offset is inaudible
+    mean = sum(samples) / SAMPLES  # a DC offset is inaudible
     rms = math.sqrt(sum((sample - mean) ** 2 for sample in samples) / SAMPLES) / FULL_SCALE
     if not SILENCE_RMS < rms < CLIPPING_RMS:
-        what = "silence" if rms <= SILENCE_RMS else "nothing but clipped samples"
+        fault = "silence" if rms <= SILENCE_RMS else "nothing but clipped samples"
         raise DeploymentError(
-            f"version {version} makes {what} of two plucked chords: the root mean square is "
-            f"{rms:.1g} of full scale, and should be between {SILENCE_RMS:g} and {CLIPPING_RMS:g}"
+            f"version {version} generated {fault} from two plucked chords: the root mean square "
+            f"is {rms:.1g} of full scale; expected {SILENCE_RMS:g} to {CLIPPING_RMS:g}"
         )
     return rms
 
@@ -103,7 +103,7 @@ def _wav(chord: tuple[float, ...]) -> bytes:
 
 
 def _plucked(chord: tuple[float, ...]) -> "array[int]":
-    """A chord, plucked PLUCKS_PER_S times a second; each pluck decays."""
+    """Returns the samples of a decaying chord, plucked PLUCKS_PER_S times a second."""
     period = RATE // PLUCKS_PER_S
     pluck = [
         math.exp(-4 * n / period)
@@ -114,9 +114,9 @@ def _plucked(chord: tuple[float, ...]) -> "array[int]":
     return array("h", (round((FULL_SCALE - 1) * value) for value in pluck)) * (SAMPLES // period)
 
 
-def _error_detail(answer: requests.Response) -> str:
+def _error_detail(response: requests.Response) -> str:
     try:
-        content = answer.json()
+        content = response.json()
         return str(content.get("detail") or content["message"])
     except (ValueError, KeyError, AttributeError):
-        return answer.text[:200] or "nothing else"
+        return response.text[:200] or "no details"

@@ -1,8 +1,9 @@
-"""Changes which version of the model serves, while jobs go on.
+"""Changes the default model version without interrupting jobs.
 
-TorchServe forgets what was registered, drops what a version is working on when it is unregistered,
-and accepts any archive. So a new version passes a canary job before users get it, the old one is
-drained before it is unloaded, and the desired state is kept in a file.
+TorchServe loses its registrations when it exits, drops the requests of a version that is
+unregistered, and accepts any archive. Therefore a new version has to pass a canary job before it
+becomes the default, the old one is drained before it is unloaded, and the desired state is kept in
+a file.
 """
 
 import time
@@ -15,19 +16,19 @@ from orchestrator.archives.archive import archive_path, verify_archive
 from orchestrator.errors import ArchiveError, DeploymentError, ModelServerError
 from orchestrator.releases.canary import run_canary
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
-from orchestrator.releases.draining import users_of
+from orchestrator.releases.draining import uses_at
 from orchestrator.serving.management import ManagementClient, RegisteredVersion
 from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.torchserve_log import WorkerLog
 from orchestrator.settings import Settings
 
 LOAD_TIMEOUT_S = 300.0  # startupTimeout of model-config.yaml
-DRAIN_TIMEOUT_S = 600.0  # the longest that a request may take
-REGISTRATION_TIMEOUT_S = 5.0  # by a request whose answer was not waited for
+DRAIN_TIMEOUT_S = 600.0  # the longest time that a request may take
+REGISTRATION_TIMEOUT_S = 5.0  # for a registration whose response was lost or not awaited
 LOCK_TIMEOUT_S = 5.0
 POLL_S = 1.0
-# In a row, POLL_S apart. Orchestrators ask every second which version is the default one; by then,
-# the requests that they sent to the old one meanwhile are counted.
+# Consecutive checks, POLL_S apart. Orchestrators poll the default version every second; by the last
+# check, requests that they have sent to the old version in the meantime are counted.
 IDLE_CHECKS = 3
 
 Report = Callable[[str], None]
@@ -35,9 +36,9 @@ Undo = list[tuple[str, Callable[[], None]]]
 
 
 class Deployer:
-    """Changes which versions one TorchServe serves.
+    """Changes the versions that one TorchServe has loaded.
 
-    Every method raises DeploymentError or ArchiveError when it fails.
+    Every method raises DeploymentError or ArchiveError on failure.
     """
 
     def __init__(self, settings: Settings, report: Report) -> None:
@@ -50,23 +51,23 @@ class Deployer:
         self._log = WorkerLog(settings.model_server_dir / "logs")
 
     def deploy(self, version: str, keep_old: bool = False) -> None:
-        """Make a version of the model store the default one, after a canary job.
+        """Makes a version the default after it has passed a canary job, and unloads the old one.
 
-        A failure before that changes nothing. Afterwards the old version is unloaded; a failure
-        then leaves it loaded.
+        A failure before the new version is the default changes nothing. A failure while the old
+        version is unloaded leaves both loaded.
 
         Args:
-            version: has its archive in the model store.
-            keep_old: whether the old version stays loaded, for requests that name it.
+            version: a version whose archive is in the model store.
+            keep_old: whether the old version stays loaded for requests that name it.
         """
         with self._exclusively():
             self._deploy(version, keep_old)
 
     def rollback(self) -> None:
-        """Deploy the previous default version."""
+        """Deploys the previous default version."""
         with self._exclusively():
             desired = self._state_file.read()
-            # The default version may have been changed through the management API just now.
+            # The default version may have just been changed through the management API.
             default = self._default_version().version
             previous = () if desired is None else desired.with_default(default).previous
             archived = [
@@ -76,24 +77,24 @@ class Deployer:
             ]
             if not archived:
                 raise DeploymentError(
-                    "there is no version to go back to: none served before, or their archives are "
-                    f"no longer in {self._state_file.model_store}"
+                    "there is no version to roll back to: no earlier default version has an "
+                    f"archive in {self._state_file.model_store}"
                 )
-            self._deploy(archived[-1], keep_old=False, going_back=True)
+            self._deploy(archived[-1], keep_old=False, is_rollback=True)
 
     def remove(self, version: str, keep_archive: bool = False) -> None:
-        """Unload a version that is not the default one, and delete its archive."""
+        """Unloads a version that is not the default, and deletes its archive."""
         archive = archive_path(self._state_file.model_store, version)
         with self._exclusively():
             loaded = {each.version: each for each in self._management.versions()}
             desired = self._state_file.read()
             if version not in loaded and not archive.exists():
-                raise DeploymentError(f"there is no version {version}: `musiclab model list`")
+                raise DeploymentError(f"there is no version {version}; see `musiclab model list`")
             if (version in loaded and loaded[version].default) or (
                 desired is not None and desired.default == version
             ):
                 raise DeploymentError(
-                    f"version {version} is the one that serves; deploy another one first"
+                    f"version {version} is the default; deploy another version first"
                 )
             if version in loaded and not self._unload(version):
                 raise DeploymentError(f"version {version} could not be unloaded yet")
@@ -103,16 +104,16 @@ class Deployer:
                 archive.unlink(missing_ok=True)
                 self._report(f"{archive.name} is deleted")
 
-    def _deploy(self, version: str, keep_old: bool, going_back: bool = False) -> None:
+    def _deploy(self, version: str, keep_old: bool, is_rollback: bool = False) -> None:
         archive = archive_path(self._state_file.model_store, version)
         packed = verify_archive(archive)["version"]
         if packed != version:
-            raise DeploymentError(f"{archive} says that it is version {packed}; pack it anew")
+            raise DeploymentError(f"{archive} contains version {packed}; pack it again")
         old = self._default_version().version
         if old == version:
-            self._report(f"version {version} serves already")
+            self._report(f"version {version} is already the default")
             return
-        desired = self._state_while_draining(old, version, going_back)
+        desired = self._state_while_draining(old, version, is_rollback)
         with self._undo_on_failure() as undo:
             if self._management.find(version) is None:
                 undo.append(
@@ -120,25 +121,25 @@ class Deployer:
                 )
                 self._load(version, archive)
             self._run_canary(version)
-            undo.append((f"let {old} serve", lambda: self._management.set_default(old)))
+            undo.append((f"restore {old} as default", lambda: self._management.set_default(old)))
             self._management.set_default(version)
             self._state_file.write(desired)
-        self._report(f"{version} serves now; {old} ends what it has begun")
+        self._report(f"{version} is now the default version; draining {old}")
         if keep_old:
-            self._report(f"{old} stays loaded beside it")
+            self._report(f"{old} stays loaded as an additional version")
         elif self._unload(old):
             self._state_file.write(desired.without(old))
 
-    def _state_while_draining(self, old: str, new: str, going_back: bool) -> DesiredState:
-        """The desired state while the new version is the default and the old one is loaded."""
+    def _state_while_draining(self, old: str, new: str, is_rollback: bool) -> DesiredState:
+        """Returns the desired state for the time while the old version is drained."""
         try:
             before = self._state_file.read() or DesiredState(old)
         except ArchiveError as error:
-            self._report(f"{error}; it is written anew")
+            self._report(f"{error}; it will be replaced")
             before = DesiredState(old)
         # The default version may have been changed through the management API.
         desired = before.with_default(old).with_default(new).with_additional(old)
-        if going_back:  # the next rollback goes further back, not to this version
+        if is_rollback:  # the next rollback must not return to the version just left
             previous = tuple(each for each in desired.previous if each != old)
             desired = replace(desired, previous=previous)
         return desired
@@ -158,8 +159,8 @@ class Deployer:
                 raise DeploymentError(f"version {version} did not load: {fault}")
             if registered is None:
                 raise DeploymentError(
-                    f"version {version} is gone: somebody else unloaded it, or TorchServe has "
-                    f"ended; see {logs}"
+                    f"version {version} is no longer registered: another client unloaded it, or "
+                    f"TorchServe exited; see {logs}"
                 )
             if time.monotonic() > deadline:
                 raise DeploymentError(
@@ -175,10 +176,10 @@ class Deployer:
             exception = self._log.first_exception(version, since)
             sentence = f"{error}; its worker: {exception}" if exception else str(error)
             raise DeploymentError(sentence) from error
-        self._report(f"it made music of the canary job (root mean square {rms:.3f})")
+        self._report(f"the canary job passed (root mean square {rms:.3f})")
 
     def _unload(self, version: str) -> bool:
-        """Unregister a version once it is not in use; returns whether it was."""
+        """Drains and unregisters a version; returns whether it was unregistered."""
         try:
             reasons = self._drain(version)
             if not reasons:
@@ -187,7 +188,7 @@ class Deployer:
             if not self._is_unregistered(version):
                 reasons = [str(error)]
         except KeyboardInterrupt:
-            self._report(_still_loaded(version, ["you stopped waiting"]))
+            self._report(_still_loaded(version, ["the wait was interrupted"]))
             raise
         if reasons:
             self._report(_still_loaded(version, reasons))
@@ -196,29 +197,29 @@ class Deployer:
         return True
 
     def _drain(self, version: str) -> list[str]:
-        """Wait until a version is not in use; returns its users when that takes too long."""
+        """Waits until a version is idle; returns its remaining uses if that takes too long."""
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
         idle_checks = 0
         while idle_checks < IDLE_CHECKS:
             time.sleep(POLL_S)
-            users = self._users(version)
-            idle_checks = 0 if users else idle_checks + 1
-            if users and time.monotonic() > deadline:
-                return users
+            uses = self._uses(version)
+            idle_checks = 0 if uses else idle_checks + 1
+            if uses and time.monotonic() > deadline:
+                return uses
         return []
 
-    def _users(self, version: str) -> list[str]:
-        users = []
+    def _uses(self, version: str) -> list[str]:
+        uses = []
         try:
             registered = self._management.find(version)
         except ModelServerError as error:
-            users.append(f"TorchServe does not say what it works on: {error}")
+            uses.append(f"the queue of TorchServe is unknown: {error}")
         else:
             if registered is not None and registered.pending:
-                users.append(f"{registered.pending} requests wait in TorchServe")
+                uses.append(f"{registered.pending} requests are queued in TorchServe")
         for url in self._settings.orchestrator_url_list:
-            users += users_of(url, version)
-        return users
+            uses += uses_at(url, version)
+        return uses
 
     def _is_unregistered(self, version: str) -> bool:
         try:
@@ -227,7 +228,7 @@ class Deployer:
             return False
 
     def _unregister_once_registered(self, version: str) -> None:
-        """Unregister a version whose registration may still be going on, as when it timed out."""
+        """Unregisters a version whose registration may still be in progress, as after a timeout."""
         deadline = time.monotonic() + REGISTRATION_TIMEOUT_S
         while self._management.find(version) is None:
             if time.monotonic() > deadline:
@@ -252,22 +253,22 @@ class Deployer:
 
     @contextmanager
     def _undo_on_failure(self) -> Iterator[Undo]:
-        """On an error, run the steps that were added to the list, the last first."""
+        """On any exception, runs the undo steps added to the list, in reverse order."""
         undo: Undo = []
         try:
             yield undo
         except BaseException:  # Ctrl-C too
-            for what, step in reversed(undo):
+            for description, step in reversed(undo):
                 try:
                     step()
                 except ModelServerError as error:
-                    # TorchServe may have ended: it restarts with the state that was desired before.
-                    self._report(f"could not {what}: {error}")
+                    # TorchServe may have exited; it restarts with the previous desired state.
+                    self._report(f"could not {description}: {error}")
             raise
 
 
 def _still_loaded(version: str, reasons: list[str]) -> str:
     return (
-        f"{version} stays loaded: {'; '.join(reasons)}. `musiclab model remove {version} "
-        "--keep-archive` ends it later"
+        f"{version} stays loaded: {'; '.join(reasons)}. Run `musiclab model remove {version} "
+        "--keep-archive` to unload it later"
     )

@@ -1,6 +1,6 @@
-"""The versions of the model that a TorchServe has to serve, kept on disk.
+"""The model versions that a TorchServe should have loaded, kept on disk.
 
-TorchServe itself forgets at its end which versions were registered.
+TorchServe loses its registrations when it exits.
 """
 
 import json
@@ -22,12 +22,12 @@ MAX_PREVIOUS = 10
 
 @dataclass(frozen=True)
 class DesiredState:
-    """The versions to serve.
+    """The versions to load.
 
     Attributes:
-        default: serves requests that name no version.
+        default: version for requests that name none.
         additional: other versions to load.
-        previous: earlier default versions, the latest last.
+        previous: earlier default versions, the most recent last.
     """
 
     default: str
@@ -35,7 +35,7 @@ class DesiredState:
     previous: tuple[str, ...] = ()
 
     def with_default(self, version: str) -> Self:
-        """Another default version; the present one is appended to `previous`."""
+        """Returns a copy with another default version; appends the current one to `previous`."""
         if version == self.default:
             return self
         before = [each for each in self.previous if each not in (version, self.default)]
@@ -44,23 +44,23 @@ class DesiredState:
         )
 
     def with_additional(self, version: str) -> Self:
-        """The same with one more additional version."""
+        """Returns a copy with one more additional version."""
         others = self.without(version).additional
         return replace(self, additional=(*others, version))
 
     def without(self, version: str) -> Self:
-        """The same without that additional version."""
+        """Returns a copy without an additional version."""
         return replace(self, additional=tuple(each for each in self.additional if each != version))
 
 
 class DesiredStateFile:
-    """The file of the desired state, next to TorchServe's keys.
+    """The file of the desired state, in the directory of TorchServe's keys.
 
-    It exists once another version was served than the one packed from checkpoints/. Its keys are
-    `default`, `beside` (the additional versions) and `previous`.
+    The file exists once a version other than the one packed from checkpoints/ has been loaded. Its
+    keys are `default`, `beside` (the additional versions) and `previous`.
 
     Attributes:
-        model_store: the folder of the archives.
+        model_store: directory of the archives.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -69,10 +69,10 @@ class DesiredStateFile:
         self._file = self._folder / FILE
 
     def read(self) -> DesiredState | None:
-        """The state written last; None without a file.
+        """Returns the state written last; None if the file does not exist.
 
         Raises:
-            ArchiveError: the file cannot be read, as when it was edited by hand.
+            ArchiveError: the content is invalid, for example after a manual edit.
         """
         try:
             content = json.loads(self._file.read_text())
@@ -84,25 +84,25 @@ class DesiredStateFile:
         except (ValueError, KeyError, TypeError) as error:
             raise ArchiveError(
                 f"{self._file} cannot be read ({error!r}); deploy a version, or delete the file to "
-                "serve what is in checkpoints/"
+                "use the weights in checkpoints/"
             ) from error
 
     def write(self, state: DesiredState) -> None:
-        """Replace the file atomically: readers see the old state or the new one."""
+        """Replaces the file atomically: readers see the old state or the new one."""
         content = {
             "default": state.default,
             "beside": state.additional,
             "previous": state.previous,
         }
-        # Durable: else a power failure may leave the new name without content.
+        # Durable: otherwise a power failure may leave an empty file under the new name.
         with atomic_write(self._file, durable=True) as part:
             part.write_text(json.dumps(content, indent=2) + "\n")
 
     def set_default(self, version: str) -> None:
-        """Make a version the default one and drop the additional ones.
+        """Makes a version the default and drops the additional ones.
 
         Raises:
-            DeploymentError: another process is changing what serves.
+            DeploymentError: another process is changing the deployed versions.
         """
         with self.exclusive():
             before = self.read()
@@ -110,9 +110,9 @@ class DesiredStateFile:
             self.write(replace(state, additional=()))
 
     def archives(self, state: DesiredState | None) -> list[Path]:
-        """The archives of a state that exist, the default version's first.
+        """Returns the existing archives of a state, that of the default version first.
 
-        Empty without a state, and where the default version's archive is missing.
+        Empty if there is no state, or if the default version's archive is missing.
         """
         if state is None or not archive_path(self.model_store, state.default).exists():
             return []
@@ -122,15 +122,15 @@ class DesiredStateFile:
 
     @contextmanager
     def exclusive(self, timeout_s: float = 0.0) -> Iterator[None]:
-        """Hold the lock that everybody takes who changes what serves.
+        """Holds the lock that protects changes to the deployed versions.
 
         Raises:
-            DeploymentError: another process still held it after `timeout_s` seconds.
+            DeploymentError: another process still held the lock after `timeout_s` seconds.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / LOCK).open("w") as file:
             if not lock(file, timeout_s):
                 raise DeploymentError(
-                    "another command is changing what serves at this moment; wait for its end"
+                    "another command is changing the deployed versions; wait until it finishes"
                 )
             yield

@@ -1,4 +1,4 @@
-"""Asks orchestrators which of them still use a version of the model."""
+"""Queries orchestrators for their use of a model version."""
 
 from typing import Any
 
@@ -6,44 +6,44 @@ import requests
 
 PATH = "/in-flight"
 TIMEOUT_S = 10.0
-USES = {"in_flight": "requests are at work", "pinned": "jobs asked for it by name"}
+USES = {"in_flight": "requests are in progress", "pinned": "jobs request it by name"}
 
 
-def users_of(url: str, version: str) -> list[str]:
-    """What an orchestrator still does with a version, in words; empty where it does nothing.
+def uses_at(url: str, version: str) -> list[str]:
+    """Describes how an orchestrator still uses a version; empty if it does not.
 
-    One that does not say counts as a user: a later request may get an answer.
+    An orchestrator that does not return its counts is reported as well: a later query may succeed.
     """
     try:
-        answer = requests.get(url + PATH, timeout=TIMEOUT_S)
+        response = requests.get(url + PATH, timeout=TIMEOUT_S)
     except requests.ConnectionError:
-        return []  # nothing runs there
+        return []  # no server is running there
     except requests.RequestException as error:
-        return [f"{url} does not say who uses it: {error}"]
-    if answer.status_code >= requests.codes.internal_server_error:
-        return [f"{url} does not say who uses it: {answer.status_code}"]
-    content = _json_object(answer)
-    if answer.status_code == requests.codes.not_found and content.get("code") == "not_found":
+        return [f"use by {url} is unknown: {error}"]
+    if response.status_code >= requests.codes.internal_server_error:
+        return [f"use by {url} is unknown: {response.status_code}"]
+    content = _json_object(response)
+    if response.status_code == requests.codes.not_found and content.get("code") == "not_found":
         return [
-            f"{url} does not say who uses it: it is an earlier version of MusicLab, or a proxy "
-            "that hides /in-flight"
+            f"use by {url} is unknown: it runs an earlier version of MusicLab, or a proxy hides "
+            "/in-flight"
         ]
     database, versions = content.get("database"), content.get("model_versions")
     if not isinstance(database, bool) or not isinstance(versions, dict):
-        return []  # some other program's port
+        return []  # the port belongs to another program
     counts = versions.get(version, {})
     if not isinstance(counts, dict):
         return []
-    users = [f"{counts[name]} {use} at {url}" for name, use in USES.items() if counts.get(name)]
+    uses = [f"{counts[name]} {use} at {url}" for name, use in USES.items() if counts.get(name)]
     if not database:
-        users.append(f"{url} does not know who asked for it by name: its database is away")
-    return users
+        uses.append(f"jobs at {url} that request it by name are unknown: database unreachable")
+    return uses
 
 
-def _json_object(answer: requests.Response) -> dict[str, Any]:
-    """The object in an answer; empty where it is no JSON object."""
+def _json_object(response: requests.Response) -> dict[str, Any]:
+    """Returns the JSON object in a response; empty if it has none."""
     try:
-        content = answer.json()
+        content = response.json()
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

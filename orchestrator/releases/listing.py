@@ -1,4 +1,4 @@
-"""Lists the versions in the model store and those that TorchServe has loaded."""
+"""Lists the versions in the model store and the versions that TorchServe has loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from orchestrator.serving.management import ManagementClient, RegisteredVersion
 from orchestrator.serving.tokens import Tokens
 from orchestrator.settings import Settings
 
-COLUMNS = ("version", "serves", "codec", "checkpoint", "epoch", "packed", "MB")
+COLUMNS = ("version", "role", "codec", "checkpoint", "epoch", "packed", "MB")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Listing:
 
     Attributes:
         rows: cells in the order of COLUMNS, the newest archive first.
-        remarks: sentences about what could not be read or found.
+        remarks: sentences about archives or servers that could not be read or reached.
     """
 
     rows: list[tuple[str, ...]]
@@ -28,10 +28,10 @@ class Listing:
 
 
 def list_versions(settings: Settings) -> Listing:
-    """The versions in the model store and, if it answers, in TorchServe.
+    """Lists the versions in the model store and, if it is reachable, in TorchServe.
 
     Raises:
-        ArchiveError: the file of the desired state cannot be read.
+        ArchiveError: the file of the desired state is invalid.
     """
     state_file = DesiredStateFile(settings)
     loaded: dict[str, RegisteredVersion] = {}
@@ -60,8 +60,8 @@ def list_versions(settings: Settings) -> Listing:
 
 def _role(registered: RegisteredVersion | None, version: str, desired: DesiredState | None) -> str:
     if registered is None:
-        return "next time" if desired is not None and version == desired.default else "-"
-    role = "default" if registered.default else "beside"
+        return "next start" if desired is not None and version == desired.default else "-"
+    role = "default" if registered.default else "additional"
     return role if registered.ready else f"{role}, not ready"
 
 

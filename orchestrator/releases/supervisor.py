@@ -1,4 +1,4 @@
-"""Keeps TorchServe running with the desired versions, and records which it serves."""
+"""Keeps TorchServe running with the desired versions, and records the versions it has loaded."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -23,10 +23,10 @@ log = structlog.get_logger()
 
 
 class Supervisor:
-    """Restarts one TorchServe whenever it exits, and records what it serves.
+    """Restarts one TorchServe whenever it exits, and records the versions it has loaded.
 
-    All methods but `request_stop` block: they read archives of hundreds of megabytes and wait for
-    ports. It and `stop` may be called from any thread, the others from one.
+    All methods except `request_stop` block: they read archives of hundreds of megabytes and wait
+    for ports. `request_stop` and `stop` may be called from any thread, the others from one thread.
     """
 
     def __init__(self, server: TorchServe) -> None:
@@ -36,18 +36,18 @@ class Supervisor:
         self._settled_at = 0.0
         self._retry_at = 0.0
         self._stopped = Event()
-        # Held to start or stop TorchServe, not to read archives, which may take any time.
+        # Held to start or stop TorchServe, but not to read archives, which may take very long.
         self._starting = Lock()
 
-    def run(self, served: Callable[[], Versions | None], record_every: int = 1) -> None:
-        """Supervise TorchServe, which was started before, until `stop`.
+    def run(self, loaded: Callable[[], Versions | None], record_every: int = 1) -> None:
+        """Supervises a TorchServe that has been started, until `stop`.
 
-        The calling thread restarts TorchServe and therefore has to outlast it: see
+        The calling thread restarts TorchServe, so it has to run at least as long as TorchServe: see
         `TorchServe.start`.
 
         Args:
-            served: returns the versions that TorchServe serves now; None if it does not answer.
-            record_every: how many checks of the process there are to one of the versions.
+            loaded: returns the versions that TorchServe has loaded; None if it is unreachable.
+            record_every: number of process checks per check of the versions.
 
         Raises:
             ModelServerError: TorchServe exited and could not be restarted.
@@ -55,51 +55,50 @@ class Supervisor:
         checks = 0
         while not self._stopped.wait(CHECK_INTERVAL_S):
             self.restart_if_exited()
-            if checks % record_every == 0 and (versions := served()) is not None:
-                self.record_served_versions(versions)
+            if checks % record_every == 0 and (versions := loaded()) is not None:
+                self.record_loaded_versions(versions)
             checks += 1
 
     def request_stop(self) -> None:
-        """Restart and record nothing from now on; TorchServe goes on."""
+        """Ends supervision; TorchServe keeps running."""
         self._stopped.set()
 
     def stop(self) -> None:
-        """End TorchServe for good, whatever state a restart is in.
+        """Stops TorchServe permanently, even during a restart.
 
-        Waits for a restart only while that starts the process, which takes a few seconds at most.
+        Waits for a restart only while it starts the process, which takes a few seconds at most.
         """
         self._stopped.set()
         with self._starting:
             self._server.stop()
 
     def restart_if_exited(self) -> None:
-        """Restart TorchServe where its process exited.
+        """Restarts TorchServe if its process has exited.
 
-        It has forgotten which versions were registered since its start, hence the desired ones
-        are read again.
+        Reads the desired versions again because TorchServe has lost its registrations.
 
         Raises:
-            ModelServerError: it could not be started.
+            ModelServerError: TorchServe could not be started.
         """
         with self._starting:
             if self._stopped.is_set() or self._server.is_running():
                 return
-            log.warning("TorchServe ended; it is started again")
+            log.warning("TorchServe exited; restarting it")
             self._server.stop()
         try:
             if archives := self._state_file.archives(self._state_file.read()):
                 self._server.set_archives(*archives)
         except ArchiveError as error:
-            log.error("what served before serves again", reason=str(error))
+            log.error("restarting with the versions of the last start", reason=str(error))
         with self._starting:
             if not self._stopped.is_set():
                 self._server.start()
 
-    def record_served_versions(self, versions: Versions) -> None:
-        """Write down what serves, so that it also survives when `musiclab model` did not change it.
+    def record_loaded_versions(self, versions: Versions) -> None:
+        """Records the loaded versions, including changes made without `musiclab model`.
 
-        A version that is not ready is not recorded: it may be one that cannot be loaded. Nor is
-        what has served for less than SETTLE_S seconds.
+        A version that is not ready is not recorded, as it may be one that cannot be loaded. Changes
+        less than SETTLE_S seconds old are not recorded either.
         """
         loaded = list(versions)
         ready = {each.version: each.default for each in loaded if each.ready}
@@ -115,17 +114,17 @@ class Supervisor:
                     return
                 self._write(default, ready.keys() - {default}, {each.version for each in loaded})
         except DeploymentError:
-            # A deployment is going on, and records its result. The lock is taken at each check, as
-            # `versions` may still be those of before the deployment's end.
+            # A deployment is in progress and will record its result. The lock is tried at each
+            # check, because `versions` may have been read before the deployment ended.
             self._settled_at = now + SETTLE_S
         except (ArchiveError, OSError) as error:
-            log.error("what serves cannot be noted", reason=str(error))
+            log.error("loaded versions could not be recorded", reason=str(error))
             self._retry_at = now + RETRY_INTERVAL_S
         else:
             self._recorded = ready
 
     def _write(self, default: str, ready: set[str], loaded: set[str]) -> None:
-        """Record the ready versions; one recorded earlier may be loading again at this moment."""
+        """Records the ready versions; keeps those recorded earlier that are still registered."""
         written = self._state_file.read()
         before = written or DesiredState(self._server.manifest["version"])
         state = before.with_default(default)
@@ -133,4 +132,4 @@ class Supervisor:
         state = replace(state, additional=tuple(dict.fromkeys((*kept, *sorted(ready)))))
         if state != before:
             self._state_file.write(state)
-            log.info("what serves was noted", default=state.default, beside=state.additional)
+            log.info("loaded versions recorded", default=state.default, beside=state.additional)

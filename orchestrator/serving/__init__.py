@@ -1,1 +1,1 @@
-"""TorchServe: its process and its APIs."""
+"""Runs the TorchServe process and calls its APIs."""

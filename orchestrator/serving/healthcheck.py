@@ -1,4 +1,7 @@
-"""Whether the model is ready; as a command, for health checks, by its exit status."""
+"""Checks whether the model is ready.
+
+As a command, it exits with status 0 if the model is ready, and 1 otherwise.
+"""
 
 import sys
 
@@ -8,8 +11,8 @@ from orchestrator.serving.tokens import Tokens
 from orchestrator.settings import Settings, load_settings
 
 
-def find_fault(settings: Settings) -> str | None:
-    """Why the default version has no READY worker; None where it has one."""
+def unready_reason(settings: Settings) -> str | None:
+    """Returns why the default version has no READY worker; None if it has one."""
     management = ManagementClient(Tokens(settings.key_file, settings.management_url))
     try:
         versions = management.versions()
@@ -21,4 +24,4 @@ def find_fault(settings: Settings) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(find_fault(load_settings()))
+    sys.exit(unready_reason(load_settings()))

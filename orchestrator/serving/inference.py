@@ -1,4 +1,4 @@
-"""The inference API of TorchServe, which makes the music of jobs."""
+"""Client of TorchServe's inference API, which generates the music of a job."""
 
 import asyncio
 import itertools
@@ -23,13 +23,14 @@ from orchestrator.serving.watcher import ModelWatcher
 CONNECT_TIMEOUT_S = 5.0
 INFERENCE_TIMEOUT_S = 600.0
 
-# How long a request may still be answered when all workers that may have it are gone, or some are.
-NONE_LEFT_S = 2.0
-SOME_LEFT_S = 30.0
+# How long to wait for the response once all, or some, of the workers that may hold the request have
+# exited.
+ALL_LOST_TIMEOUT_S = 2.0
+SOME_LOST_TIMEOUT_S = 30.0
 
-# What TorchServe says when it has handed a request to no worker: it knows no key that is here, the
-# version is not loaded, it has no worker, or the queue is full (the same words as without one).
-NOT_TAKEN = {
+# Error types of requests that TorchServe has not passed to a worker: the key is invalid, or the
+# version is not loaded, has no worker, or has a full queue (the last two have the same type).
+NOT_STARTED_TYPES = {
     "InvalidKeyException",
     "ModelNotFoundException",
     "ModelVersionNotFoundException",
@@ -41,11 +42,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class InferenceClient:
-    """Asks the model for music.
+    """Sends inference requests to TorchServe.
 
     Attributes:
-        url: of the inference API, without a slash at its end.
-        watcher: looks at the same TorchServe.
+        url: base URL of the inference API, without a trailing slash.
+        watcher: polls the same TorchServe.
     """
 
     session: aiohttp.ClientSession
@@ -54,21 +55,21 @@ class InferenceClient:
     watcher: ModelWatcher
 
     async def generate(self, version: str, track1: bytes, track2: bytes, job_id: str) -> bytes:
-        """A WAV file of the new music from the WAV files of both windows.
+        """Generates music from the WAV files of both windows; returns a WAV file.
 
-        The job's id is for the log of the model's worker.
+        The TorchServe worker logs the job ID.
 
         Raises:
-            ModelRejectedInputError: the model finds a track at fault, and would again.
+            ModelRejectedInputError: the model rejected a track; a retry would fail as well.
             InferenceNotStartedError: no worker took the request.
-            ModelUnavailableError: a worker had it, or may have, and nothing came of it.
+            ModelUnavailableError: a worker may have taken the request, but it returned no music.
         """
         form = aiohttp.FormData()
         for name, wav in (("track1", track1), ("track2", track2)):
             form.add_field(name, wav, filename=f"{name}.wav", content_type="audio/wav")
         try:
             async with (
-                self._while_it_may_be_answered(version),
+                self._response_deadline(version),
                 self.session.post(
                     f"{self.url}/predictions/{MODEL_NAME}/{version}",
                     data=form,
@@ -78,71 +79,72 @@ class InferenceClient:
                 ) as response,
             ):
                 body = await response.read()
-        # Why, as in hosts and ports, is for the log: the job's status tells the rest to everybody.
+        # Hosts and ports go to the log only: every client can read the job's status.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            log.warning("the model server cannot be reached", reason=str(error))
-            raise InferenceNotStartedError("the model server cannot be reached") from error
+            log.warning("the model server is unreachable", reason=str(error))
+            raise InferenceNotStartedError("the model server is unreachable") from error
         except aiohttp.ClientError as error:
-            log.warning("the model server broke off", reason=str(error))
-            raise ModelUnavailableError("the model server broke off") from error
+            log.warning("the connection to the model server was lost", reason=str(error))
+            raise ModelUnavailableError("the connection to the model server was lost") from error
         except TimeoutError:
             raise ModelUnavailableError(
-                "the model server gave no answer, as when a worker dies at work"
+                "the model server did not respond; its worker may have exited during the request"
             ) from None
         if response.status == 200:
             return body
-        # The handler's own refusals name a code in words; TorchServe's have a number there.
-        refusal = _json(body)
-        if 400 <= response.status < 500 and isinstance(refusal.get("code"), str):
-            raise ModelRejectedInputError(refusal["code"], str(refusal.get("detail")))
-        reason = refusal.get("message") or refusal.get("detail") or "nothing else"
-        sentence = f"the model server answered {response.status}: {reason}"
-        if refusal.get("type") in NOT_TAKEN:
+        # Errors from the handler have a string as `code`; errors from TorchServe have a number.
+        document = _json(body)
+        if 400 <= response.status < 500 and isinstance(document.get("code"), str):
+            raise ModelRejectedInputError(document["code"], str(document.get("detail")))
+        reason = document.get("message") or document.get("detail") or "no details"
+        sentence = f"the model server returned {response.status}: {reason}"
+        if document.get("type") in NOT_STARTED_TYPES:
             raise InferenceNotStartedError(sentence)
         raise ModelUnavailableError(sentence)
 
     @asynccontextmanager
-    async def _while_it_may_be_answered(self, version: str) -> AsyncIterator[None]:
-        """Time for one request to a version; less once workers that may have it are gone.
+    async def _response_deadline(self, version: str) -> AsyncIterator[None]:
+        """Limits the time of one request; shortens it once workers that may hold it have exited.
 
-        A request whose worker is killed may never be answered: TorchServe keeps the connection
-        open, and its response timeout does not end it.
+        TorchServe may never answer a request whose worker was killed: it keeps the connection open,
+        and its response timeout does not apply.
 
         Raises:
-            TimeoutError: it took too long.
+            TimeoutError: the request took too long.
         """
         async with asyncio.timeout(INFERENCE_TIMEOUT_S) as deadline:
-            following = asyncio.create_task(self._follow(version, deadline))
+            adjusting = asyncio.create_task(self._adjust_deadline(version, deadline))
             try:
                 yield
             finally:
-                following.cancel()
+                adjusting.cancel()
 
-    async def _follow(self, version: str, deadline: asyncio.Timeout) -> None:
-        """Move the deadline of a request, sent just now, as its workers come and go.
+    async def _adjust_deadline(self, version: str, deadline: asyncio.Timeout) -> None:
+        """Reschedules the deadline of a request just sent, as workers exit and start.
 
-        Which worker has the request is not known, only which ones may: those READY when it was
-        sent. As the watch knows of a moment before (it may name one that was dead by then) and of
-        a moment after (it may lack one that has died since), both are noted. So where a worker was
-        replaced in between, one of the two is left, and a request that is well has time. The first
-        look to end may have begun before the sending, hence two. If no worker was READY by then,
-        the request waits in TorchServe's queue for the first that will be.
+        TorchServe does not report which worker holds the request. The candidates are the workers
+        that were READY when it was sent. The poll before that moment may list a worker that has
+        already exited; the poll after it may miss one that has exited since. The candidates
+        therefore include the workers of both: if a worker was replaced in between, one of the two
+        is still present, and a healthy request keeps enough time. The first poll to finish may have
+        started before the request was sent, so the first two are included. If no worker was READY,
+        the request waits in TorchServe's queue for the first one that becomes READY.
         """
-        latest, noted, patience = deadline.when(), self._workers(version), INFERENCE_TIMEOUT_S
+        latest, candidates, timeout_s = deadline.when(), self._workers(version), INFERENCE_TIMEOUT_S
         assert latest is not None  # noqa: S101 - for mypy
-        for look in itertools.count(1):
+        for poll in itertools.count(1):
             await self.watcher.next_poll()
             present = self._workers(version)
-            if look <= 2 or not noted:
-                noted |= present
-            before = patience
-            if noted <= present:
-                patience = INFERENCE_TIMEOUT_S
+            if poll <= 2 or not candidates:
+                candidates |= present
+            before = timeout_s
+            if candidates <= present:
+                timeout_s = INFERENCE_TIMEOUT_S
             else:
-                patience = SOME_LEFT_S if noted & present else NONE_LEFT_S
-            if patience != before:
+                timeout_s = SOME_LOST_TIMEOUT_S if candidates & present else ALL_LOST_TIMEOUT_S
+            if timeout_s != before:
                 now = asyncio.get_running_loop().time()
-                deadline.reschedule(min(latest, now + patience))
+                deadline.reschedule(min(latest, now + timeout_s))
 
     def _workers(self, version: str) -> frozenset[int]:
         loaded = self.watcher.status.find(version)

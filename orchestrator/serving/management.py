@@ -1,4 +1,4 @@
-"""TorchServe's management API: which versions of the model are loaded."""
+"""Client of TorchServe's management API: lists, loads and unloads model versions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from orchestrator.errors import ModelServerError
 from orchestrator.serving.tokens import Tokens
 
 TIMEOUT_S = 5.0
-CHANGE_TIMEOUT_S = 130.0  # a little longer than config.properties lets an unregistration take
+CHANGE_TIMEOUT_S = 130.0  # more than unregister_model_timeout in config.properties
 
-# Only without a version does TorchServe describe the default one, and only with "all" the others.
+# Without a version, TorchServe describes the default one; with "all", it describes every version.
 DEFAULT_PATH = f"/models/{MODEL_NAME}"
 ALL_PATH = f"{DEFAULT_PATH}/all"
 
-Described = Sequence[dict[str, Any]]
+Descriptions = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class RegisteredVersion:
     """One version of the model, as TorchServe describes it.
 
     Attributes:
-        default: whether requests that name no version are answered by it.
-        workers: how many it has, in whatever state.
-        worker_pids: process ids of the READY workers. They alone tell a worker from the one that
-            replaces it: TorchServe describes both with the same id and start time.
-        batch_size: requests that a worker takes at once, at most.
+        default: whether it handles requests that name no version.
+        workers: number of workers, in any state.
+        worker_pids: process IDs of the READY workers. Only the process ID distinguishes a worker
+            from its replacement: TorchServe reports the same worker ID and start time for both.
+        batch_size: maximum number of requests that a worker processes at once.
         pending: requests in TorchServe's queue that no worker has taken yet.
     """
 
@@ -42,15 +42,15 @@ class RegisteredVersion:
 
     @property
     def ready(self) -> int:
-        """How many of its workers are READY."""
+        """Number of READY workers."""
         return len(self.worker_pids)
 
     @classmethod
-    def read(cls, default: Described, everything: Described) -> list[Self]:
-        """All versions, by what is at DEFAULT_PATH and ALL_PATH; none while one of them is empty.
+    def read(cls, default: Descriptions, everything: Descriptions) -> list[Self]:
+        """Parses the responses of DEFAULT_PATH and ALL_PATH; returns nothing if either is empty.
 
         Raises:
-            KeyError: what is there does not come from TorchServe.
+            KeyError: the responses do not come from TorchServe.
         """
         if not default:
             return []
@@ -73,48 +73,48 @@ class RegisteredVersion:
 class ManagementClient:
     """Calls the management API.
 
-    Every method raises ModelServerError when the server refuses or does not answer.
+    Every method raises ModelServerError if the server returns an error or does not respond.
     """
 
     tokens: Tokens
 
     def versions(self) -> list[RegisteredVersion]:
-        """All versions; none while TorchServe has no model."""
+        """Returns all versions; none while TorchServe has no model."""
         default = self._describe(DEFAULT_PATH)
         return RegisteredVersion.read(default, self._describe(ALL_PATH) if default else [])
 
     def find(self, version: str) -> RegisteredVersion | None:
-        """One version; None while it is not registered."""
+        """Returns one version; None if it is not registered."""
         return next((each for each in self.versions() if each.version == version), None)
 
     def register(self, archive: str) -> None:
-        """Have an archive of the model store loaded; returns while its workers are starting.
+        """Registers an archive of the model store; returns while its workers are starting.
 
         Args:
-            archive: the file's name. Of an address, TorchServe would delete the file later.
+            archive: file name. If it were a URL, TorchServe would delete the file later.
         """
         self._call("POST", "/models", url=archive, initial_workers="1", synchronous="false")
 
     def set_default(self, version: str) -> None:
-        """Send requests that name no version to this one."""
+        """Makes a version the default, which handles requests that name no version."""
         self._call("PUT", f"{DEFAULT_PATH}/{version}/set-default")
 
     def unregister(self, version: str) -> None:
-        """End a version's workers at once, with what they are working on."""
+        """Stops the workers of a version immediately; requests in progress are lost."""
         self._call("DELETE", f"{DEFAULT_PATH}/{version}")
 
-    def _describe(self, path: str) -> Described:
+    def _describe(self, path: str) -> Descriptions:
         response = self._send("GET", path, TIMEOUT_S)
         if response.status_code == requests.codes.not_found:
             return []
         try:
-            described: Described = _accepted(response).json()
+            described: Descriptions = _checked(response).json()
         except requests.JSONDecodeError as error:
-            raise ModelServerError(f"what answers at {response.url} is no TorchServe") from error
+            raise ModelServerError(f"the server at {response.url} is not TorchServe") from error
         return described
 
     def _call(self, method: str, path: str, **parameters: str) -> None:
-        _accepted(self._send(method, path, CHANGE_TIMEOUT_S, **parameters))
+        _checked(self._send(method, path, CHANGE_TIMEOUT_S, **parameters))
 
     def _send(
         self, method: str, path: str, timeout_s: float, **parameters: str
@@ -130,16 +130,16 @@ class ManagementClient:
             )
         except requests.RequestException as error:
             raise ModelServerError(
-                f"TorchServe does not answer at {url} ({type(error).__name__}); start it with "
+                f"TorchServe is unreachable at {url} ({type(error).__name__}); start it with "
                 "`musiclab up` or `musiclab serve-model`"
             ) from error
 
 
-def _accepted(response: requests.Response) -> requests.Response:
+def _checked(response: requests.Response) -> requests.Response:
     if not response.ok:
         try:
             message = response.json()["message"]
         except (ValueError, KeyError):
-            message = "nothing else"
-        raise ModelServerError(f"TorchServe answered {response.status_code}: {message}")
+            message = "no details"
+        raise ModelServerError(f"TorchServe returned {response.status_code}: {message}")
     return response

@@ -1,4 +1,4 @@
-"""Runs TorchServe as a child process, apart from everything else on the machine."""
+"""Runs TorchServe as a child process, isolated from other servers on the machine."""
 
 import ctypes
 import os
@@ -39,33 +39,33 @@ PORTS = (
     "grpc_inference_port",
     "grpc_management_port",
 )
-# TorchServe talks to its workers through UNIX sockets in its temporary folder, named like this one.
+# TorchServe connects to its workers through UNIX sockets in its temporary directory; example name.
 SOCKET_NAME = ".ts.sock.99999"
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
-# How often a thread of OpenMP looks for its next work before it sleeps. By default it looks for
-# milliseconds, in which another process that computes cannot go on: two workers on the same cores,
-# as while a version is swapped, then slow each other down by up to twenty times. With this value a
-# lone worker is 0.5 % slower (OMP_WAIT_POLICY=PASSIVE: 50 %), and two make 15 to 30 % more music.
+# Number of iterations that an idle OpenMP thread spins before it sleeps. By default it spins for
+# milliseconds and blocks other processes that compute: two workers on the same cores, as during a
+# deployment, then slow each other down by a factor of up to twenty. With this value a single worker
+# is 0.5% slower (with OMP_WAIT_POLICY=PASSIVE, 50%), and two have 15 to 30% more throughput.
 GOMP_SPINCOUNT = "1000"
 PR_SET_PDEATHSIG = 1
-# Loaded here: a process that was forked while other threads were running must not load libraries.
+# Loaded here because a forked child of a multi-threaded process must not load libraries.
 PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-NICENESS = 10  # where the model takes all CPUs, the API still answers at once
+NICENESS = 10  # keeps the API responsive while the model uses all CPUs
 
 log = structlog.get_logger()
 
 
 class TorchServe:
-    """TorchServe with its archives, in a working and temporary directory of its own.
+    """A TorchServe process with its archives, in its own working and temporary directory.
 
-    TorchServe's Python launcher is not used: it does not hand on signals, and its process file in
-    the shared temporary folder allows one server a machine.
+    TorchServe's Python launcher is not used: it does not forward signals, and its PID file in the
+    shared temporary directory allows only one server per machine.
 
     Attributes:
-        archive: that of the default version.
-        manifest: what is in it.
-        folder: its working directory, with `key_file.json`, `logs/` and `tmp/`.
-        tokens: those in that file.
+        archive: archive of the default version.
+        manifest: manifest of that archive.
+        folder: working directory, with `key_file.json`, `logs/` and `tmp/`.
+        tokens: keys in `key_file.json`.
     """
 
     def __init__(self, settings: Settings, archive: Path, *additional: Path) -> None:
@@ -82,12 +82,12 @@ class TorchServe:
         self._lock: IO[str] | None = None
 
     def set_archives(self, archive: Path, *additional: Path) -> None:
-        """Have these archives served from the next start on, the first as the default.
+        """Sets the archives to load at the next start; the first is the default version.
 
-        Others than the first are left out where TorchServe could not read them.
+        Additional archives that TorchServe could not read are skipped.
 
         Raises:
-            ArchiveError: TorchServe could not read the first.
+            ArchiveError: TorchServe could not read the first archive.
         """
         manifest = verify_archive(archive)
         names = [archive.name]
@@ -95,21 +95,22 @@ class TorchServe:
             try:
                 verify_archive(other)
             except ArchiveError as error:
-                log.error("a version is left out", reason=str(error))
+                log.error("additional version skipped", reason=str(error))
             else:
                 names.append(other.name)
         self.archive, self.manifest, self._names = archive.resolve(), manifest, names
 
     def start(self) -> None:
-        """Start TorchServe; returns as soon as the process runs.
+        """Starts TorchServe; returns as soon as the process runs.
 
-        On Linux, TorchServe ends when the thread that calls this ends, however that ends. So call
-        it from one that lasts as long as TorchServe is to run.
+        On Linux, TorchServe is terminated when the calling thread ends for any reason. Call this
+        from a thread that runs at least as long as TorchServe has to.
 
         Raises:
-            ModelPackagesMissingError: the packages of the model are not installed.
-            SettingsError: the path of the run folder is too long.
-            ModelServerError: no Java, a taken port, or another server in the same folder.
+            ModelPackagesMissingError: packages required by the model are not installed.
+            SettingsError: the path of the run directory is too long.
+            ModelServerError: Java is missing, a port is in use, or another server uses the same
+                directory.
         """
         self._check_path()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,7 @@ class TorchServe:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=None if self._forwards_log else errors,
-                    start_new_session=True,  # a group with its workers; Ctrl-C is ours to handle
+                    start_new_session=True,  # its own process group; Ctrl-C is handled here
                     preexec_fn=partial(_prepare_child, os.getpid()),
                 )
         except BaseException:
@@ -139,10 +140,10 @@ class TorchServe:
             raise
 
     def wait_ready(self) -> None:
-        """Return when a worker has loaded the archive and is READY.
+        """Waits until a worker has loaded the archive and is READY.
 
         Raises:
-            ModelServerError: it ended, could not load the archive, or took too long.
+            ModelServerError: TorchServe exited, could not load the archive, or took too long.
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -155,12 +156,12 @@ class TorchServe:
         )
 
     def is_running(self) -> bool:
-        """Whether TorchServe's process is there."""
-        process = self._process  # which another thread may set to None
+        """Returns whether the TorchServe process is running."""
+        process = self._process  # copied: another thread may set it to None
         return process is not None and process.poll() is None
 
     def is_ready(self) -> bool:
-        """Whether a worker of the archive's version is READY."""
+        """Returns whether the default version has a READY worker."""
         try:
             model = self.management.find(self.manifest["version"])
         except ModelServerError:
@@ -168,24 +169,24 @@ class TorchServe:
         return model is not None and model.ready > 0
 
     def load_error(self) -> str | None:
-        """What a worker that could not load the archive died of; None while none has."""
+        """Returns why a worker failed to load the archive; None if none has failed."""
         return self.log.load_error(self.manifest["version"], self._log_start)
 
     def raise_if_failed(self) -> None:
-        """Find out that the archive will not be served; for the time until it is ready.
+        """Raises an error if the model cannot become ready; call it repeatedly until it is ready.
 
         Raises:
-            ModelServerError: a worker could not load the archive, or TorchServe ended.
+            ModelServerError: a worker could not load the archive, or TorchServe exited.
         """
         if fault := self.load_error():
             raise ModelServerError(f"the model did not load: {fault}")
         if not self.is_running():
-            raise ModelServerError(f"TorchServe ended; see {self.folder / 'logs'}")
+            raise ModelServerError(f"TorchServe exited; see {self.folder / 'logs'}")
 
     def stop(self) -> None:
-        """End TorchServe and its workers, whatever state they are in.
+        """Kills TorchServe and its workers, in any state.
 
-        Asked to end, it would cut off what it works on just the same, and take two to four seconds.
+        A graceful shutdown would also drop requests in progress, and take two to four seconds.
         """
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -232,7 +233,7 @@ class TorchServe:
         ]
 
     def _write_config(self) -> None:
-        """The project's config.properties with the addresses and paths of this server."""
+        """Writes the project's config.properties plus the addresses and paths of this server."""
         settings, host = self.settings, self.settings.model_listen_host
         overrides = {
             "inference_address": f"http://{host}:{settings.inference_port}",
@@ -252,7 +253,7 @@ class TorchServe:
         temporary = str(self.folder / "tmp")
         defaults = {
             "GOMP_SPINCOUNT": GOMP_SPINCOUNT,
-            # What a worker compiles, the next one need not.
+            # Code compiled by one worker is reused by the next.
             "NUMBA_CACHE_DIR": str(self.folder / "compiled"),
         }
         return (
@@ -267,7 +268,7 @@ class TorchServe:
         )
 
     def _remove_leftovers(self) -> None:
-        """Remove what a server leaves, killed or not: unpacked archives, sockets and its keys."""
+        """Removes the files that TorchServe leaves at exit: unpacked archives, sockets and keys."""
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         self.key_file.unlink(missing_ok=True)
 
@@ -276,8 +277,8 @@ class TorchServe:
         if not lock(self._lock):
             self._unlock_folder()
             raise ModelServerError(
-                f"another model server works in {self.folder}; stop it, or set MUSICLAB_RUN_DIR "
-                "to another folder"
+                f"another model server is running in {self.folder}; stop it, or set "
+                "MUSICLAB_RUN_DIR to another directory"
             )
 
     def _unlock_folder(self) -> None:
@@ -291,19 +292,19 @@ class TorchServe:
         longest = LONGEST_SOCKET_PATH - (len(socket_path) - len(os.fsencode(run_dir)))
         if len(os.fsencode(run_dir)) > longest:
             raise SettingsError(
-                f"MUSICLAB_RUN_DIR is {run_dir}; its path may have at most {longest} bytes, as "
-                "TorchServe puts UNIX sockets below it"
+                f"MUSICLAB_RUN_DIR is {run_dir}; its path may have at most {longest} bytes "
+                "because TorchServe creates UNIX sockets in it"
             )
 
     def _check_ports(self) -> None:
-        # A TorchServe whose parent was killed a moment ago is still about to end.
+        # A TorchServe whose parent has just been killed needs a moment to exit.
         deadline = time.monotonic() + PORT_TIMEOUT_S
         for name in PORTS:
             port = getattr(self.settings, name)
             while not _is_free(self.settings.model_listen_host, port):
                 if time.monotonic() > deadline:
                     raise ModelServerError(
-                        f"port {port} is taken; stop what uses it, or set "
+                        f"port {port} is in use; stop the program that uses it, or set "
                         f"MUSICLAB_{name.upper()} to a free port"
                     )
                 time.sleep(POLL_S)
@@ -320,15 +321,16 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _prepare_child(parent: int) -> None:
-    """In the child: a lower CPU priority than ours, which its workers inherit, and an end with us.
+    """Runs in the child: lowers its CPU priority and ties its lifetime to the parent.
 
-    Linux is asked for SIGTERM when the thread that started it ends, however it ends.
+    TorchServe's workers inherit the priority. On Linux, the kernel sends the child SIGTERM when the
+    thread that started it ends for any reason.
 
     Args:
-        parent: process ID of the process that forked it.
+        parent: process ID of the parent.
     """
     os.nice(NICENESS)
     if PRCTL is not None:
         PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before that
+        if os.getppid() != parent:  # the parent exited before prctl
             os._exit(1)

@@ -1,4 +1,4 @@
-"""What a TorchServe serves, as one value."""
+"""The status of the model: the versions that TorchServe has loaded."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """One version of the model in TorchServe, and what its handler says of itself.
+    """One version of the model in TorchServe, with the metadata that its handler reports.
 
     Attributes:
         default, workers, ready, worker_pids, batch_size: as in RegisteredVersion.
@@ -28,13 +28,13 @@ class LoadedVersion:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What serves.
+    """Whether the model is ready, and which versions are loaded.
 
     Attributes:
         ready: whether the default version has a READY worker.
-        reason: why it has none; empty when `ready`.
-        version, device, codec, checkpoint: of the default version, when `ready`.
-        versions: all that are loaded, ready or not.
+        reason: why it has none; empty if `ready`.
+        version, device, codec, checkpoint: of the default version, if `ready`.
+        versions: all loaded versions, ready or not.
     """
 
     ready: bool
@@ -47,21 +47,21 @@ class ModelStatus:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all versions that are loaded."""
+        """Names of all loaded versions."""
         return tuple(each.version for each in self.versions)
 
     @property
     def capacity(self) -> int:
-        """Requests that the default version works on at once, or 1 while it is not ready."""
+        """Requests that the default version processes at once; 1 while it is not ready."""
         working = (each.ready * each.batch_size for each in self.versions if each.default)
         return next(working, 0) or 1
 
     def find(self, version: str) -> LoadedVersion | None:
-        """A loaded version; None if it is not there."""
+        """Returns a loaded version by name; None if it is not loaded."""
         return next((loaded for loaded in self.versions if loaded.version == version), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object for other hosts, to whom the process ids here mean nothing."""
+        """Returns a JSON object for other hosts, without the process IDs of this host."""
         document = asdict(self)
         for loaded in document["versions"]:
             del loaded["worker_pids"]
@@ -69,6 +69,6 @@ class ModelStatus:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """The status of which `to_json` made this, without the process ids."""
+        """Restores a status from the result of `to_json`, without process IDs."""
         versions = tuple(LoadedVersion(**loaded) for loaded in document["versions"])
         return cls(**document | {"versions": versions})

@@ -1,4 +1,4 @@
-"""The keys that TorchServe asks for, and how a call goes on when its key has ended."""
+"""TorchServe's authorization keys, and retries of calls whose key has expired."""
 
 import asyncio
 import json
@@ -18,55 +18,55 @@ from requests.auth import AuthBase
 from orchestrator.filesystem import lock
 
 TIMEOUT_S = 5.0
-# Of one call. Those that renew the same key at the same time, as on file systems without locks, end
-# each other's new ones.
+# Per call. Without file locks, processes that renew the same key at the same time invalidate each
+# other's new keys.
 MAX_TRIES = 5
-# TorchServe writes the file in place, so it may be found empty or cut short.
+# TorchServe writes the file in place, so a reader may find it empty or truncated.
 MAX_READS = 5
-READ_AGAIN_S = 0.005
+READ_RETRY_S = 0.005
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The keys in TorchServe's key_file.json; read at each use, as others renew them too.
+    """The keys in TorchServe's key_file.json; read at each use, as other processes renew them too.
 
-    A call goes out with `auth` by requests and with `middleware` by aiohttp. Both repeat it with
-    another key when TorchServe refuses the one that it had, which no worker has seen by then. It is
-    the refusal that tells: the clock here may be another than TorchServe's, and who took a key out
-    of the file by hand may use it for as long as the file says.
+    `auth` authorizes calls by requests, and `middleware` calls by aiohttp. Both retry a call with
+    another key if TorchServe rejects its key; the rejected call has not reached a worker. Keys are
+    renewed only after a rejection, not by their expiry time: the clock of this host may differ from
+    TorchServe's, and a key that a user copied from the file must stay valid until it expires.
 
     Attributes:
-        file: where TorchServe writes them; nobody else does.
-        management_url: of the API that makes new ones, without a slash at its end.
+        file: key_file.json, which only TorchServe writes.
+        management_url: base URL of the API that issues keys, without a trailing slash.
     """
 
     file: Path
     management_url: str
 
     def header(self, kind: str) -> dict[str, str]:
-        """The authorization header; none while the file is not written."""
+        """Returns the authorization header; empty while the file does not exist."""
         keys = self._read()
         return {"Authorization": f"Bearer {keys[kind]['key']}"} if kind in keys else {}
 
-    def header_after(self, kind: str, refused: dict[str, str]) -> dict[str, str]:
-        """The header after one that was refused; the same where no key can be had.
+    def header_after_rejection(self, kind: str, rejected: dict[str, str]) -> dict[str, str]:
+        """Returns the header to retry with; the rejected one if no other key is available.
 
-        A new key is made only while the file still has the refused one: after a restart of
-        TorchServe, or where another renewed it, the file has the next one already.
+        The key is renewed only if the file still has the rejected one. After a restart of
+        TorchServe, or a renewal by another process, the file already has its successor.
         """
         with self._exclusively():
-            if self.header(kind) == refused:
+            if self.header(kind) == rejected:
                 self._renew(kind)
             return self.header(kind)
 
     def auth(self, kind: str) -> AuthBase:
-        """For the argument of that name in requests."""
+        """Returns the `auth` argument for requests."""
         return _Auth(self, kind)
 
     def middleware(self, kind: str) -> aiohttp.ClientMiddlewareType:
-        """One of those that aiohttp's client takes."""
+        """Returns a client middleware for aiohttp."""
 
         async def authorize(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -75,30 +75,30 @@ class Tokens:
             while True:
                 request.headers.update(access.header)
                 response = await handler(request)
-                # The body of an answer that is taken is the caller's to read.
+                # Leaves the body of any other response for the caller to read.
                 if response.status != requests.codes.bad_request:
                     return response
                 body = await response.read()
-                if not await asyncio.to_thread(access.again, response.status, body):
+                if not await asyncio.to_thread(access.should_retry, response.status, body):
                     return response
 
         return authorize
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
-        """Wait until no other thread or process renews a key in this file."""
+        """Waits until no other thread or process is renewing a key in this file."""
         try:
             file = self.file.open()
         except FileNotFoundError:
             yield
             return
         with file:
-            with suppress(OSError):  # the file system has no locks
+            with suppress(OSError):  # the file system does not support locks
                 lock(file, timeout_s=None)
             yield
 
     def _renew(self, kind: str) -> None:
-        """Ask TorchServe for a new key; it ends the old one and rewrites the file."""
+        """Requests a new key from TorchServe, which revokes the old one and rewrites the file."""
         try:
             response = requests.get(
                 f"{self.management_url}/token",
@@ -108,9 +108,9 @@ class Tokens:
             )
             response.raise_for_status()
         except requests.RequestException as error:
-            log.warning("TorchServe gave no new key", kind=kind, reason=str(error))
+            log.warning("TorchServe key could not be renewed", kind=kind, reason=str(error))
         else:
-            log.info("TorchServe gave a new key", kind=kind)
+            log.info("TorchServe key renewed", kind=kind)
 
     def _read(self) -> dict[str, Any]:
         for _ in range(MAX_READS):
@@ -119,29 +119,29 @@ class Tokens:
             except FileNotFoundError:
                 break
             except ValueError:
-                time.sleep(READ_AGAIN_S)
+                time.sleep(READ_RETRY_S)
             else:
                 return keys
         return {}
 
 
-def is_refusal(status: int, body: bytes) -> bool:
-    """Whether an answer says that the key is wrong or has ended."""
-    # Requests that the handler refuses have the same status, but no such type.
+def is_key_rejection(status: int, body: bytes) -> bool:
+    """Returns whether a response reports an invalid or expired key."""
+    # The handler rejects input with the same status, but without this error type.
     if status != requests.codes.bad_request:
         return False
     try:
-        answer = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return False
-    return isinstance(answer, dict) and answer.get("type") == "InvalidKeyException"
+    return isinstance(document, dict) and document.get("type") == "InvalidKeyException"
 
 
 class _Access:
-    """The tries of one call.
+    """Authorizes one call and counts its tries.
 
     Attributes:
-        header: what to send next.
+        header: authorization header of the next try.
     """
 
     def __init__(self, tokens: Tokens, kind: str) -> None:
@@ -150,14 +150,14 @@ class _Access:
         self._kind = kind
         self._tries = 0
 
-    def again(self, status: int, body: bytes) -> bool:
-        """Whether to repeat the call that was answered so; may ask TorchServe for a key."""
+    def should_retry(self, status: int, body: bytes) -> bool:
+        """Returns whether to retry the call after this response; may renew the key."""
         self._tries += 1
-        if self._tries == MAX_TRIES or not is_refusal(status, body):
+        if self._tries == MAX_TRIES or not is_key_rejection(status, body):
             return False
-        refused = self.header
-        self.header = self._tokens.header_after(self._kind, refused)
-        return self.header != refused
+        rejected = self.header
+        self.header = self._tokens.header_after_rejection(self._kind, rejected)
+        return self.header != rejected
 
 
 class _Auth(AuthBase):
@@ -174,9 +174,9 @@ class _Auth(AuthBase):
     def _repeat(
         self, access: _Access, response: requests.Response, **options: Any
     ) -> requests.Response:
-        while access.again(response.status_code, response.content):
+        while access.should_retry(response.status_code, response.content):
             request = response.request.copy()
             request.headers.update(access.header)
-            # Past the session: it would call this again.
+            # Not through the session, which would call this hook again.
             response = response.connection.send(request, **options)
         return response

@@ -1,4 +1,4 @@
-"""Reads the log of the model's workers, one JSON object a line (see log4j2.xml)."""
+"""Reads the log of the TorchServe workers: one JSON object per line (see log4j2.xml)."""
 
 import json
 from collections.abc import Iterator
@@ -20,37 +20,37 @@ class WorkerLog:
     """The log of the workers of all versions.
 
     Args:
-        folder: of TorchServe's logs.
+        folder: directory of TorchServe's logs.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "model_log.log"
 
     def position(self) -> int:
-        """The size of the log in bytes, from which a later `load_error` may read on."""
+        """Returns the size of the log in bytes, for use as `since` later."""
         return self._file.stat().st_size if self._file.exists() else 0
 
     def load_error(self, version: str | None = None, since: int = 0) -> str | None:
-        """Why a worker could not load its archive; None while none failed.
+        """Returns why a worker could not load its archive; None if none has failed.
 
         Args:
-            version: of the model; None for any.
-            since: position from which the log is read, in bytes.
+            version: model version; None for any.
+            since: position in bytes from which to read the log.
         """
         lines = self._lines(since, version)
         for line in lines:
             if line["event"].startswith(LOAD_FAILED):
                 return str(line["event"]).removeprefix(LOAD_FAILED)
-        # Other errors than RuntimeError end the worker at once.
+        # Errors other than RuntimeError make the worker exit at once.
         died = [line for line in lines if line["event"] == WORKER_DIED]
         return _first_exception(died) or _printed_exception(lines)
 
     def first_exception(self, version: str, since: int) -> str | None:
-        """The first exception that workers of a version logged after a position, if any."""
+        """Returns the first exception that workers of a version logged after a position, if any."""
         return _first_exception(self._lines(since, version))
 
     def _lines(self, since: int, version: str | None) -> list[Line]:
-        """The lines of one version, or of any."""
+        """Returns the lines of one version, or of any."""
         return [
             line
             for line in self._complete_lines(since)
@@ -58,7 +58,7 @@ class WorkerLog:
         ]
 
     def _complete_lines(self, since: int) -> Iterator[Line]:
-        """The lines that end in a newline; from the start where the log was replaced meanwhile."""
+        """Yields complete lines; starts at the beginning if the log was rotated meanwhile."""
         if not self._file.exists():
             return
         with self._file.open("rb") as file:
@@ -81,10 +81,10 @@ def _first_exception(lines: list[Line]) -> str | None:
 
 
 def _printed_exception(lines: list[Line]) -> str | None:
-    """The last line of the traceback that a worker printed line by line, before it could log.
+    """Returns the last line of a traceback that a worker printed before its logging was set up.
 
-    The lines of several workers are interleaved, those of one are in order, and the next worker of
-    a thread may have started since.
+    Lines of different workers are interleaved; lines of one worker are in order. A thread's next
+    worker may have started since.
     """
     threads = sorted((line for line in lines if "thread" in line), key=lambda line: line["thread"])
     for _, printed in groupby(threads, key=lambda line: line["thread"]):

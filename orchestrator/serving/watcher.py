@@ -1,4 +1,4 @@
-"""Watches what a TorchServe serves, so that no request has to wait for its answer."""
+"""Polls the status of TorchServe, so that no request has to wait for its response."""
 
 import asyncio
 
@@ -7,9 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.concurrency import run_periodically
 from orchestrator.errors import ModelServerError
-from orchestrator.serving.management import ALL_PATH, DEFAULT_PATH, Described, RegisteredVersion
+from orchestrator.serving.management import ALL_PATH, DEFAULT_PATH, Descriptions, RegisteredVersion
 from orchestrator.serving.status import LoadedVersion, ModelStatus
-from orchestrator.serving.tokens import Tokens, is_refusal
+from orchestrator.serving.tokens import Tokens, is_key_rejection
 from orchestrator.settings import Settings
 
 WATCH_INTERVAL_S = 1.0
@@ -19,10 +19,10 @@ INFO_LABELS = ("device", "codec", "checkpoint")
 
 
 class ModelWatcher:
-    """Looks every second at what serves, so that nobody who asks has to wait for TorchServe."""
+    """Polls TorchServe every second and keeps its latest status."""
 
     def __init__(self, session: aiohttp.ClientSession, settings: Settings, tokens: Tokens) -> None:
-        self.status = ModelStatus(ready=False, reason="the model server was not asked yet")
+        self.status = ModelStatus(ready=False, reason="the model server has not been polled yet")
         self._session = session
         self._tokens = tokens
         self._management = settings.management_url
@@ -31,22 +31,22 @@ class ModelWatcher:
         self._polled = asyncio.Condition()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
-        failure = "the model server's answer was not understood"
+        """Polls until cancelled."""
+        failure = "invalid response from the model server"
         await run_periodically(self._poll, WATCH_INTERVAL_S, failure)
 
     async def _poll(self) -> None:
         try:
             self.status = await self._fetch_status()
         except Exception:
-            self.status = ModelStatus(ready=False, reason="its answer was not understood")
+            self.status = ModelStatus(ready=False, reason="invalid response from the model server")
             raise
         finally:
             async with self._polled:
                 self._polled.notify_all()
 
     async def next_poll(self) -> None:
-        """Wait for the end of the next look, whether it finds a change or not."""
+        """Waits for the end of the next poll, whether or not the status has changed."""
         async with self._polled:
             await self._polled.wait()
 
@@ -58,7 +58,7 @@ class ModelWatcher:
                 return ModelStatus(ready=False, reason="the model server has no model yet")
             labels = await self._labels_of({each.version for each in registered if each.ready})
         except (aiohttp.ClientError, TimeoutError):
-            return ModelStatus(ready=False, reason="the model server does not answer")
+            return ModelStatus(ready=False, reason="the model server is unreachable")
         except ModelServerError as error:
             return ModelStatus(ready=False, reason=str(error))
         versions = tuple(
@@ -85,26 +85,26 @@ class ModelWatcher:
             versions=versions,
         )
 
-    async def _describe(self, path: str) -> Described:
-        """TorchServe's description of some versions; empty while it knows none.
+    async def _describe(self, path: str) -> Descriptions:
+        """Returns TorchServe's description of the versions at a path; empty if it has none.
 
         Raises:
-            ModelServerError: it takes none of the keys that are to be had.
+            ModelServerError: TorchServe rejects every available key.
         """
         async with self._session.get(
             self._management + path,
             middlewares=[self._tokens.middleware("management")],
             timeout=POLL_TIMEOUT,
         ) as response:
-            if is_refusal(response.status, await response.read()):
-                raise ModelServerError("the model server refuses the key that is here")
+            if is_key_rejection(response.status, await response.read()):
+                raise ModelServerError("the model server rejects the available key")
             if response.status != 200:
                 return []
-            described: Described = await response.json()
+            described: Descriptions = await response.json()
             return described
 
     async def _labels_of(self, ready: set[str]) -> dict[str, dict[str, str]]:
-        """What each ready version's handler says of itself; asked for when one becomes ready."""
+        """Returns the metadata of each ready version; fetched when a version becomes ready."""
         known = {version: labels for version, labels in self._labels.items() if version in ready}
         if known.keys() != ready:
             async with self._session.get(self._metrics, timeout=POLL_TIMEOUT) as response:
@@ -115,7 +115,7 @@ class ModelWatcher:
 
 
 def _model_info(metrics: str) -> dict[str, dict[str, str]]:
-    """By version, the labels of the gauge in which the handler says what it serves, and where."""
+    """Returns, by version, the labels of the gauge in which the handler reports its metadata."""
     return {
         sample.labels["model_version"]: {name: sample.labels[name] for name in INFO_LABELS}
         for family in text_string_to_metric_families(metrics)

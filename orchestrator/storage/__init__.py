@@ -1,4 +1,4 @@
-"""Where the files of jobs are kept: a local folder, or a bucket for many hosts."""
+"""Storage for the files of jobs: a local directory, or a bucket shared by many hosts."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from orchestrator.storage.s3 import open_bucket
 
 
 def open_storage(url: str | None, cache: Path, scratch: Path) -> JobStorage:
-    """The files at an URL: `s3://bucket/prefix`, or none for the folder `cache`.
+    """Opens the storage at `url` (`s3://bucket/prefix`), or the directory `cache` without a URL.
 
     Raises:
-        SettingsError: the URL, or what the environment says of the bucket, cannot be used.
+        SettingsError: the URL or the bucket's environment variables are invalid.
     """
     return open_bucket(url, scratch) if url else LocalStorage(cache)

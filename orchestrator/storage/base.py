@@ -1,21 +1,22 @@
-"""The files of jobs, in a local folder, or in a bucket so that any host can run any job.
+"""The files of jobs, in a local directory, or in a bucket so that any host can run any job.
 
-    upload      track1.<ext>   track2.<ext>     what came in
-    window      window1.wav    window2.wav      the sixteen seconds of each, converted
+    upload      track1.<ext>   track2.<ext>     the uploaded tracks
+    window      window1.wav    window2.wav      the converted window of each track
     part        generated.<lease>.part          a result that is not accepted yet
     generated   generated.wav                   the music
 
-Every job has a workspace, a folder of plain files, since ffmpeg reads and writes nothing else. With
-a local folder that is where the files are kept. With a bucket it is this host's scratch: a file
-counts once persist() has put it into the bucket, and fetch() brings it to hosts that lack it.
+Every job has a workspace, a directory of plain files, as ffmpeg needs files on disk. With a local
+directory, the workspace is the storage itself. With a bucket, it is a scratch directory of this
+host: persist() stores a file in the bucket, and fetch() downloads it to hosts that lack it.
 
-A file is written under a name of its own and then left as it is: two jobs may share its bytes.
+A stored file is never modified in place, because two jobs may share its bytes through a hard link.
 
-The folder or bucket belongs to one database, which a marker in it names. Files of jobs that are
-unknown there may be somebody's all the same, and are kept in quarantine for a while:
+The directory or bucket belongs to one database, which a marker file identifies. The files of a job
+without a row in the database are quarantined before they are deleted, because the row may have been
+lost by mistake:
 
     .musiclab-database          the marker
-    quarantine/music_<job>      a folder with the files; in a bucket, an object that marks them
+    quarantine/music_<job>      a directory with the files; in a bucket, an object that marks them
 """
 
 import re
@@ -38,118 +39,137 @@ QUARANTINE = "quarantine"
 
 
 def upload_name(track: int, extension: str) -> str:
-    """The name of an upload; the extension has its dot."""
+    """Returns the file name of an upload; the extension includes its dot."""
     return f"track{track}{extension}"
 
 
 def window_name(track: int) -> str:
-    """The name of a converted window, which no upload can have."""
+    """Returns the file name of a converted window, which differs from that of any upload."""
     return f"window{track}.wav"
 
 
 def part_name(lease: int) -> str:
-    """The name of a result that was made under a lease and is not accepted yet."""
+    """Returns the file name of a result that was generated under a lease and not accepted yet."""
     return f"generated.{lease}.part"
 
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """Bytes that a disk has, and those of them that are free."""
+    """Total and free bytes of a disk."""
 
     size: int
     free: int
 
 
 class JobStorage(ABC):
-    """Keeps the files of jobs.
+    """Stores the files of jobs.
 
-    Names are plain file names; others are a ValueError. All methods that wait raise
-    StorageUnavailableError where a file cannot be reached or written for now.
+    Methods raise ValueError for names that are not plain file names. All asynchronous methods raise
+    StorageUnavailableError if files cannot be read or written at the moment.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def workspace(self, job_id: str) -> Path:
-        """The folder where this host reads and writes the job's files; create() makes it."""
+        """Returns the directory where this host reads and writes the job's files.
+
+        create() creates it.
+        """
         return self._root / folder_name(job_id)
 
     @abstractmethod
     async def claim(self, database_id: str) -> None:
-        """Let the files belong to this database, unless they belong to another one.
+        """Records this database as the owner of the files, unless they have an owner.
 
         Raises:
-            SettingsError: they do.
+            SettingsError: the files belong to another database.
         """
 
     async def create(self, job_id: str) -> None:
-        """Make the workspace where there is none."""
-        with storage_errors(f"making a folder for job {job_id}"):
+        """Creates the workspace if it does not exist."""
+        with storage_errors(f"creating a directory for job {job_id}"):
             await run_in_thread(make_folder, self.workspace(job_id))
 
     @abstractmethod
     async def persist(self, job_id: str, *names: str) -> None:
-        """Make files of the workspace outlast a power failure, or this host.
+        """Stores files of the workspace durably.
 
         Raises:
-            FileNotFoundError: the workspace has no such file.
+            FileNotFoundError: the file does not exist in the workspace.
         """
 
     @abstractmethod
     async def fetch(self, job_id: str, name: str) -> Path:
-        """The file in the workspace, brought there if need be. FileNotFoundError: there is none."""
+        """Returns the path of a file in the workspace, downloading the file if necessary.
+
+        Raises:
+            FileNotFoundError: the file is not stored.
+        """
 
     @abstractmethod
     async def read(self, job_id: str, name: str) -> bytes:
-        """The bytes that are kept. FileNotFoundError: there are none."""
+        """Returns the content of a stored file.
+
+        Raises:
+            FileNotFoundError: the file is not stored.
+        """
 
     @abstractmethod
     async def list_names(self, job_id: str) -> set[str]:
-        """The names of the files that are kept."""
+        """Returns the names of the stored files."""
 
     @abstractmethod
     async def rename(self, job_id: str, old: str, new: str) -> None:
-        """Rename a kept file, over another one if need be. FileNotFoundError: `old` is not kept."""
+        """Renames a stored file; replaces `new` if it exists.
+
+        Raises:
+            FileNotFoundError: `old` is not stored.
+        """
 
     @abstractmethod
     async def copy(self, job_id: str, name: str, to_job_id: str) -> None:
-        """Give another job the same file, and a workspace. FileNotFoundError: it is not kept."""
+        """Copies a stored file to another job, and creates that job's workspace.
+
+        Raises:
+            FileNotFoundError: the file is not stored.
+        """
 
     @abstractmethod
     async def delete(self, job_id: str, *names: str) -> None:
-        """Delete files wherever they are; that some are missing is no error."""
+        """Deletes files from the storage and the workspace; missing files are ignored."""
 
     @abstractmethod
     async def release_workspace(self, job_id: str) -> None:
-        """Drop what this host holds of the job besides the kept files."""
+        """Deletes this host's workspace of the job, but not the stored files."""
 
     @abstractmethod
     async def remove(self, job_id: str) -> None:
-        """Delete everything of the job, what comes while this runs included."""
+        """Deletes all files of the job, including files written while this runs."""
 
     @abstractmethod
     async def job_ids(self) -> set[str]:
-        """All jobs that have files, or a workspace on this host; not those in quarantine."""
+        """Returns all jobs with stored files or a local workspace, except quarantined ones."""
 
     @abstractmethod
     async def quarantine(self, job_id: str) -> None:
-        """Set the job's files aside."""
+        """Quarantines the job's files."""
 
     @abstractmethod
     async def restore(self, job_id: str) -> None:
-        """Put the job's files back from the quarantine."""
+        """Restores the job's files from quarantine."""
 
     @abstractmethod
     async def discard(self, job_id: str) -> None:
-        """Delete the job's files in quarantine."""
+        """Deletes the job's quarantined files."""
 
     @abstractmethod
     async def quarantined(self) -> dict[str, float]:
-        """The jobs whose files are in quarantine; since when, in seconds since 1970."""
+        """Returns the quarantined jobs, each with the time of quarantine in seconds since 1970."""
 
     async def disk_usage(self) -> DiskUsage:
-        """The disk that uploads are written to."""
-        with storage_errors("asking for the free space on the disk"):
+        """Returns the usage of the disk that uploads are written to."""
+        with storage_errors("reading the free disk space"):
             return await run_in_thread(_disk_usage, self._root)
 
     def _path(self, job_id: str, name: str) -> Path:
@@ -159,27 +179,29 @@ class JobStorage(ABC):
 def check_owner(owner: str | None, database_id: str, setting: str, place: str, marker: str) -> None:
     if owner != database_id:
         raise SettingsError(
-            f"{setting} is {place}, which holds the files of another database; set it to a place "
-            f"that no other MusicLab uses. If that database is gone for good, delete {marker}: its "
-            "files are then deleted a day later"
+            f"{setting} is {place}, which holds the files of another database; set it to a "
+            "location that no other instance of MusicLab uses. If that database no longer exists, "
+            f"delete {marker}; its files are then deleted a day later"
         )
 
 
 @contextmanager
-def storage_errors(attempt: str) -> Iterator[None]:
-    """Turns what went wrong with an attempt into one of the two errors that callers expect."""
+def storage_errors(operation: str) -> Iterator[None]:
+    """Converts exceptions of an operation to FileNotFoundError or StorageUnavailableError."""
     try:
         yield
     except FileNotFoundError as error:
         if "<Code>NoSuchBucket<" in str(error):
-            raise StorageUnavailableError(f"{attempt} failed: there is no such bucket") from error
-        raise FileNotFoundError(f"{attempt} failed: there is no such file") from error
+            raise StorageUnavailableError(
+                f"{operation} failed: the bucket does not exist"
+            ) from error
+        raise FileNotFoundError(f"{operation} failed: the file does not exist") from error
     except (OSError, BaseError) as error:
-        raise StorageUnavailableError(f"{attempt} failed: {one_line_reason(error)}") from error
+        raise StorageUnavailableError(f"{operation} failed: {one_line_reason(error)}") from error
 
 
 def one_line_reason(error: Exception) -> str:
-    """What an error says in one line; a bucket's has its answer and debugging notes below."""
+    """Returns an error message in one line, without the response body that S3 errors include."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     line = str(error).partition("\n")[0].partition("<?xml")[0].rstrip(": ")
@@ -188,7 +210,13 @@ def one_line_reason(error: Exception) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The name, if it is one of a file, and not hidden as the parts are that are written here."""
+    """Returns the name if it is a plain file name and not hidden.
+
+    Hidden names are reserved for temporary files.
+
+    Raises:
+        ValueError: the name is hidden or not a plain file name.
+    """
     if not name or name.startswith(".") or Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")
     return name

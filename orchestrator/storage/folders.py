@@ -1,4 +1,4 @@
-"""Folders of files of jobs; every function may block."""
+"""Blocking helpers for job directories."""
 
 import errno
 import shutil
@@ -14,7 +14,7 @@ def unlink_files(*paths: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder, though others may write to it or delete in it meanwhile."""
+    """Deletes a directory, even if other processes add or delete files in it at the same time."""
     while folder.exists():
         try:
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Files of jobs in a local folder."""
+"""Job storage in a local directory."""
 
 import shutil
 from contextlib import suppress
@@ -19,14 +19,14 @@ from orchestrator.storage.folders import file_names, job_ids_in, remove_folder, 
 
 
 class LocalStorage(JobStorage):
-    """Keeps them in a folder, `music_{job_id}/` for each job.
+    """Stores the files of each job in a directory `music_{job_id}/`.
 
-    list_names() includes files that lie there and are not persisted yet.
+    list_names() includes files that are written but not persisted yet.
     """
 
     async def claim(self, database_id: str) -> None:
         marker = self._root / MARKER
-        with storage_errors(f"looking for the database that {self._root} belongs to"):
+        with storage_errors(f"reading the owner of {self._root}"):
             owner = await run_in_thread(_claim, marker, database_id)
         check_owner(owner, database_id, "MUSICLAB_CACHE", str(self._root), str(marker))
 
@@ -37,7 +37,7 @@ class LocalStorage(JobStorage):
 
     async def fetch(self, job_id: str, name: str) -> Path:
         path = self._path(job_id, name)
-        with storage_errors(f"looking for {name} of job {job_id}"):
+        with storage_errors(f"finding {name} of job {job_id}"):
             await run_in_thread(path.stat)
         return path
 
@@ -54,7 +54,7 @@ class LocalStorage(JobStorage):
             await run_in_thread(_rename, self._path(job_id, old), self._path(job_id, new))
 
     async def copy(self, job_id: str, name: str, to_job_id: str) -> None:
-        with storage_errors(f"giving {name} of job {job_id} to job {to_job_id}"):
+        with storage_errors(f"copying {name} of job {job_id} to job {to_job_id}"):
             await run_in_thread(_link, self._path(job_id, name), self._path(to_job_id, name))
 
     async def delete(self, job_id: str, *names: str) -> None:
@@ -63,10 +63,10 @@ class LocalStorage(JobStorage):
             await run_in_thread(unlink_files, *paths)
 
     async def release_workspace(self, job_id: str) -> None:
-        """Nothing: the workspace is where the files are kept."""
+        """Does nothing: the workspace holds the stored files."""
 
     async def remove(self, job_id: str) -> None:
-        with storage_errors(f"removing the files of job {job_id}"):
+        with storage_errors(f"deleting the files of job {job_id}"):
             await run_in_thread(remove_folder, self.workspace(job_id))
 
     async def job_ids(self) -> set[str]:
@@ -74,47 +74,47 @@ class LocalStorage(JobStorage):
             return await run_in_thread(job_ids_in, self._root)
 
     async def quarantine(self, job_id: str) -> None:
-        with storage_errors(f"setting the files of job {job_id} aside"):
-            await run_in_thread(_move, self.workspace(job_id), self._set_aside(job_id))
+        with storage_errors(f"quarantining the files of job {job_id}"):
+            await run_in_thread(_move, self.workspace(job_id), self._quarantine_path(job_id))
 
     async def restore(self, job_id: str) -> None:
-        with storage_errors(f"putting the files of job {job_id} back"):
-            await run_in_thread(_move, self._set_aside(job_id), self.workspace(job_id))
+        with storage_errors(f"restoring the files of job {job_id}"):
+            await run_in_thread(_move, self._quarantine_path(job_id), self.workspace(job_id))
 
     async def discard(self, job_id: str) -> None:
-        with storage_errors(f"removing the files of job {job_id} from the quarantine"):
-            await run_in_thread(remove_folder, self._set_aside(job_id))
+        with storage_errors(f"deleting the quarantined files of job {job_id}"):
+            await run_in_thread(remove_folder, self._quarantine_path(job_id))
 
     async def quarantined(self) -> dict[str, float]:
-        with storage_errors("listing the jobs in quarantine"):
-            return await run_in_thread(_changed, self._root / QUARANTINE)
+        with storage_errors("listing the quarantined jobs"):
+            return await run_in_thread(_modification_times, self._root / QUARANTINE)
 
-    def _set_aside(self, job_id: str) -> Path:
+    def _quarantine_path(self, job_id: str) -> Path:
         return self._root / QUARANTINE / folder_name(job_id)
 
 
 def _claim(marker: Path, database_id: str) -> str:
-    """The database that a marker names, which is this one where there was no marker."""
+    """Returns the database ID in the marker; writes `database_id` first if there is no marker."""
     if not marker.exists():
         make_folder(marker.parent)
         part = temporary_path(marker)
         try:
             part.write_text(database_id)
             sync(part)
-            _exclusive(part, marker)
+            _rename_exclusively(part, marker)
             sync(marker)
         finally:
             part.unlink(missing_ok=True)
     return marker.read_text().strip()
 
 
-def _exclusive(part: Path, marker: Path) -> None:
-    """Rename a file, unless another process has taken the name."""
+def _rename_exclusively(part: Path, marker: Path) -> None:
+    """Renames `part` to `marker`, unless another process has created `marker`."""
     try:
         marker.hardlink_to(part)
     except FileExistsError:
         pass
-    except OSError:  # the file system knows no links
+    except OSError:  # the file system does not support hard links
         part.replace(marker)
 
 
@@ -124,8 +124,8 @@ def _rename(old: Path, new: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make target the same file as source, or a copy where the file system knows no links."""
-    source.stat()  # before anything is made, should it be missing
+    """Hard-links target to source; copies it if the file system does not support hard links."""
+    source.stat()  # fail before creating anything if the source is missing
     make_folder(target.parent)
     with atomic_write(target) as part:
         try:
@@ -138,9 +138,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Move the files of a folder into another folder, whose modification time becomes now.
+    """Moves the files of a directory to another one, which updates the target's modification time.
 
-    Several processes may do so at once.
+    Safe to run in several processes at once.
     """
     with suppress(FileNotFoundError):
         paths = list(folder.iterdir())
@@ -150,10 +150,10 @@ def _move(folder: Path, target: Path) -> None:
         folder.rmdir()
 
 
-def _changed(folder: Path) -> dict[str, float]:
-    """The jobs that have a folder in this one, and when each was changed."""
+def _modification_times(folder: Path) -> dict[str, float]:
+    """Returns the jobs with a directory in this one, and the modification time of each."""
     changed = {}
     for job_id in job_ids_in(folder):
-        with suppress(FileNotFoundError):  # another process was quicker
+        with suppress(FileNotFoundError):  # another process moved or deleted it
             changed[job_id] = (folder / folder_name(job_id)).stat().st_mtime
     return changed

@@ -1,4 +1,4 @@
-"""Files of jobs in an S3-compatible bucket."""
+"""Job storage in an S3-compatible bucket."""
 
 import os
 import re
@@ -27,9 +27,9 @@ from orchestrator.storage.base import (
 )
 from orchestrator.storage.folders import job_ids_in, remove_folder, unlink_files
 
-# A part of an upload has to be sent and answered within the read timeout, and so has every piece
-# of a download. No retry starts after RETRY_FOR, so that an outage is told of within 20 s; until
-# then there are as many as fit in, so that a shorter one is not noticed.
+# The read timeout applies to each part of an upload and each chunk of a download. No retry starts
+# after RETRY_FOR, so an outage is reported within 20 s. The number of retries until then is
+# practically unlimited, so a shorter outage goes unnoticed.
 CONNECT_TIMEOUT = timedelta(seconds=5)
 READ_TIMEOUT = timedelta(seconds=10)
 DOWNLOAD_TIMEOUT = timedelta(minutes=5)
@@ -38,18 +38,18 @@ FIRST_BACKOFF = timedelta(milliseconds=100)
 LONGEST_BACKOFF = timedelta(seconds=2)
 RETRIES = 100
 
-# Of 5 MB, so that an upload of any size takes 10 MB of memory.
+# Parts are 5 MB, so an upload of any size uses 10 MB of memory.
 PARTS_AT_ONCE = 2
 CHUNK = 2**20
 
 
 class S3Storage(JobStorage):
-    """Keeps them in a bucket: objects `music_{job_id}/<name>`, below the prefix of the store.
+    """Stores the files as objects `music_{job_id}/<name>`, below the prefix of the store.
 
     Args:
-        store: the bucket; bounds its own retries.
-        scratch: this host's folder of workspaces.
-        url: of the bucket, for sentences.
+        store: the bucket, which limits its own retries.
+        scratch: the directory of this host's workspaces.
+        url: URL of the bucket, for error messages.
     """
 
     def __init__(self, store: ObjectStore, scratch: Path, url: str) -> None:
@@ -58,8 +58,8 @@ class S3Storage(JobStorage):
         self._url = url
 
     async def claim(self, database_id: str) -> None:
-        with storage_errors(f"looking for the database that {self._url} belongs to"):
-            owner = await self._owner() or await self._mark(database_id)
+        with storage_errors(f"reading the owner of {self._url}"):
+            owner = await self._owner() or await self._create_marker(database_id)
         marker = f"the object {MARKER}"
         check_owner(owner, database_id, "MUSICLAB_FILES_URL", self._url, marker)
 
@@ -72,8 +72,8 @@ class S3Storage(JobStorage):
             return None
         return bytes(await found.bytes_async()).decode(errors="replace").strip()
 
-    async def _mark(self, database_id: str) -> str | None:
-        with suppress(AlreadyExistsError):  # another process was quicker
+    async def _create_marker(self, database_id: str) -> str | None:
+        with suppress(AlreadyExistsError):  # another process created it first
             await self._store.put_async(MARKER, database_id.encode(), mode="create")
         return await self._owner()
 
@@ -91,7 +91,7 @@ class S3Storage(JobStorage):
         return path
 
     async def read(self, job_id: str, name: str) -> bytes:
-        """From the bucket alone, which holds what is kept."""
+        """Reads from the bucket, never from the workspace."""
         with storage_errors(f"reading {name} of job {job_id}"):
             found = await self._store.get_async(_object_key(job_id, name))
             return bytes(await found.bytes_async())
@@ -107,7 +107,7 @@ class S3Storage(JobStorage):
             await run_in_thread(unlink_files, self._path(job_id, old), self._path(job_id, new))
 
     async def copy(self, job_id: str, name: str, to_job_id: str) -> None:
-        with storage_errors(f"giving {name} of job {job_id} to job {to_job_id}"):
+        with storage_errors(f"copying {name} of job {job_id} to job {to_job_id}"):
             await self._store.copy_async(_object_key(job_id, name), _object_key(to_job_id, name))
         await self.create(to_job_id)
 
@@ -118,40 +118,40 @@ class S3Storage(JobStorage):
             await run_in_thread(unlink_files, *paths)
 
     async def release_workspace(self, job_id: str) -> None:
-        with storage_errors(f"removing what this host holds of job {job_id}"):
+        with storage_errors(f"deleting the workspace of job {job_id}"):
             await run_in_thread(remove_folder, self.workspace(job_id))
 
     async def remove(self, job_id: str) -> None:
         await self.release_workspace(job_id)  # first, so that nothing more is uploaded from here
-        with storage_errors(f"removing the files of job {job_id}"):
+        with storage_errors(f"deleting the files of job {job_id}"):
             while keys := await self._keys(job_id):
                 await self._store.delete_async(keys)
 
     async def job_ids(self) -> set[str]:
         with storage_errors("listing the jobs that have files"):
-            # Not by folder: some servers go on listing a folder whose objects are all deleted.
+            # Not by prefix: some servers still list a prefix after all its objects are deleted.
             listed = await self._store.list().collect_async()
             here = await run_in_thread(job_ids_in, self._root)
         kept = job_ids_of({each["path"].partition("/")[0] for each in listed})
         return here | (kept - job_ids_of({each["path"].rpartition("/")[2] for each in listed}))
 
     async def quarantine(self, job_id: str) -> None:
-        """Marks them: an object cannot be moved."""
+        """Creates a marker object, because objects cannot be moved."""
         await self.release_workspace(job_id)
-        with storage_errors(f"setting the files of job {job_id} aside"):
+        with storage_errors(f"quarantining the files of job {job_id}"):
             if await self._keys(job_id):
-                await self._store.put_async(_mark_of(job_id), b"")
+                await self._store.put_async(_quarantine_key(job_id), b"")
 
     async def restore(self, job_id: str) -> None:
-        with storage_errors(f"putting the files of job {job_id} back"):
-            await self._store.delete_async([_mark_of(job_id)])
+        with storage_errors(f"restoring the files of job {job_id}"):
+            await self._store.delete_async([_quarantine_key(job_id)])
 
     async def discard(self, job_id: str) -> None:
         await self.remove(job_id)
         await self.restore(job_id)
 
     async def quarantined(self) -> dict[str, float]:
-        with storage_errors("listing the jobs in quarantine"):
+        with storage_errors("listing the quarantined jobs"):
             listed = await self._store.list(QUARANTINE).collect_async()
         return {
             each["path"].rpartition("/")[2].removeprefix(JOB_PREFIX): (
@@ -165,7 +165,7 @@ class S3Storage(JobStorage):
         return [each["path"] for each in listed]
 
     async def _download(self, key: str, path: Path) -> None:
-        """Bring an object to a path so that it is whole or not there."""
+        """Downloads an object to a path atomically."""
         found = await self._store.get_async(key)
         await run_in_thread(make_folder, path.parent)
         with atomic_write(path) as part, part.open("wb") as file:
@@ -174,23 +174,23 @@ class S3Storage(JobStorage):
 
 
 def open_bucket(url: str, scratch: Path) -> S3Storage:
-    """The bucket at `s3://bucket/prefix`, with its workspaces below `scratch`.
+    """Returns the storage at `s3://bucket/prefix`, with its workspaces below `scratch`.
 
-    Keys, endpoint and region come from the environment (`AWS_*`). Nothing is contacted yet.
+    Keys, endpoint and region come from the environment (`AWS_*`). No request is sent.
 
     Raises:
-        SettingsError: the URL, or what the environment says of the bucket, cannot be used.
+        SettingsError: the URL or the environment variables are invalid.
     """
-    fitting = re.fullmatch(r"s3://([\w.-]+)(?:/([^?#]*))?", url)
-    if fitting is None:
+    match = re.fullmatch(r"s3://([\w.-]+)(?:/([^?#]*))?", url)
+    if match is None:
         raise SettingsError(
-            f"MUSICLAB_FILES_URL is {url!r}; it has to be s3://bucket or s3://bucket/prefix, or "
-            "empty for the folder MUSICLAB_CACHE"
+            f"MUSICLAB_FILES_URL is {url!r}; it must be s3://bucket or s3://bucket/prefix, or "
+            "empty to use the directory MUSICLAB_CACHE"
         )
     try:
         store = S3Store(
-            fitting[1],
-            prefix=fitting[2],
+            match[1],
+            prefix=match[2],
             client_options={
                 "allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"),
                 "connect_timeout": CONNECT_TIMEOUT,
@@ -205,8 +205,8 @@ def open_bucket(url: str, scratch: Path) -> S3Storage:
         )
     except (BaseError, ValueError) as error:
         raise SettingsError(
-            f"MUSICLAB_FILES_URL is {url!r}, and its bucket cannot be used as the AWS_* variables "
-            f"say: {one_line_reason(error)}"
+            f"MUSICLAB_FILES_URL is {url!r}, and its bucket cannot be used with the current AWS_* "
+            f"variables: {one_line_reason(error)}"
         ) from None
     return S3Storage(store, scratch, url)
 
@@ -215,5 +215,5 @@ def _object_key(job_id: str, name: str) -> str:
     return f"{folder_name(job_id)}/{plain_name(name)}"
 
 
-def _mark_of(job_id: str) -> str:
+def _quarantine_key(job_id: str) -> str:
     return f"{QUARANTINE}/{folder_name(job_id)}"

@@ -1,4 +1,4 @@
-"""A folder that a process has to itself for as long as it lives."""
+"""A scratch directory that belongs to one process until it exits."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ from orchestrator.filesystem import lock
 
 @contextmanager
 def exclusive_folder(root: Path) -> Iterator[Path]:
-    """The first of the folders `root/1`, `root/2` ... that no living process has, emptied.
+    """Locks and empties the first of `root/1`, `root/2`, ... that no running process uses.
 
     Raises:
-        OSError: it cannot be made, or what a dead process left in it cannot be removed.
+        OSError: the directory cannot be created, or the files of a dead process cannot be deleted.
     """
     for number in count(1):
         folder = root / str(number)

@@ -1,1 +1,1 @@
-"""Runs jobs."""
+"""The worker, which runs jobs."""

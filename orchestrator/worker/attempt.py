@@ -1,4 +1,4 @@
-"""One attempt at one job: convert both tracks, ask the model, store the music."""
+"""One attempt at one job: convert both tracks, request inference, store the music."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What work on any job needs."""
+    """The components that every attempt uses."""
 
     leases: Leases
     storage: JobStorage
@@ -46,29 +46,29 @@ class Dependencies:
 
 
 class Attempt:
-    """Its stages.
+    """Runs the stages of one attempt.
 
     Attributes:
-        timings: seconds by stage, those of earlier attempts' stages included that need not be
-            repeated.
-        model_version: that was asked for the music, once it is chosen.
+        timings: duration of each stage in seconds, including stages of earlier attempts that are
+            not repeated.
+        model_version: the version that receives the inference request; None until it is chosen.
     """
 
-    def __init__(self, job: Job, needs: Dependencies, semaphore: ResizableSemaphore) -> None:
+    def __init__(self, job: Job, dependencies: Dependencies, semaphore: ResizableSemaphore) -> None:
         self.job = job
         self.timings = dict(job.timings)
         self.model_version = job.model_version or job.wanted_version
-        self._leases = needs.leases
-        self._storage = needs.storage
-        self._inference = needs.inference
-        self._watcher = needs.watcher
-        self._fleet = needs.fleet
-        self._metrics = needs.metrics
+        self._leases = dependencies.leases
+        self._storage = dependencies.storage
+        self._inference = dependencies.inference
+        self._watcher = dependencies.watcher
+        self._fleet = dependencies.fleet
+        self._metrics = dependencies.metrics
         self._semaphore = semaphore
         self._began = self._stage_began = time.monotonic()
 
     async def run(self) -> None:
-        """All stages that are not done yet."""
+        """Runs all stages that earlier attempts have not completed."""
         job = self.job
         await self._check_requested_version()
         self.timings["queued"] = round((job.started_at or job.created_at) - job.created_at, 3)
@@ -81,17 +81,18 @@ class Attempt:
             await self._leases.advance(job, 10, "Converting audio to WAV...")
             windows = await _run_both(*(self._convert(track) for track in TRACKS))
             self._end_stage("convert")
-            keeping = self._persist_windows(sum(map(len, windows)), dict(self.timings))
-            music, _ = await _run_both(self._generate(*windows), keeping)
+            persisting = self._persist_windows(sum(map(len, windows)), dict(self.timings))
+            music, _ = await _run_both(self._generate(*windows), persisting)
         await self._leases.advance(job, 95, "Saving output...")
         await self._save(music)
 
     async def _check_requested_version(self) -> None:
-        """Leave a job that asked for a version by name to those who have it.
+        """Checks that this worker can run a job that requested a model version.
 
         Raises:
-            InferenceNotStartedError: there is somebody, or there may be.
-            VersionNotLoadedError: there is nobody.
+            InferenceNotStartedError: another worker has loaded the version, or the state of the
+                local model server is unknown.
+            VersionNotLoadedError: no worker has loaded the version.
         """
         version, status = self.job.wanted_version, self._watcher.status
         if version is None or status.find(version):
@@ -99,13 +100,15 @@ class Attempt:
         if not status.ready:
             raise InferenceNotStartedError(status.reason)
         if await self._fleet.has(version):
-            raise InferenceNotStartedError(f"version {version} of the model is loaded elsewhere")
+            raise InferenceNotStartedError(
+                f"model version {version} is loaded by other workers only"
+            )
         raise VersionNotLoadedError(
-            f"Version {version} of the model is no longer loaded; name another one, or none"
+            f"Model version {version} is no longer loaded; request another version, or omit it"
         )
 
     async def _convert(self, track: int) -> bytes:
-        """The window of a track, which lies in the workspace as well."""
+        """Converts the window of a track; writes it to the workspace and returns it."""
         job, folder = self.job, self._storage.workspace(self.job.id)
         source = await self._storage.fetch(job.id, _upload(job, track))
         try:
@@ -116,9 +119,9 @@ class Attempt:
             raise
 
     async def _persist_windows(self, size: int, timings: dict[str, float]) -> None:
-        """Spare later attempts the conversion.
+        """Stores the converted windows, so that later attempts skip the conversion.
 
-        The uploads go last: who dies on the way leaves a job that can be converted again.
+        The uploads are deleted last. If the process dies before that, they can be converted again.
         """
         job = self.job
         await self._storage.persist(job.id, *map(window_name, TRACKS))
@@ -141,10 +144,13 @@ class Attempt:
         loaded = None if version is None else status.find(version)
         if version is None or loaded is None:
             await self._check_requested_version()
-            raise InferenceNotStartedError(status.reason or f"version {version} is not loaded")
+            raise InferenceNotStartedError(
+                status.reason or f"model version {version} is not loaded"
+            )
         bind_contextvars(model_version=version)
         log.info("inference request sent")
-        # The model need not wait for the database; should the lease be lost, it has worked in vain.
+        # Do not make the model wait for the database. If the lease is lost, the inference is
+        # wasted.
         try:
             music, _ = await _run_both(
                 self._infer(version, track1, track2),
@@ -152,9 +158,9 @@ class Attempt:
             )
         except ModelUnavailableError as error:
             if job.wanted_version is None and await self._is_gone(version):
-                # Which is no fault of the job's, and must not count as one of its attempts.
+                # Not caused by the job, so it must not count as an attempt.
                 raise InferenceNotStartedError(
-                    f"version {version} was unloaded meanwhile"
+                    f"model version {version} was unloaded during the request"
                 ) from error
             raise
         return music
@@ -164,8 +170,8 @@ class Attempt:
             return await self._inference.generate(version, track1, track2, self.job.id)
 
     async def _is_gone(self, version: str) -> bool:
-        """Whether a version is no longer loaded, as an engineer unregisters it at any time."""
-        for _ in range(2):  # the first look to end may have begun before
+        """Returns whether a version was unregistered, which can happen at any time."""
+        for _ in range(2):  # the poll in progress may have started before the failure
             await self._watcher.next_poll()
             status = self._watcher.status
             if status.versions and status.find(version) is None:
@@ -175,7 +181,7 @@ class Attempt:
     async def _save(self, music: bytes) -> None:
         job, part = self.job, part_name(self.job.lease)
         path = self._storage.workspace(job.id) / part
-        # On the event loop: less than 1 MB, and a thread would go on when the job is cancelled.
+        # On the event loop: it is less than 1 MB, and a thread would continue after cancellation.
         path.write_bytes(music)
         await self._storage.persist(job.id, part)
         self._end_stage("save")
@@ -193,14 +199,14 @@ def _upload(job: Job, track: int) -> str:
 
 
 async def _run_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """What two return that run at once; when one fails, the other is cancelled.
+    """Runs two coroutines concurrently; if one fails, the other is cancelled.
 
     Raises:
-        Exception: that of the one that failed first.
+        Exception: the exception of the one that failed first.
     """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = group.create_task(first), group.create_task(second)
-    except ExceptionGroup as faults:
-        raise faults.exceptions[0] from None
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
     return tasks[0].result(), tasks[1].result()

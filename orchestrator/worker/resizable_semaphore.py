@@ -1,6 +1,6 @@
-"""Turns at something that only so many may use at once, in the order in which they were asked for.
+"""A fair semaphore whose number of slots can change at any time.
 
-As `asyncio.Semaphore`, but the number may change while slots are held and waited for.
+Unlike `asyncio.Semaphore`, it can be resized while slots are held and awaited.
 """
 
 import asyncio
@@ -10,50 +10,53 @@ from contextlib import asynccontextmanager
 
 
 class ResizableSemaphore:
-    """So many may be held at once; who waits longest gets the next one."""
+    """A limited number of slots, granted in the order of the requests."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._held = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
 
     @property
     def free(self) -> bool:
-        """Whether who asks now need not wait."""
+        """Whether a slot is free."""
         return self._held < self._number
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
-        """Wait for a slot and have it within the block."""
-        await self._take()
+        """Waits for a slot and holds it during the block."""
+        await self._acquire()
         try:
             yield
         finally:
-            self._give_back()
+            self._release()
 
     def resize(self, number: int) -> None:
-        """From now on so many; where more are held already, none is given until enough are back."""
-        self._number = number
-        self._hand_out()
+        """Changes the number of slots.
 
-    async def _take(self) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        self._hand_out()
+        If more are held already, none is granted until enough are released.
+        """
+        self._number = number
+        self._grant_slots()
+
+    async def _acquire(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._grant_slots()
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was given at the same moment
-                self._give_back()
+            if not waiter.cancelled():  # the slot was granted at the same moment
+                self._release()
             raise
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._held -= 1
-        self._hand_out()
+        self._grant_slots()
 
-    def _hand_out(self) -> None:
-        while self._waiting and self.free:
-            turn = self._waiting.popleft()
-            if not turn.done():  # as it is when the one who waited was cancelled
-                turn.set_result(None)
+    def _grant_slots(self) -> None:
+        while self._waiters and self.free:
+            waiter = self._waiters.popleft()
+            if not waiter.done():  # the caller may have been cancelled
+                waiter.set_result(None)
                 self._held += 1

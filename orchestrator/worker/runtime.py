@@ -1,4 +1,4 @@
-"""A worker with everything that runs along with it."""
+"""Assembles a worker and its background tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,12 +26,12 @@ from orchestrator.worker.worker import Worker
 async def running_worker(
     settings: Settings, database: Database, storage: JobStorage, leases: Leases, metrics: Metrics
 ) -> AsyncIterator[tuple[ModelWatcher, Worker]]:
-    """Runs jobs during the block, with the TorchServe of this machine."""
+    """Runs jobs during the block, using the TorchServe of this machine."""
     async with aiohttp.ClientSession() as session:
         tokens = Tokens(settings.key_file, settings.management_url)
         watcher = ModelWatcher(session, settings, tokens)
         cleanup = Cleanup(database, storage, settings.keep_hours * 3600)
-        needs = Dependencies(
+        dependencies = Dependencies(
             leases=leases,
             storage=storage,
             inference=InferenceClient(session, settings.inference_url, tokens, watcher),
@@ -39,7 +39,7 @@ async def running_worker(
             fleet=Fleet(database),
             metrics=metrics,
         )
-        worker = Worker(JobTable(database), cleanup, needs)
+        worker = Worker(JobTable(database), cleanup, dependencies)
         parts = [watcher.run(), cleanup.run()]
         if database.is_shared:
             parts.append(Heartbeat(database, leases.owner, watcher).run())

@@ -1,4 +1,4 @@
-"""Takes jobs off the table, and sees to what comes of each attempt."""
+"""Claims jobs and handles the outcome of every attempt."""
 
 import asyncio
 import random
@@ -26,58 +26,58 @@ from orchestrator.worker.attempt import Attempt, Dependencies
 from orchestrator.worker.resizable_semaphore import ResizableSemaphore
 
 MAX_ATTEMPTS = 5
-# Processes are killed and machines fail through no fault of a job; but one may be that fault.
+# Processes and machines usually fail for reasons unrelated to the job, but a job may be the cause.
 MAX_DEATHS = 20
-# So that the windows of the next batch are converted while the model works on this one.
+# The windows of the next batch are converted while the model processes the current one.
 JOBS_PER_SLOT = 2
 POLL_S = 1.0
-HELD_CHECK_S = 0.5  # how soon a job that another host deleted is stopped here
-RETRY_S = (1.0, 60.0)  # the first wait and the longest; each is twice the one before
+HELD_CHECK_S = 0.5  # interval between checks for running jobs that were deleted or taken over
+RETRY_S = (1.0, 60.0)  # the first and the longest delay; each delay is twice the previous one
 
 log = structlog.get_logger()
 
 
 class Worker:
-    """Takes jobs off the table while the model is ready, several at a time.
+    """Claims and runs jobs concurrently while the model is ready.
 
-    The model is sent as many requests as it can batch, and no more: the others wait here, from
-    where a job that is deleted can still be taken away.
+    The model receives no more requests than fit in one batch. Further jobs wait in this process,
+    where a deleted job can still be withdrawn.
     """
 
-    def __init__(self, table: JobTable, cleanup: Cleanup, needs: Dependencies) -> None:
+    def __init__(self, table: JobTable, cleanup: Cleanup, dependencies: Dependencies) -> None:
         self._table = table
         self._cleanup = cleanup
-        self._needs = needs
-        self._leases = needs.leases
-        self._storage = needs.storage
-        self._watcher = needs.watcher
-        self._metrics = needs.metrics
-        self._semaphore = ResizableSemaphore(needs.watcher.status.capacity)
+        self._dependencies = dependencies
+        self._leases = dependencies.leases
+        self._storage = dependencies.storage
+        self._watcher = dependencies.watcher
+        self._metrics = dependencies.metrics
+        self._semaphore = ResizableSemaphore(dependencies.watcher.status.capacity)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._finishing = False
 
     def wake(self) -> None:
-        """Look for work now: a job was added, or one has ended."""
+        """Makes the worker claim jobs immediately, for example after a job was added."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Take jobs until `finish` is called."""
-        checks = run_periodically(self._check_held, HELD_CHECK_S, "leases were not checked")
+        """Claims and runs jobs until `finish` is called."""
+        checks = run_periodically(self._check_held, HELD_CHECK_S, "lease check failed")
         async with background_tasks(checks, self._follow_model()):
             while not self._finishing:
                 self._wake.clear()
                 try:
                     await self._claim_jobs()
                 except DatabaseUnavailableError as error:
-                    log.warning("no jobs could be taken", reason=str(error))
+                    log.warning("jobs could not be claimed", reason=str(error))
                 except Exception:
-                    log.exception("no jobs could be taken")
+                    log.exception("jobs could not be claimed")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), POLL_S)
 
     async def finish(self, grace_s: float) -> None:
-        """Take no more jobs, let those at work end if they do so in time, hand back the others."""
+        """Stops claiming jobs and returns those not finished within `grace_s` to the queue."""
         self._finishing = True
         self.wake()
         if self._running:
@@ -88,7 +88,7 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def abandon(self, job_id: str) -> None:
-        """Stop work on a job that is about to be deleted."""
+        """Stops running a job that is about to be deleted."""
         task = self._running.get(job_id)
         if task is not None:
             task.cancel()
@@ -103,17 +103,17 @@ class Worker:
             job = await self._leases.claim(self._watcher.status.names)
             if job is None:
                 return
-            if self._finishing:  # since the claim was on its way
+            if self._finishing:  # set during the claim
                 self._leases.release(job.id)
-                await self._hand_back(job)
+                await self._return_to_queue(job)
                 return
-            if job.deaths:  # and may have left something
+            if job.deaths:  # dead processes may have left files
                 self._cleanup.run_soon()
             self._running[job.id] = asyncio.create_task(self._work(job))
-            self._metrics.at_work.set(len(self._running))
+            self._metrics.running_jobs.set(len(self._running))
 
     async def _check_held(self) -> None:
-        """Stop work on jobs that were deleted on another host, or taken over."""
+        """Stops running jobs that were deleted on another host, or taken over."""
         before = list(self._running)
         if not before:
             return
@@ -124,33 +124,33 @@ class Worker:
                 task.cancel()
 
     async def _follow_model(self) -> None:
-        """Have as many slots as the model takes requests."""
+        """Keeps the number of slots equal to the capacity of the model."""
         while True:
             self._semaphore.resize(self._watcher.status.capacity)
             await self._watcher.next_poll()
 
     async def _work(self, job: Job) -> None:
-        """One attempt at one job, whatever comes of it."""
+        """Runs one attempt at one job and handles its outcome."""
         bind_contextvars(job_id=job.id, lease=job.lease, model_version=job.wanted_version)
-        log.info("job taken", attempts=job.attempts)
+        log.info("job claimed", attempts=job.attempts)
         try:
             try:
                 await self._run_attempt(job)
             finally:
-                # Whoever goes on with the job, maybe another host, has what is kept.
+                # A worker that continues the job, possibly on another host, reads the stored files.
                 await self._storage.release_workspace(job.id)
         except (DatabaseUnavailableError, StorageUnavailableError) as error:
-            # Another worker takes the job over when its lease has expired; cleanup deletes the
-            # files that are left.
+            # Another worker takes the job over when its lease has expired. Cleanup deletes the
+            # remaining files.
             log.warning("job abandoned until its lease expires", reason=str(error))
         finally:
             self._leases.release(job.id)
             self._running.pop(job.id, None)
-            self._metrics.at_work.set(len(self._running))
+            self._metrics.running_jobs.set(len(self._running))
             self.wake()
 
     async def _run_attempt(self, job: Job) -> None:
-        attempt = Attempt(job, self._needs, self._semaphore)
+        attempt = Attempt(job, self._dependencies, self._semaphore)
         try:
             if job.deaths > MAX_DEATHS:
                 sentence = f"Given up: {job.deaths} processes died while they ran it"
@@ -163,7 +163,7 @@ class Worker:
             log.info("job was deleted or taken over")
             await self._discard_leftovers(job)
         except asyncio.CancelledError:
-            await self._hand_back(job)
+            await self._return_to_queue(job)
             raise
         except DatabaseUnavailableError:
             raise
@@ -175,40 +175,41 @@ class Worker:
             await finalize_result(self._storage, job.id, job.lease)
 
     async def _fail_or_retry(self, attempt: Attempt, error: AttemptError) -> None:
-        """Fails the job or puts it back in the queue, as the error says."""
+        """Fails the job or returns it to the queue, depending on the error."""
         attempts = attempt.job.attempts + error.counts_as_attempt
         if not error.retryable:
             log.info("job failed", code=error.code, reason=str(error))
-            await self._fail(attempt, error.code, error.sentence, attempts)
+            await self._fail(attempt, error.code, error.user_message, attempts)
             return
         if isinstance(error, UnexpectedError):
             log.error("attempt failed unexpectedly", exc_info=error.__cause__)
         elif error.counts_as_attempt:
             log.warning("attempt failed", reason=str(error))
         else:
-            log.info("inference was not started", reason=str(error))
+            log.info("inference not started", reason=str(error))
         self._metrics.failed_attempts.labels(error.reason).inc()
         if attempts < MAX_ATTEMPTS:
-            await self._retry(attempt, error.sentence, attempts)
+            await self._retry(attempt, error.user_message, attempts)
             return
-        sentence = f"Given up after {attempts} attempts; the last one failed: {error.sentence}"
+        sentence = f"Given up after {attempts} attempts; the last one failed: {error.user_message}"
         await self._fail(attempt, error.code, sentence, attempts)
 
-    async def _hand_back(self, job: Job) -> None:
-        """Put the job back as if it had not been taken; whether it is still ours is not known."""
+    async def _return_to_queue(self, job: Job) -> None:
+        """Returns the job to the queue without counting an attempt, if the lease is still held."""
         try:
             await self._leases.retry(job, 0, "Waiting in the queue", job.attempts)
         except LeaseLostError:
             await self._discard_leftovers(job)
 
     async def _discard_leftovers(self, job: Job) -> None:
-        """Leave nothing of ours where the job is gone, or another's work."""
+        """Deletes the files of this attempt after the job was deleted or taken over."""
         present = await self._table.get(job.id)
         if present is None:
             await self._storage.remove(job.id)
         elif present.lease != job.lease:
             await self._storage.delete(job.id, part_name(job.lease))
-            self._cleanup.run_soon()  # a window of ours may have come after the result of the other
+            # This attempt may have stored a window after the other one stored its result.
+            self._cleanup.run_soon()
 
     async def _fail(self, attempt: Attempt, code: str, sentence: str, attempts: int) -> None:
         try:
@@ -220,7 +221,7 @@ class Worker:
         await self._storage.remove(attempt.job.id)
 
     async def _retry(self, attempt: Attempt, reason: str, attempts: int) -> None:
-        """Try again later what may pass."""
+        """Returns the job to the queue with an exponentially growing delay."""
         first, longest = RETRY_S
         wait = min(longest, first * 2 ** max(0, attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
         try:

@@ -1,4 +1,4 @@
-"""A browser, tracks to choose, and the page of a service."""
+"""Fixtures of the browser tests: a browser, tracks, and the pages of running services."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from tests.support.tracks import ffmpeg
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium; closed after this folder, as until then no other event loop can run."""
+    """Chromium. Closed after this package, because no other event loop can run until then."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     assert chromium, "this test needs a browser on PATH: apt-get install chromium"
     with sync_playwright() as playwright:
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser's profile, with nothing in it."""
+    """An empty browser profile."""
     context = browser.new_context()
     yield context
     context.close()
@@ -43,21 +43,21 @@ def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture
-def faults(context: BrowserContext) -> Iterator[list[str]]:
-    """What the browser complains of: scripts that fail, and what the policy forbids.
+def page_errors(context: BrowserContext) -> Iterator[list[str]]:
+    """The errors that the browser reports: failing scripts and violations of the policy.
 
-    That a request was refused or came to nothing is no fault of the page's.
+    Refused and failed requests are not counted as errors of the page.
     """
-    said: list[str] = []
-    context.on("weberror", lambda error: said.append(str(error.error)))
-    context.on("console", lambda message: said.append(message.text))
-    yield said
-    assert [each for each in said if not each.startswith("Failed to load resource")] == []
+    reported: list[str] = []
+    context.on("weberror", lambda error: reported.append(str(error.error)))
+    context.on("console", lambda message: reported.append(message.text))
+    yield reported
+    assert [each for each in reported if not each.startswith("Failed to load resource")] == []
 
 
 @pytest.fixture
-def open_page(faults: list[str], page: Page) -> Callable[[str], MusicLabPage]:
-    """Opens the page that a service has at that address; it may complain of nothing."""
+def open_page(page_errors: list[str], page: Page) -> Callable[[str], MusicLabPage]:
+    """Opens the page of the service at a URL; the test fails if the browser reports errors."""
     built = PROJECT / "frontend" / "dist" / "index.html"
     assert built.is_file(), "the page is not built: run make setup"
     return lambda url: MusicLabPage(page).open(url)
@@ -65,15 +65,15 @@ def open_page(faults: list[str], page: Page) -> Callable[[str], MusicLabPage]:
 
 @pytest.fixture
 def lab(service: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabPage:
-    """The page of the service that makes music."""
+    """The page of the service that generates music."""
     return open_page(service.url)
 
 
 @pytest.fixture(scope="package")
-def waiting_settings(
+def api_only_settings(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
 ) -> Callable[..., Settings]:
-    """Settings for an API without a worker or a model, with others chosen beside these."""
+    """Returns settings for an API without a worker or a model; keyword arguments override them."""
 
     def choose(**others: object) -> Settings:
         chosen = {"rate_limit": 0, "max_track_mb": 1} | others
@@ -84,24 +84,24 @@ def waiting_settings(
 
 
 @pytest.fixture(scope="package")
-def waiting_room(waiting_settings: Callable[..., Settings]) -> Iterator[Service]:
-    """An API in whose queue jobs stay; a track may have 1 MiB."""
-    settings = waiting_settings()
+def api_only(api_only_settings: Callable[..., Settings]) -> Iterator[Service]:
+    """An API without a worker, so that jobs stay queued; tracks are limited to 1 MiB."""
+    settings = api_only_settings()
     with running(settings, "api"):
         yield Service(settings)
 
 
 @pytest.fixture
-def queue(waiting_room: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabPage:
-    """The page of the API in whose queue jobs stay."""
-    return open_page(waiting_room.url)
+def queue(api_only: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabPage:
+    """The page of the API whose jobs stay queued."""
+    return open_page(api_only.url)
 
 
 @pytest.fixture(scope="package")
 def tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Forty seconds of each of two songs."""
-    folder = tmp_path_factory.mktemp("tracks")
-    first, second = folder / "first.mp3", folder / "second.mp3"
+    """The first forty seconds of two songs."""
+    directory = tmp_path_factory.mktemp("tracks")
+    first, second = directory / "first.mp3", directory / "second.mp3"
     for song, track in zip(songs(), (first, second), strict=False):
         ffmpeg("-i", song, "-t", str(TRACK_S), "-b:a", "96k", track)
     return first, second

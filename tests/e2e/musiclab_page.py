@@ -1,4 +1,4 @@
-"""The page as its users see it: what they find on it, and do with it."""
+"""A page object for the MusicLab page: its elements, and the actions of its users."""
 
 import re
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ File = str | Path
 
 
 class MusicLabPage:
-    """One tab with the page.
+    """A browser tab that shows the page.
 
     Attributes:
         page: the tab.
         generate: the button that starts a job.
-        job: the part of the page that shows one.
-        history: the jobs of this browser, a button each.
+        job: the section that shows a job.
+        history: the buttons that show the jobs of this browser.
     """
 
     def __init__(self, page: Page) -> None:
@@ -36,10 +36,10 @@ class MusicLabPage:
         return self
 
     def in_another_tab(self) -> "MusicLabPage":
-        """The same page in another tab of the same browser, behind this one."""
+        """Opens the same page in a background tab of the same browser."""
         address = self.page.url.partition("#")[0]
         other = MusicLabPage(self.page.context.new_page()).open(address)
-        self.page.bring_to_front()  # what is behind draws rarely, and takes clicks slowly
+        self.page.bring_to_front()  # a background tab draws rarely and handles clicks slowly
         return other
 
     def card(self, number: int) -> Locator:
@@ -52,70 +52,70 @@ class MusicLabPage:
         )
 
     def start(self, number: int) -> Locator:
-        """The field with the window's start."""
+        """The field with the start of the window."""
         return self.card(number).get_by_label("Window starts at")
 
     def refusal(self, number: int) -> Locator:
-        """The sentence that says why a track was not taken."""
+        """The message that explains why a track was refused."""
         return self.card(number).locator(".error .sentence")
 
     def put(self, number: int, file: File) -> None:
-        """Choose a file, whatever becomes of it."""
+        """Chooses a file without waiting for it to be loaded or refused."""
         label = re.compile(f"^Track {number}: (choose a|change the) file$")
         self.card(number).get_by_label(label).set_input_files(file)
 
     def choose(self, tracks: Sequence[File]) -> None:
-        """Choose both, and wait until they are taken."""
+        """Chooses both tracks and waits until they are loaded."""
         for number, track in enumerate(tracks, 1):
             self.put(number, track)
         for number in (1, 2):
             expect(self.window(number)).to_be_visible(timeout=LOADED_WITHIN_MS)
 
     def submit(self, tracks: Sequence[File]) -> str:
-        """Choose both and generate; returns the job's id."""
+        """Chooses both tracks and generates; returns the id of the job."""
         self.choose(tracks)
         self.generate.click()
         return self.job_id()
 
     def job_id(self) -> str:
-        """That of the job that is shown, as soon as it is accepted."""
+        """Waits until the shown job is accepted; returns its id."""
         self.page.wait_for_url(re.compile("#[0-9a-f]{32}$"))
         return self.page.url.partition("#")[2]
 
     def hold(self, path: str) -> list[Route]:
-        """Leave requests to that path unanswered until `release`; returns them as they come."""
+        """Holds requests to the path until `release`; returns the list that collects them."""
         held: list[Route] = []
         self.page.route(path, lambda route: held.append(route))
         return held
 
     def release(self, path: str) -> None:
-        """Let requests to that path through from now on; those that were held stay so."""
+        """Stops holding requests to the path; requests that are already held stay held."""
         self.page.unroute(path)
 
     def button(self, name: str) -> Locator:
-        """A button of the job's."""
+        """A button in the section of the job."""
         return self.job.get_by_role("button", name=name, exact=True)
 
     def expect_music(self) -> None:
-        """Wait until the job's music can be played."""
+        """Waits until the music of the job can be played."""
         download = self.job.get_by_role("link", name="Download")
         expect(download).to_be_visible(timeout=DONE_WITHIN_MS)
         expect(self.button("Play")).to_be_enabled(timeout=LOADED_WITHIN_MS)
 
     def delete(self) -> None:
-        """Delete the music that is shown."""
+        """Deletes the shown music."""
         self.button("Delete").click()
         self.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
 
 
 def seconds(time: str) -> float:
-    """Of what the page writes, as 1:23.50."""
+    """Converts a time as the page shows it, such as 1:23.50, to seconds."""
     minutes, rest = time.split(":")
     return 60 * int(minutes) + float(rest)
 
 
-def click_at(waveform: Locator, share: float) -> None:
-    """Click at that share of its width."""
+def click_at(waveform: Locator, fraction: float) -> None:
+    """Clicks at a fraction of the width of the waveform."""
     box = waveform.bounding_box()
     assert box is not None
-    waveform.click(position={"x": share * box["width"], "y": box["height"] / 2})
+    waveform.click(position={"x": fraction * box["width"], "y": box["height"] / 2})

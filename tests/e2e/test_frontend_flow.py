@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without writing of it."""
+    """Serves a directory without logging requests."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -26,7 +26,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def frontend(service: Service) -> Iterator[str]:
-    """The address of the page, on the other origin that the service allows."""
+    """The URL of the page on the other origin that the service allows."""
     origin = service.settings.cors_origins.split(",")[-1]
     port = urlsplit(origin).port
     assert port is not None
@@ -39,7 +39,7 @@ def frontend(service: Service) -> Iterator[str]:
         thread.join()
 
 
-def test_upload_poll_download_cleanup(
+def test_the_documented_flow_works_from_another_origin(
     service: Service, frontend: str, page: Page, tmp_path: Path
 ) -> None:
     for number in (1, 2):
@@ -73,7 +73,7 @@ def test_upload_poll_download_cleanup(
     assert f"music_{job_id}" not in service.cached_jobs()
 
 
-def test_a_refusal_can_be_read_from_another_origin(
+def test_an_error_response_can_be_read_from_another_origin(
     service: Service, frontend: str, page: Page, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("no music")
@@ -81,4 +81,4 @@ def test_a_refusal_can_be_read_from_another_origin(
     for number in (1, 2):
         page.set_input_files(f"#track{number}", tmp_path / "notes.txt")
     page.click("#generate")
-    expect(page.locator("#message")).to_contain_text("refused: track1 is called 'notes.txt'")
+    expect(page.locator("#message")).to_contain_text("refused: track1 is named 'notes.txt'")

@@ -1,4 +1,4 @@
-"""Everybody can use the page: by keys alone, on narrow screens, in the dark, by screen reader."""
+"""Accessibility of the page: keyboard, narrow screens, dark scheme and screen readers."""
 
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,25 @@ Tracks = tuple[Path, Path]
 
 @pytest.fixture
 def page(page: Page) -> Page:
-    """With axe in it, which the policy would otherwise keep out."""
+    """A page with axe preloaded, which the content security policy would otherwise block."""
     page.add_init_script(path=AXE)
     return page
 
 
-def said(violation: dict[str, Any]) -> str:
+def described(violation: dict[str, Any]) -> str:
     nodes = [f"{node['html']}: {node['failureSummary']}" for node in violation["nodes"]]
     return "\n".join([f"{violation['id']}: {violation['help']}", *nodes])
 
 
 def expect_accessible(page: Page, state: str) -> None:
-    """Wide and narrow, light and dark."""
+    """Asserts that axe finds no violations, wide and narrow, light and dark."""
     for width in (320, 390, 1280):
         page.set_viewport_size({"width": width, "height": HEIGHT})
         assert page.evaluate(OVERFLOW) == 0, f"{state}: scrolls sideways at {width} pixels"
         if width > 320:
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
-                violations = [said(each) for each in page.evaluate(RUN_AXE)]
+                violations = [described(each) for each in page.evaluate(RUN_AXE)]
                 assert violations == [], f"{state}, {scheme}, {width} pixels: {violations}"
 
 
@@ -57,8 +57,8 @@ def test_choosing_and_waiting_are_accessible(
     expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
     expect_accessible(queue.page, "one refused, one chosen")
     queue.submit(tracks)
-    expect(queue.job).to_contain_text("place 1")
-    expect_accessible(queue.page, "at work")
+    expect(queue.job).to_contain_text("position 1")
+    expect_accessible(queue.page, "queued")
     queue.button("Cancel").click()
     expect(queue.history).to_have_count(0)
 
@@ -74,17 +74,17 @@ def test_listening_and_deleting_are_accessible(lab: MusicLabPage, tracks: Tracks
 
 
 def tab_to(wanted: Locator) -> None:
-    """Press Tab until it has the focus."""
+    """Presses Tab until the element has the focus."""
     for _ in range(TABS):
         wanted.page.keyboard.press("Tab")
         if wanted.evaluate("it => it === it.getRootNode().activeElement"):
             return
-    raise AssertionError(f"{wanted} is not reached by {TABS} tabs")
+    raise AssertionError(f"{wanted} is not reached by pressing Tab {TABS} times")
 
 
-def test_all_is_done_by_keys_alone(lab: MusicLabPage, tracks: Tracks) -> None:
+def test_everything_can_be_done_by_keyboard(lab: MusicLabPage, tracks: Tracks) -> None:
     keyboard = lab.page.keyboard
-    lab.page.on("filechooser", lambda _: None)  # from now on none opens by itself, unseen
+    lab.page.on("filechooser", lambda _: None)  # from now on, no native dialog opens
     for number, track in enumerate(tracks, 1):
         tab_to(lab.card(number).get_by_label(f"Track {number}: choose a file"))
         with lab.page.expect_file_chooser() as chooser:
@@ -125,10 +125,10 @@ def test_all_is_done_by_keys_alone(lab: MusicLabPage, tracks: Tracks) -> None:
     expect(lab.history).to_have_count(0)
 
 
-def test_a_dialog_that_is_opened_anew_at_once_answers_for_itself(
+def test_a_dialog_reopened_immediately_acts_on_its_own_choice(
     lab: MusicLabPage, tracks: Tracks
 ) -> None:
-    """What tells of the first one's end comes when the second is open."""
+    """The close event of the first dialog arrives while the second one is open."""
     lab.submit(tracks)
     lab.expect_music()
     again = lab.button("Delete").element_handle()

@@ -1,4 +1,4 @@
-"""From two songs to new music, on the page, in Chromium."""
+"""The complete flow on the page, from two songs to new music."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.signals import RATE, SEGMENT, decoded
 from tests.support.songs import songs, whole
 
 STAGES = ["Upload", "Queue", "Prepare", "Generate", "Save"]
-NOTE_STAGES = """() => {
+RECORD_STAGES = """() => {
     window.stages = [];
     const note = () => {
         const now = document.querySelector("#stages [aria-current]");
@@ -29,7 +29,7 @@ TIME = "it => parseFloat(it.textContent.split(':')[1])"
 
 
 def windows_of(service: Service, job_id: str) -> list[list[float]]:
-    """The windows of a job as the API took them."""
+    """The windows of a job as the API stored them."""
     engine = sa.create_engine(f"sqlite:///{service.settings.database_file}")
     chosen = sa.select(schema.jobs.c.windows).where(schema.jobs.c.id == job_id)
     with engine.connect() as connection:
@@ -39,7 +39,7 @@ def windows_of(service: Service, job_id: str) -> list[list[float]]:
 
 
 def drag(window: Locator, pixels: float) -> None:
-    """Drag it sideways by the mouse."""
+    """Drags the window horizontally with the mouse."""
     mouse, box = window.page.mouse, window.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -49,8 +49,8 @@ def drag(window: Locator, pixels: float) -> None:
     mouse.up()
 
 
-def expect_to_go_on(clock: Locator, read: str) -> float:
-    """Wait until what an expression reads of it, in JavaScript, is more than now; returns it."""
+def expect_to_advance(clock: Locator, read: str) -> float:
+    """Waits until the JavaScript expression `read` returns a larger number; returns that number."""
     before = clock.evaluate(read)
     later = f"([it, before]) => ({read})(it) > before"
     clock.page.wait_for_function(later, arg=[clock.element_handle(), before])
@@ -58,13 +58,13 @@ def expect_to_go_on(clock: Locator, read: str) -> float:
 
 
 def test_choose_generate_listen_download_delete(
-    service: Service, lab: MusicLabPage, faults: list[str]
+    service: Service, lab: MusicLabPage, page_errors: list[str]
 ) -> None:
     page, (first, second, _) = lab.page, songs()
-    expect(page.locator("#notice")).to_contain_text("No trained model serves")
+    expect(page.locator("#notice")).to_contain_text("No trained model is loaded")
     expect(lab.generate).to_be_disabled()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     lab.choose([first, second])
     for number, song in enumerate((first, second), 1):
         expect(lab.card(number)).to_contain_text(song.name)
@@ -73,20 +73,20 @@ def test_choose_generate_listen_download_delete(
 
     shown = choose_windows(lab)
     play_window(lab)
-    page.evaluate(NOTE_STAGES)
+    page.evaluate(RECORD_STAGES)
     lab.generate.click()
     expect(lab.job.get_by_role("heading")).to_be_focused()
     job_id = lab.job_id()
     assert windows_of(service, job_id) == [[start, start + SECONDS] for start in shown]
     lab.expect_music()
     stages = page.evaluate("stages")
-    assert stages == [name for name in STAGES if name in stages], "not in their order"
+    assert stages == [name for name in STAGES if name in stages], "the stages are out of order"
     assert {"Upload", "Generate"} <= set(stages)
 
     listen(lab, first)
     download(lab)
     lab.window(1).press("Home")
-    lab.button("Again with other windows").click()
+    lab.button("Choose other windows").click()
     expect(lab.start(1)).to_have_value("1:23.50")
     assert seconds(lab.start(2).input_value()) == shown[1]
 
@@ -97,12 +97,12 @@ def test_choose_generate_listen_download_delete(
     expect(lab.history).to_have_count(0)
     expect(lab.job).to_be_hidden()
     assert service.call("GET", f"/api/status/{job_id}").status_code == 404
-    assert [url for url in asked if not url.startswith((service.url, "blob:"))] == []
-    assert faults == []
+    assert [url for url in requested if not url.startswith((service.url, "blob:"))] == []
+    assert page_errors == []
 
 
 def choose_windows(lab: MusicLabPage) -> list[float]:
-    """One by its start, the other by keys and the mouse; returns where they start."""
+    """Sets one window by its start, the other by keys and the mouse; returns their starts."""
     lab.start(1).fill("1:23.5")
     lab.start(1).press("Enter")
     expect(lab.window(1)).to_have_attribute("aria-valuetext", "1:23.50 to 1:39.50")
@@ -120,24 +120,24 @@ def choose_windows(lab: MusicLabPage) -> list[float]:
 
 def play_window(lab: MusicLabPage) -> None:
     lab.card(1).get_by_role("button", name="Play window").click()
-    expect_to_go_on(lab.card(1).locator(".cursor"), CURSOR)
+    expect_to_advance(lab.card(1).locator(".cursor"), CURSOR)
     lab.card(1).get_by_role("button", name="Stop").click()
     expect(lab.card(1).get_by_role("button", name="Play window")).to_be_visible()
 
 
 def listen(lab: MusicLabPage, first: Path) -> None:
-    """Play the music, change over to the first song, and seek."""
+    """Plays the music, switches to the first song, and seeks."""
     time = lab.job.locator(".time")
     lab.button("Play").click()
-    expect_to_go_on(time, TIME)
+    expect_to_advance(time, TIME)
     before = time.evaluate(TIME)
     lab.job.get_by_role("radio", name=first.name).check()
-    after = expect_to_go_on(time, TIME)
+    after = expect_to_advance(time, TIME)
     assert before <= after < before + 5
     click_at(lab.job.locator(".waveform"), 0.75)
     sought = time.evaluate(TIME)
     assert 11.9 < sought < 15
-    expect_to_go_on(time, TIME)
+    expect_to_advance(time, TIME)
     lab.button("Pause").click()
     expect(lab.button("Play")).to_be_visible()
     click_at(lab.job.locator(".spectrogram"), 0.25)

@@ -1,4 +1,4 @@
-"""The page in the hands of the hasty and the unlucky."""
+"""The page with hasty users, unusual files and restricted browsers."""
 
 import re
 from collections.abc import Callable
@@ -34,7 +34,7 @@ DROP = """async ([card, sounds]) => {
     const options = { dataTransfer: dropped, bubbles: true, cancelable: true };
     card.dispatchEvent(new DragEvent("drop", options));
 }"""
-# Whoever opens it from now on waits for its deletion, and that for us.
+# Later attempts to open the database wait for a deletion, which waits for this connection.
 BLOCK_DATABASE = """() => new Promise(resolve => {
     const opening = indexedDB.open("musiclab", 1);
     opening.onsuccess = () => {
@@ -42,7 +42,7 @@ BLOCK_DATABASE = """() => new Promise(resolve => {
         indexedDB.deleteDatabase("musiclab").onblocked = resolve;
     };
 })"""
-# As in Safari's private windows.
+# As in private windows of Safari, which cannot store files.
 NO_FILES = """
 const put = IDBObjectStore.prototype.put;
 IDBObjectStore.prototype.put = function (value, ...key) {
@@ -52,7 +52,7 @@ IDBObjectStore.prototype.put = function (value, ...key) {
     return put.call(this, value, ...key);
 };
 """
-# As in Firefox on a machine without sound.
+# As in Firefox on a machine without audio output.
 NO_SOUND = """
 Object.defineProperty(BaseAudioContext.prototype, "state", { get: () => "suspended" });
 AudioContext.prototype.resume = () => new Promise(() => {});
@@ -60,21 +60,21 @@ AudioContext.prototype.resume = () => new Promise(() => {});
 SOUND_WITHIN_MS = 5_000
 
 
-def test_a_double_click_makes_one_job(
-    waiting_room: Service, queue: MusicLabPage, tracks: Tracks
+def test_a_double_click_creates_one_job(
+    api_only: Service, queue: MusicLabPage, tracks: Tracks
 ) -> None:
-    before = jobs_of(waiting_room)
+    before = jobs_of(api_only)
     queue.choose(tracks)
     queue.generate.dblclick(delay=150)
-    expect(queue.job).to_contain_text("place 1")
+    expect(queue.job).to_contain_text("position 1")
     expect(queue.history).to_have_count(1)
     queue.button("Cancel").dblclick()
     expect(queue.history).to_have_count(0)
-    assert jobs_of(waiting_room) == before
+    assert jobs_of(api_only) == before
 
 
-def test_other_files_are_chosen_at_any_time(
-    waiting_room: Service, queue: MusicLabPage, tracks: Tracks, tmp_path: Path
+def test_other_files_can_be_chosen_at_any_time(
+    api_only: Service, queue: MusicLabPage, tracks: Tracks, tmp_path: Path
 ) -> None:
     short = tmp_path / '<b>five seconds & "more".wav'
     short.write_bytes(encoded(tones(5 * RATE, 440)))
@@ -88,7 +88,7 @@ def test_other_files_are_chosen_at_any_time(
     queue.put(2, tracks[1])
     expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
     queue.generate.click()
-    expect(queue.job).to_contain_text("place 1")
+    expect(queue.job).to_contain_text("position 1")
     queue.put(1, tracks[1])
     expect(queue.card(1)).to_contain_text(tracks[1].name)
     expect(queue.job).to_contain_text(f"{short.name}, 0:00.00 to 0:05.00")
@@ -98,25 +98,25 @@ def test_other_files_are_chosen_at_any_time(
     expect(queue.generate).to_be_enabled()
 
 
-def test_what_is_no_time_is_told(queue: MusicLabPage, tracks: Tracks) -> None:
+def test_an_invalid_time_is_reported(queue: MusicLabPage, tracks: Tracks) -> None:
     queue.choose(tracks)
     queue.start(1).fill("7")
     queue.start(1).press("Enter")
     queue.start(1).fill("soon")
     queue.start(1).press("Enter")
     expect(queue.start(1)).to_have_attribute("aria-invalid", "true")
-    expect(queue.card(1)).to_contain_text("soon is not a time.")
+    expect(queue.card(1)).to_contain_text('"soon" is not a valid time.')
     expect(queue.generate).to_be_disabled()
-    expect(queue.page.locator("#start")).to_contain_text("Say where the window starts.")
+    expect(queue.page.locator("#start")).to_contain_text("Enter a valid start time for the window.")
     expect(queue.window(1)).to_have_attribute("aria-valuenow", "7")
     queue.start(1).fill("1:00")
     queue.start(1).press("Enter")
     expect(queue.start(1)).to_have_attribute("aria-invalid", "false")
-    expect(queue.card(1)).to_contain_text("The window starts at 0:24.0")
+    expect(queue.card(1)).to_contain_text("The window can start no later than 0:24.0")
     expect(queue.generate).to_be_enabled()
 
 
-def test_files_are_dropped(queue: MusicLabPage) -> None:
+def test_files_can_be_dropped(queue: MusicLabPage) -> None:
     sounds = [
         [f"{hertz} Hz.wav", list(encoded(tones(RATE // 4, hertz)))] for hertz in (330, 440, 550)
     ]
@@ -133,21 +133,19 @@ def test_files_are_dropped(queue: MusicLabPage) -> None:
     expect(queue.generate).to_be_enabled(timeout=LOADED_WITHIN_MS)
 
 
-def test_music_is_deleted_while_it_loads_or_cannot_be_loaded(
-    lab: MusicLabPage, tracks: Tracks
-) -> None:
+def test_loading_and_deleting_music_can_be_retried(lab: MusicLabPage, tracks: Tracks) -> None:
     held = lab.hold("**/api/download/*")
     lab.submit(tracks)
     expect(lab.button("Delete")).to_be_visible(timeout=DONE_WITHIN_MS)
     expect(lab.button("Play")).to_be_disabled()
-    place = lab.button("Delete").evaluate("it => it.offsetTop")
+    top = lab.button("Delete").evaluate("it => it.offsetTop")
     held[0].abort()
     expect(lab.job.get_by_role("alert")).to_contain_text("MusicLab cannot be reached.")
     lab.release("**/api/download/*")
     lab.button("Try again").click()
     lab.expect_music()
-    moved = lab.button("Delete").evaluate("it => it.offsetTop") - place
-    assert moved == 0, "it is elsewhere once the music is there"
+    moved = lab.button("Delete").evaluate("it => it.offsetTop") - top
+    assert moved == 0, "the button moved when the music was loaded"
     lab.page.route("**/api/cleanup/*", lambda route: route.abort())
     lab.delete()
     expect(lab.job.get_by_role("alert")).to_contain_text("MusicLab cannot be reached.")
@@ -156,7 +154,7 @@ def test_music_is_deleted_while_it_loads_or_cannot_be_loaded(
     expect(lab.history).to_have_count(0)
 
 
-def test_the_end_of_a_job_is_told_to_those_who_look_elsewhere(
+def test_the_title_of_a_hidden_tab_announces_the_end_of_a_job(
     lab: MusicLabPage, tracks: Tracks
 ) -> None:
     lab.submit(tracks)
@@ -168,7 +166,7 @@ def test_the_end_of_a_job_is_told_to_those_who_look_elsewhere(
     lab.expect_music()
 
 
-def test_an_address_shows_the_job_in_any_browser(
+def test_the_url_of_a_job_works_in_any_browser(
     lab: MusicLabPage, browser: Browser, tracks: Tracks
 ) -> None:
     lab.submit(tracks)
@@ -182,7 +180,7 @@ def test_an_address_shows_the_job_in_any_browser(
     other = MusicLabPage(context.new_page()).open(address)
     other.expect_music()
     expect(other.history).to_contain_text("From a link")
-    expect(other.button("Again with other windows")).to_be_hidden()
+    expect(other.button("Choose other windows")).to_be_hidden()
     other.button("Play").click()
     expect(other.button("Pause")).to_be_visible()
     other.delete()
@@ -190,11 +188,11 @@ def test_an_address_shows_the_job_in_any_browser(
     expect(other.button("Pause")).to_be_hidden()
     context.close()
     lab.page.reload()
-    expect(lab.page.locator("#gone")).to_contain_text("was deleted, or has expired.")
+    expect(lab.page.locator("#gone")).to_contain_text("was deleted or has expired.")
     expect(lab.history).to_have_count(0)
 
 
-def test_one_thing_plays_at_a_time(queue: MusicLabPage, tracks: Tracks) -> None:
+def test_only_one_track_plays_at_a_time(queue: MusicLabPage, tracks: Tracks) -> None:
     queue.choose(tracks)
     both = queue.page.get_by_role("button", name="Play window")
     both.first.click()
@@ -209,7 +207,9 @@ def test_one_thing_plays_at_a_time(queue: MusicLabPage, tracks: Tracks) -> None:
     expect(both).to_have_count(2)
 
 
-def test_the_window_is_moved_where_it_is_enlarged(queue: MusicLabPage, tracks: Tracks) -> None:
+def test_a_window_moved_by_keys_stays_in_view_when_zoomed(
+    queue: MusicLabPage, tracks: Tracks
+) -> None:
     queue.choose(tracks)
     click_at(queue.card(1).locator(".waveform"), 0.5)
     middle = TRACK_S / 2 - SECONDS / 2
@@ -222,28 +222,28 @@ def test_the_window_is_moved_where_it_is_enlarged(queue: MusicLabPage, tracks: T
         expect(queue.window(1)).to_be_in_viewport()
 
 
-def test_a_track_too_long_to_be_drawn_is_taken(
+def test_a_track_too_long_to_be_drawn_is_accepted(
     queue: MusicLabPage, tracks: Tracks, tmp_path: Path
 ) -> None:
     long = tmp_path / "long.flac"
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", "1300", long)
     queue.put(1, long)
-    expect(queue.card(1)).to_contain_text("This track is too long to be drawn and played here")
+    expect(queue.card(1)).to_contain_text("This track is too long to display and play here")
     expect(queue.card(1).locator(".length")).to_have_text("21:40")
     queue.put(2, tracks[1])
     queue.start(1).fill("20:00")
     queue.start(1).press("Enter")
     expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
     queue.generate.click()
-    expect(queue.job).to_contain_text("place 1")
+    expect(queue.job).to_contain_text("position 1")
     expect(queue.job).to_contain_text("long.flac, 20:00.00 to 20:16.00")
     queue.button("Cancel").click()
     expect(queue.history).to_have_count(0)
 
 
-@pytest.mark.parametrize("database", ["forbidden", "silent"])
-def test_the_page_works_where_nothing_may_be_kept(
-    waiting_room: Service,
+@pytest.mark.parametrize("database", ["forbidden", "blocked"])
+def test_the_page_works_without_browser_storage(
+    api_only: Service,
     page: Page,
     open_page: Callable[[str], MusicLabPage],
     tracks: Tracks,
@@ -253,20 +253,20 @@ def test_the_page_works_where_nothing_may_be_kept(
         page.add_init_script("indexedDB.open = () => { throw new DOMException('', 'Security') }")
     else:
         other = page.context.new_page()
-        other.goto(f"{waiting_room.url}/icon.svg")
+        other.goto(f"{api_only.url}/icon.svg")
         other.evaluate(BLOCK_DATABASE)
         page.bring_to_front()
-    queue = open_page(waiting_room.url)
+    queue = open_page(api_only.url)
     queue.submit(tracks)
-    expect(queue.job).to_contain_text("place 1")
+    expect(queue.job).to_contain_text("position 1")
     queue.page.reload()
-    expect(queue.job).to_contain_text("place 1")
+    expect(queue.job).to_contain_text("position 1")
     expect(queue.history).to_contain_text("From a link")
     queue.button("Cancel").click()
     expect(queue.history).to_have_count(0)
 
 
-def test_tracks_are_kept_where_no_file_may_be(
+def test_tracks_are_kept_if_the_browser_cannot_store_files(
     page: Page, queue: MusicLabPage, tracks: Tracks
 ) -> None:
     page.add_init_script(NO_FILES)
@@ -280,12 +280,12 @@ def test_tracks_are_kept_where_no_file_may_be(
     expect(queue.history).to_have_count(0)
 
 
-def test_what_cannot_be_heard_is_told(page: Page, queue: MusicLabPage, tracks: Tracks) -> None:
+def test_missing_audio_output_is_reported(page: Page, queue: MusicLabPage, tracks: Tracks) -> None:
     page.add_init_script(NO_SOUND)
     page.clock.install()
     queue.page.reload()
     queue.choose(tracks)
     queue.card(1).get_by_role("button", name="Play window").click()
     page.clock.run_for(SOUND_WITHIN_MS)
-    expect(queue.card(1)).to_contain_text("This browser gets no sound out.")
+    expect(queue.card(1)).to_contain_text("This browser cannot play audio.")
     expect(queue.card(1).get_by_role("button", name="Play window")).to_be_enabled()

@@ -1,4 +1,4 @@
-"""What the page may do, and what it weighs."""
+"""The content security policy of the page, and the size of its download."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,38 +8,38 @@ from playwright.sync_api import Page, Response, expect
 from tests.e2e.musiclab_page import MusicLabPage
 from tests.support.service import Service
 
-MOST_BYTES = 60_000
+MAX_BYTES = 60_000
 
 
-def test_the_page_is_light_and_its_policy_strict(
-    waiting_room: Service,
+def test_the_page_is_small_and_its_policy_strict(
+    api_only: Service,
     page: Page,
     open_page: Callable[[str], MusicLabPage],
     tracks: tuple[Path, Path],
 ) -> None:
-    answers: list[Response] = []
-    page.on("response", lambda answer: answers.append(answer))
-    queue = open_page(waiting_room.url)
+    responses: list[Response] = []
+    page.on("response", lambda response: responses.append(response))
+    queue = open_page(api_only.url)
     expect(page.locator("#notice")).to_be_visible()
-    assert {answer.url.removeprefix(waiting_room.url).split("/")[1] for answer in answers} == {
+    assert {response.url.removeprefix(api_only.url).split("/")[1] for response in responses} == {
         *("", "assets", "icon.svg", "health")
     }
-    weight = sum(answer.request.sizes()["responseBodySize"] for answer in answers)
-    assert 30_000 < weight < MOST_BYTES
+    size = sum(response.request.sizes()["responseBodySize"] for response in responses)
+    assert 30_000 < size < MAX_BYTES
 
-    policy = answers[0].headers["content-security-policy"]
+    policy = responses[0].headers["content-security-policy"]
     sources = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
     assert sources["default-src"] == "'none'"
     assert sources["script-src"] == "'self'"
     assert sources["frame-ancestors"] == "'none'"
     for name, value in sources.items():
-        known = [each for each in value.split() if each not in ("'self'", "'none'")]
+        allowed = [each for each in value.split() if each not in ("'self'", "'none'")]
         if name == "media-src":
-            assert known == ["blob:"]  # a chosen file, whose length is asked
+            assert allowed == ["blob:"]  # a chosen file, whose duration is read
         elif name == "style-src":
-            (own,) = known  # the hash of wavesurfer's, which is in force:
-            assert own.startswith("'sha256-")
+            (style,) = allowed  # the hash of the styles of wavesurfer, which are checked below
+            assert style.startswith("'sha256-")
         else:
-            assert known == [], f"{name} allows {known}"
+            assert allowed == [], f"{name} allows {allowed}"
     queue.choose(tracks)
     expect(queue.card(1).locator(".canvases canvas").first).to_have_css("position", "absolute")

@@ -1,4 +1,4 @@
-"""What the API refuses, the page says at once, in the API's words; and what the API alone reads."""
+"""Errors that the page shows in the API's own words, and tracks that only the API decodes."""
 
 import re
 from collections.abc import Callable
@@ -30,8 +30,8 @@ WAIT_S = 6
         ("notes.wav", b"no music either"),
     ],
 )
-def test_a_track_at_fault_is_refused_on_the_spot(
-    waiting_room: Service,
+def test_an_invalid_track_is_refused_when_it_is_chosen(
+    api_only: Service,
     queue: MusicLabPage,
     tracks: Tracks,
     tmp_path: Path,
@@ -41,7 +41,7 @@ def test_a_track_at_fault_is_refused_on_the_spot(
     bad, good = tmp_path / name, tracks[0]
     bad.write_bytes(content)
     files = {"track1": (good.name, good.read_bytes()), "track2": (name, content)}
-    refusal = waiting_room.generate(files)
+    refusal = api_only.generate(files)
     assert refusal.status_code == 400
 
     queue.choose(tracks)
@@ -49,13 +49,13 @@ def test_a_track_at_fault_is_refused_on_the_spot(
     expect(queue.refusal(2)).to_have_text(refusal.json()["detail"])
     expect(queue.card(2).get_by_role("alert")).to_be_visible()
     expect(queue.generate).to_be_disabled()
-    expect(queue.page.locator("#hint")).to_have_text("Choose the other track, too.")
+    expect(queue.page.locator("#hint")).to_have_text("Choose one more track.")
     queue.put(2, good)
     expect(queue.refusal(2)).to_be_hidden()
     expect(queue.generate).to_be_enabled()
 
 
-def test_a_track_that_the_browser_cannot_decode_is_taken(
+def test_a_track_that_the_browser_cannot_decode_is_accepted(
     lab: MusicLabPage, tracks: Tracks, tmp_path: Path
 ) -> None:
     lossless = tmp_path / "lossless.m4a"
@@ -75,17 +75,17 @@ def test_a_track_that_the_browser_cannot_decode_is_taken(
     expect(lab.job.get_by_role("radio", name=tracks[1].name)).to_be_enabled()
 
 
-def test_the_page_asks_for_a_key_and_for_patience(
-    waiting_settings: Callable[..., Settings],
+def test_the_page_asks_for_an_api_key_and_retries_when_the_queue_was_full(
+    api_only_settings: Callable[..., Settings],
     open_page: Callable[[str], MusicLabPage],
     tracks: Tracks,
 ) -> None:
-    settings = waiting_settings(api_keys=KEY, max_queued=1)
+    settings = api_only_settings(api_keys=KEY, max_queued=1)
     with running(settings, "api"):
         lab = open_page(Service(settings).url)
         field = lab.page.get_by_label("API key")
         use = lab.page.get_by_role("button", name="Use this key")
-        lab.in_another_tab()  # which has no key, and leaves the job to this one
+        lab.in_another_tab()  # it has no key, and leaves the job to this tab
         lab.choose(tracks)
         expect(field).to_be_hidden()
         lab.generate.click()
@@ -96,7 +96,7 @@ def test_the_page_asks_for_a_key_and_for_patience(
             use.click()
         lab.job_id()
         expect(field).to_be_hidden()
-        expect(lab.job).to_contain_text("place 1")
+        expect(lab.job).to_contain_text("position 1")
 
         lab.generate.click()
         expect(lab.job.get_by_role("button", name="Try again in")).to_be_disabled()
@@ -107,17 +107,17 @@ def test_the_page_asks_for_a_key_and_for_patience(
         lab.page.clock.install()
         lab.page.clock.fast_forward(60_000)
         lab.button("Try again").click()
-        expect(lab.job).to_contain_text("place 1")
+        expect(lab.job).to_contain_text("position 1")
         lab.button("Cancel").click()
         expect(lab.history).to_have_count(0)
 
 
-def test_who_asks_too_often_waits_and_is_taken_then(
-    waiting_settings: Callable[..., Settings],
+def test_a_rate_limited_request_can_be_sent_after_a_wait(
+    api_only_settings: Callable[..., Settings],
     open_page: Callable[[str], MusicLabPage],
     tracks: Tracks,
 ) -> None:
-    settings = waiting_settings(rate_limit=1)
+    settings = api_only_settings(rate_limit=1)
     with running(settings, "api"):
         service = Service(settings)
         lab = open_page(service.url)
@@ -130,9 +130,9 @@ def test_who_asks_too_often_waits_and_is_taken_then(
         execute(settings, submissions.update().values(at=older))
 
         lab.generate.click()
-        trouble = lab.job.get_by_role("alert")
-        expect(trouble).to_contain_text("Requests to generate or check are limited to 1 a minute")
-        expect(trouble).to_contain_text("Nothing is lost: wait a moment, then try again.")
+        alert = lab.job.get_by_role("alert")
+        expect(alert).to_contain_text("Generate and check requests are limited to 1 per minute")
+        expect(alert).to_contain_text("Nothing is lost: wait a moment, then try again.")
         again = lab.job.get_by_role("button", name="Try again")
         expect(again).to_have_text(re.compile(f"^Try again in [1-{WAIT_S}] s$"))
         expect(again).to_be_disabled()
@@ -149,7 +149,7 @@ def test_who_asks_too_often_waits_and_is_taken_then(
         expect(again).to_be_enabled(timeout=1_500 * WAIT_S)
         expect(again).to_have_text("Try again")
         again.click()
-        expect(lab.job).to_contain_text("place 1")
+        expect(lab.job).to_contain_text("position 1")
         expect(lab.job).to_contain_text(f"{tracks[0].name}, 0:07.50 to 0:23.50")
         expect(lab.history).to_have_count(1)
         assert jobs_of(service) == {lab.job_id()}

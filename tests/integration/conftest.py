@@ -12,17 +12,17 @@ from orchestrator.storage.local import LocalStorage
 from tests.support.postgres import PostgresServer
 from tests.support.proxied_api import ProxiedApi, proxied_api, track
 from tests.support.s3 import S3Server
-from tests.support.storage import HASTE, OpenHost
+from tests.support.storage import SPEEDUP, OpenHost
 from tests.support.tables import new_id
 
-TIMES = ("CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRY_FOR", "FIRST_BACKOFF", "LONGEST_BACKOFF")
+TIMEOUTS = ("CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRY_FOR", "FIRST_BACKOFF", "LONGEST_BACKOFF")
 
 
 @pytest.fixture
 def shared(
     settings: Settings, s3: S3Server, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    """PostgreSQL and a bucket, as several hosts have them."""
+    """Settings for a PostgreSQL database and an S3 bucket, which several hosts can share."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     name = new_id()
@@ -30,24 +30,26 @@ def shared(
     return settings.model_copy(update=urls)
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def anywhere(request: pytest.FixtureRequest, settings: Settings, shared: Settings) -> Settings:
-    """SQLite and a folder; PostgreSQL and a bucket."""
-    return settings if request.param == "folder" else shared
+@pytest.fixture(params=["directory", "bucket"])
+def backend_settings(
+    request: pytest.FixtureRequest, settings: Settings, shared: Settings
+) -> Settings:
+    """Settings for SQLite and a directory, then for PostgreSQL and a bucket."""
+    return settings if request.param == "directory" else shared
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def host(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHost:
-    """Opens the same files as a host of that name does."""
-    if request.param == "folder":
+@pytest.fixture(params=["directory", "bucket"])
+def open_host(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHost:
+    """Opens the storage as the host with the given name: a directory, then a bucket."""
+    if request.param == "directory":
         return lambda _: LocalStorage(tmp_path / "cache")
-    opens: OpenHost = request.getfixturevalue("bucket_host")
+    opens: OpenHost = request.getfixturevalue("open_bucket_host")
     return opens
 
 
 @pytest.fixture
-def bucket_host(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenHost:
-    """Opens the files in one new bucket as a host of that name does."""
+def open_bucket_host(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenHost:
+    """Opens a new bucket as the host with the given name."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     url = s3.create_bucket(f"bucket-{new_id()}") + "/some/prefix"
@@ -56,19 +58,19 @@ def bucket_host(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket that is away is given up HASTE times as soon."""
-    for name in TIMES:
-        monkeypatch.setattr(s3_module, name, getattr(s3_module, name) / HASTE)
+    """Divides the timeouts of buckets by SPEEDUP."""
+    for name in TIMEOUTS:
+        monkeypatch.setattr(s3_module, name, getattr(s3_module, name) / SPEEDUP)
 
 
 @pytest.fixture
 def tracks(tmp_path: Path) -> tuple[Path, Path]:
-    """Two seconds of two noises."""
+    """Two tracks, each two seconds of different noise."""
     return track(tmp_path, 31), track(tmp_path, 32)
 
 
 @pytest.fixture
 async def proxied(settings: Settings) -> AsyncIterator[ProxiedApi]:
-    """An API behind a flaky proxy."""
+    """An API behind a proxy that injects faults."""
     async with proxied_api(settings) as proxied:
         yield proxied

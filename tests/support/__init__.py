@@ -1,1 +1,1 @@
-"""Shared by tests and benchmarks."""
+"""Helpers shared by tests and benchmarks."""

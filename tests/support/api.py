@@ -1,4 +1,4 @@
-"""A client of the API without a model: jobs wait in the queue."""
+"""A client of an API that has no model, so that jobs stay in the queue."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,25 +32,25 @@ async def generate(client: Client, data: FormData | None = None, **headers: str)
     return await client.post("/api/generate", data=data or form(), headers=names)
 
 
-async def accepted(answer: ClientResponse) -> str:
-    assert answer.status == 202, await answer.text()
-    return str((await answer.json())["job_id"])
+async def accepted(response: ClientResponse) -> str:
+    assert response.status == 202, await response.text()
+    return str((await response.json())["job_id"])
 
 
-async def code_of(answer: ClientResponse) -> tuple[int, str]:
-    return answer.status, (await answer.json())["code"]
+async def status_and_code(response: ClientResponse) -> tuple[int, str]:
+    return response.status, (await response.json())["code"]
 
 
 @asynccontextmanager
 async def api(settings: Settings, **changed: Any) -> AsyncIterator[Client]:
-    """A client of the API with these settings; TorchServe does not run."""
+    """A client of the API with these settings; TorchServe is not running."""
     app = create_app(settings.model_copy(update=changed))
     async with TestClient(TestServer(app)) as client:
         yield client
 
 
 def scratch(client: Client) -> Path:
-    """The folder for uploads that are no jobs."""
+    """The scratch directory, for uploads that belong to no job."""
     return app_of(client)[SCRATCH]
 
 

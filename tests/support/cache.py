@@ -1,4 +1,4 @@
-"""What a cache folder holds."""
+"""The contents of a cache directory."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ from orchestrator.storage.base import MARKER
 
 
 def entries(cache: Path) -> list[str]:
-    """The names in it but the marker's; none where there is no such folder."""
+    """Names in the directory, without the marker; empty if the directory does not exist."""
     return sorted(path.name for path in cache.glob("*") if path.name != MARKER)

@@ -1,4 +1,4 @@
-"""Conversions by ffmpeg, and what has to be so after each of them."""
+"""Conversions by ffmpeg, and the conditions that hold after each of them."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ LATE = Window(200_000, 200_016)
 
 
 async def cut(source: Path, start: float, target: Path, seconds: float = 16) -> Samples:
+    """Convert a window, check that nothing else is written, and return its samples."""
     wav = await cut_window(source, Window(start, start + seconds), target)
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == wav
@@ -25,7 +26,7 @@ async def cut(source: Path, start: float, target: Path, seconds: float = 16) -> 
 
 
 async def refusal(kind: type[Refusal], source: Path, target: Path, start: float = 0) -> Refusal:
-    """The error of a conversion that leaves nothing behind."""
+    """Return the error of a failing conversion, which leaves no file and reveals no path."""
     with pytest.raises(kind) as caught:
         await cut_window(source, Window(start, start + 16), target)
     assert type(caught.value) is kind
@@ -35,11 +36,12 @@ async def refusal(kind: type[Refusal], source: Path, target: Path, start: float 
 
 
 def children() -> list[psutil.Process]:
-    """The running ffmpegs of this process, which may have started servers as well."""
+    """The ffmpeg processes started by this process, without other children such as servers."""
     return [child for child in psutil.Process().children() if "ffmpeg" in child.name()]
 
 
-def lies_right(whole: Samples, sound: Samples, start: float) -> None:
-    later, alike, alike_at_first = lag(whole, sound, start)
-    assert abs(later) < 0.001, (start, later)  # 0.025 is promised
-    assert alike > 0.9 and alike_at_first > 0.9, (start, alike, alike_at_first)
+def assert_aligned(whole: Samples, sound: Samples, start: float) -> None:
+    """Check that a window starts within 1 ms of `start` in the track and has the same content."""
+    offset, similarity, similarity_at_start = lag(whole, sound, start)
+    assert abs(offset) < 0.001, (start, offset)  # the documented tolerance is 0.025
+    assert similarity > 0.9 and similarity_at_start > 0.9, (start, similarity, similarity_at_start)

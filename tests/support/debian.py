@@ -1,4 +1,4 @@
-"""Files of Debian's packages, without installing them: needs no root, and starts no service."""
+"""Files from Debian packages, extracted without installing: needs no root, starts no service."""
 
 import fcntl
 import shutil
@@ -11,31 +11,31 @@ from tests.support.project import PROJECT
 CACHE = PROJECT / ".cache"
 
 
-def fetched(package: str, folder: str, name: str, otherwise: str) -> Path:
-    """A folder of a package, downloaded when it is first needed.
+def fetch_directory(package: str, folder: str, name: str, alternative: str) -> Path:
+    """A directory from a package, downloaded on first use.
 
     Args:
-        package: its name.
-        folder: path in the package.
-        name: what the folder is called in the cache.
-        otherwise: what to do on a machine without apt-get, as a clause.
+        package: name of the package.
+        folder: path of the directory in the package.
+        name: name of the directory in the cache.
+        alternative: advice for a machine without apt-get, as an imperative clause.
     """
     CACHE.mkdir(exist_ok=True)
-    with (CACHE / f"{package}.lock").open("w") as lock:  # several may run the tests
+    with (CACHE / f"{package}.lock").open("w") as lock:  # several test processes may run at once
         fcntl.flock(lock, fcntl.LOCK_EX)
         target = CACHE / name
         if not target.exists():
-            _fetch(package, folder, target, otherwise)
+            _fetch(package, folder, target, alternative)
         return target
 
 
-def _fetch(package: str, folder: str, target: Path, otherwise: str) -> None:
+def _fetch(package: str, folder: str, target: Path, alternative: str) -> None:
     assert shutil.which("apt-get"), (
-        f"the tests take {target.name} from Debian's package {package}, and this machine has no "
-        f"apt-get; {otherwise}"
+        f"the tests take {target.name} from the Debian package {package}, and this machine has no "
+        f"apt-get; {alternative}"
     )
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        # Package lists of our own, so that no earlier `apt-get update` is needed either.
+        # Separate package lists, so that the system needs no earlier `apt-get update`.
         for each in ("lists/partial", "archives/partial"):
             Path(scratch, each).mkdir(parents=True)
         apt = [

@@ -1,15 +1,15 @@
-"""Deployments to a TorchServe that loads a version at once."""
+"""Deployments to the fake TorchServe, which loads a version immediately."""
 
 import re
 from collections.abc import Callable
 
 from orchestrator.releases.deployer import Deployer
 from orchestrator.releases.desired_state import DesiredState, DesiredStateFile
-from tests.support.quick_torchserve import Answer, QuickTorchServe
+from tests.support.quick_torchserve import QuickTorchServe, Response
 
 
 class Messages:
-    """What a deployment says; `stop_at` is where somebody presses Ctrl-C."""
+    """Collects deployment messages; raises KeyboardInterrupt at one that contains `stop_at`."""
 
     def __init__(self, stop_at: str = "nowhere") -> None:
         self.sentences: list[str] = []
@@ -24,30 +24,32 @@ class Messages:
         return any(re.search(pattern, sentence) for sentence in self.sentences)
 
 
-def deploying(served: QuickTorchServe, told: Callable[[str], None] | None = None) -> Deployer:
-    return Deployer(served.settings, told or Messages())
+def deployer_for(
+    torchserve: QuickTorchServe, messages: Callable[[str], None] | None = None
+) -> Deployer:
+    return Deployer(torchserve.settings, messages or Messages())
 
 
-def wanted(served: QuickTorchServe) -> DesiredState | None:
-    return DesiredStateFile(served.settings).read()
+def desired_state(torchserve: QuickTorchServe) -> DesiredState | None:
+    return DesiredStateFile(torchserve.settings).read()
 
 
-def write(served: QuickTorchServe, content: DesiredState) -> None:
-    DesiredStateFile(served.settings).write(content)
+def write(torchserve: QuickTorchServe, content: DesiredState) -> None:
+    DesiredStateFile(torchserve.settings).write(content)
 
 
-def assert_serves(
-    served: QuickTorchServe, default: str, beside: set[str], written: DesiredState | None
+def assert_versions(
+    torchserve: QuickTorchServe, default: str, additional: set[str], written: DesiredState | None
 ) -> None:
-    """What is loaded, which is the default, and what is written down."""
-    assert (served.default, set(served.ready)) == (default, {default} | beside)
-    assert wanted(served) == written
+    """Check the loaded versions, the default version and the desired state on disk."""
+    assert (torchserve.default, set(torchserve.ready)) == (default, {default} | additional)
+    assert desired_state(torchserve) == written
 
 
-def on(served: QuickTorchServe, step: str, do: Callable[[], Answer | None]) -> None:
-    """Have something done at a step; "waiting" and "draining" are the looks after another one."""
+def run_at(torchserve: QuickTorchServe, step: str, do: Callable[[], Response | None]) -> None:
+    """Call a function at a step; "waiting" and "draining" are the polls after another step."""
     before = {"waiting": "register", "draining": "set-default"}
     if step in before:
-        served.at[before[step]] = lambda: served.at.update(describe=do)
+        torchserve.at[before[step]] = lambda: torchserve.at.update(describe=do)
     else:
-        served.at[step] = do
+        torchserve.at[step] = do

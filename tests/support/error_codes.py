@@ -1,4 +1,4 @@
-"""The error codes that the code can answer with, read from the code."""
+"""The error codes that the service can return, extracted from its source code."""
 
 import ast
 import re
@@ -8,29 +8,29 @@ from orchestrator.api.middleware.errors import HTTP_ERRORS
 from orchestrator.errors import AttemptError, TrackError
 from tests.support.project import PROJECT
 
-# Where each of these has the code among its arguments.
-GIVEN_TO = {"RequestError": 0, "InputError": 0, "_error": 2}
+# The index of the error code among the arguments of each function.
+CODE_ARGUMENT = {"RequestError": 0, "InputError": 0, "_error": 2}
 
 
 def api_codes() -> set[str]:
-    """What `code` can be in an answer of the API."""
+    """Values of `code` in an error response of the API."""
     mapped = {each.code for each in HTTP_ERRORS.values() if each.code is not None}
-    given = _given("RequestError") | _given("InputError") | _given("_error")
-    return (mapped | given | media_codes()) - {"window_past_end"}
+    raised = _codes_passed_to("RequestError") | _codes_passed_to("InputError")
+    return (mapped | raised | _codes_passed_to("_error") | media_codes()) - {"window_past_end"}
 
 
 def job_codes() -> set[str]:
-    """What `error_code` can be in the status of a job."""
+    """Values of `error_code` in the status of a job."""
     return {kind.code for kind in _kinds(AttemptError)} | model_codes()
 
 
 def media_codes() -> set[str]:
-    """What is found at fault with a track."""
+    """Error codes for faults in a track."""
     return {kind.code for kind in TrackError.__subclasses__()}
 
 
 def model_codes() -> set[str]:
-    """What the model finds at fault with a request."""
+    """Error codes with which the model handler rejects a request."""
     code = "".join(file.read_text() for file in (PROJECT / "handlers").rglob("*.py"))
     return set(re.findall(r'InvalidRequestError\(\s*"(\w+)"', code))
 
@@ -40,16 +40,16 @@ def _kinds(base: type[AttemptError]) -> Iterator[type[AttemptError]]:
         yield from (kind, *_kinds(kind))
 
 
-def _given(function: str) -> set[str]:
+def _codes_passed_to(function: str) -> set[str]:
     codes = set()
     for call in _calls(function):
-        code = call.args[GIVEN_TO[function]]
+        code = call.args[CODE_ARGUMENT[function]]
         if isinstance(code, ast.Constant):
             codes.add(str(code.value))
         else:
-            # Handed on; a code that is made up in place would be seen nowhere.
+            # A variable, whose value is passed elsewhere; a computed code could not be found.
             assert isinstance(code, ast.Name | ast.Attribute), (
-                f"line {call.lineno}: {ast.unparse(call)} makes up a code; write it out"
+                f"line {call.lineno}: {ast.unparse(call)} computes a code; write it as a literal"
             )
     return codes
 

@@ -1,4 +1,4 @@
-"""A proxy whose connections break, and whose server seems to be away, as a test plans it."""
+"""A proxy that injects planned faults: broken connections and an unreachable server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,24 +13,24 @@ HELD_S = 30
 
 
 class Fault(Enum):
-    """What becomes of a request that is not passed on as it should be."""
+    """A fault injected into the forwarding of a request."""
 
-    DROPPED = auto()  # before it reaches the server
-    ANSWER_LOST = auto()
-    ANSWER_CUT = auto()  # after a first piece
-    ANSWER_EMPTY = auto()
-    ANSWER_HELD = auto()  # as by a proxy that waits for all of it
+    DROPPED = auto()  # the request does not reach the server
+    RESPONSE_LOST = auto()
+    RESPONSE_CUT = auto()  # after the first chunk
+    RESPONSE_EMPTY = auto()
+    RESPONSE_HELD = auto()  # as by a proxy that buffers the whole response
 
 
 class FlakyProxy:
-    """Passes requests on.
+    """Forwards requests to a server, and injects faults.
 
     Attributes:
-        plan: what happens to the next requests, in order: nothing for None, and a number is the
-            status with which they are answered. Those after it pass.
-        streams: what happens to every request for events, beside the plan.
-        retry_after: is sent with those statuses.
-        seen: every request.
+        plan: the fault for each of the next requests, in order. None forwards the request, and a
+            number is returned as the status. Later requests are forwarded.
+        streams: the fault for every request for an event stream; these do not use `plan`.
+        retry_after: Retry-After header of the statuses.
+        seen: all requests received.
     """
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
@@ -52,23 +52,23 @@ class FlakyProxy:
             return web.Response(status=fault, headers={"Retry-After": self.retry_after})
         if fault is Fault.DROPPED:
             return _aborted(request)
-        if fault is Fault.ANSWER_EMPTY:
+        if fault is Fault.RESPONSE_EMPTY:
             return web.Response()
-        if fault is Fault.ANSWER_HELD:
+        if fault is Fault.RESPONSE_HELD:
             await asyncio.sleep(HELD_S)
             return web.Response()
         async with self._session.request(
             request.method, self._server + request.path, data=body, headers=request.headers
-        ) as answer:
-            if fault is Fault.ANSWER_LOST:
-                await answer.read()
+        ) as upstream:
+            if fault is Fault.RESPONSE_LOST:
+                await upstream.read()
                 return _aborted(request)
-            response = web.StreamResponse(status=answer.status, headers=answer.headers)
+            response = web.StreamResponse(status=upstream.status, headers=upstream.headers)
             await response.prepare(request)
-            async for piece in answer.content.iter_any():
-                await response.write(piece)
-                if fault is Fault.ANSWER_CUT:
-                    await asyncio.sleep(0.1)  # the piece arrives before the end
+            async for chunk in upstream.content.iter_any():
+                await response.write(chunk)
+                if fault is Fault.RESPONSE_CUT:
+                    await asyncio.sleep(0.1)  # so that the chunk arrives before the connection ends
                     return _aborted(request)
             return response
 
@@ -81,7 +81,7 @@ def _aborted(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def flaky_proxy(server: str) -> AsyncIterator[tuple[FlakyProxy, str]]:
-    """A proxy in front of the server at that address, and its own address."""
+    """A proxy in front of the server at that address, and the address of the proxy."""
     async with aiohttp.ClientSession() as session:
         proxy = FlakyProxy(server, session)
         app = web.Application(client_max_size=2**24)

@@ -1,4 +1,4 @@
-"""MP4 files of a few kilobytes whose index takes gigabytes to unfold."""
+"""MP4 files of a few kilobytes whose index expands to gigabytes."""
 
 import struct
 
@@ -8,9 +8,9 @@ RATE = 44_100
 
 
 def crafted_mp4(tracks: int, samples: int) -> bytes:
-    """A file that states so many AAC samples in each of its tracks, and holds none.
+    """A file that declares `samples` AAC samples in each of its tracks, and contains none.
 
-    ffmpeg allocates 24 bytes for each sample, and 12 for its offset in time.
+    ffmpeg allocates 24 bytes for each sample, and 12 for its time offset.
     """
     header = _box("ftyp", b"M4A \0\0\0\0M4A isom") + _box("mdat", bytes(64))
     movie = _full_box(
@@ -38,7 +38,7 @@ def _track(number: int, samples: int) -> bytes:
 
 
 def _sample_table(samples: int) -> bytes:
-    """In each box, one entry that stands for all samples."""
+    """Boxes in which a single entry describes all samples."""
     one = struct.pack(">I", 1)
     sound = bytes(8) + struct.pack(">4HI", 2, 16, 0, 0, RATE << 16)
     description = _box("mp4a", bytes(6) + struct.pack(">H", 1) + sound)

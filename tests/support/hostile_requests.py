@@ -1,4 +1,4 @@
-"""Requests that are made to stop the service, and what other clients notice of them meanwhile."""
+"""Requests crafted to exhaust the service, and their effect on the latency of other clients."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ PART = (
 
 
 def gzip_of_zeros(megabytes: int) -> bytes:
-    """That much, in about 5 MB a gigabyte."""
+    """A gzip stream that expands to that many megabytes; compressed, about 5 MB per gigabyte."""
     block, checksum = bytes(10**6), 0
     packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
     packed = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -45,13 +45,13 @@ def part_headers(size: int) -> bytes:
 
 
 def folded_header(size: int) -> bytes:
-    """A form whose first part has one header of that many bytes, in lines of two."""
+    """A form whose first part has one folded header of that many bytes."""
     line = b" x\r\n"
     return PART + b"X: y\r\n" + line * (size // len(line))
 
 
 def tiny_chunks(size: int) -> bytes:
-    """A chunked body: a form that breaks off after so many bytes, each in a chunk of its own."""
+    """A chunked body: an unterminated form with `size` bytes of content, each in its own chunk."""
     whole = PART + b"\r\n"
     head = f"{len(whole):x}\r\n".encode() + whole + b"\r\n"
     return head + b"1\r\nx\r\n" * size + b"0\r\n\r\n"
@@ -59,10 +59,10 @@ def tiny_chunks(size: int) -> bytes:
 
 @dataclass(frozen=True)
 class Attack:
-    """One request, which is sent again and again.
+    """One request, which is sent repeatedly.
 
     Attributes:
-        paths: to which it is sent in turn.
+        paths: paths to which it is sent in turn.
     """
 
     paths: Sequence[str]
@@ -71,7 +71,7 @@ class Attack:
 
 
 def attacks() -> dict[str, Attack]:
-    """Each by what it is made of, with bodies that the service would take if they were right."""
+    """Attacks by name; each body is small enough that the service reads it."""
     forms = ["/api/generate", "/api/check/track1"]
     packed = {**FORM, "Content-Encoding": "gzip"}
     return {
@@ -85,12 +85,12 @@ def attacks() -> dict[str, Attack]:
 
 
 @dataclass
-class Watched:
-    """The seconds that each answer took.
+class ResponseTimes:
+    """The seconds until each response.
 
     Attributes:
-        health: of another client's requests to /health.
-        attacks: with their statuses; the upload is included.
+        health: for another client's requests to /health.
+        attacks: status and seconds for each attack, including its upload.
     """
 
     health: list[float] = field(default_factory=list)
@@ -101,19 +101,19 @@ class Watched:
         return {status for status, _ in self.attacks}
 
 
-def watch(url: str, attack: Attack, clients: int, seconds: float) -> Watched:
-    """Ask for /health every 20 ms while so many clients attack for so long."""
-    watched, over = Watched(), threading.Event()
+def run_attack(url: str, attack: Attack, clients: int, seconds: float) -> ResponseTimes:
+    """Request /health every 20 ms while `clients` clients attack for `seconds` seconds."""
+    times, over = ResponseTimes(), threading.Event()
 
     def send(number: int) -> None:
         while not over.is_set():
             path = attack.paths[number % len(attack.paths)]
             number += 1
             began = time.monotonic()
-            answer = requests.post(
+            response = requests.post(
                 url + path, data=attack.body, headers=attack.headers, timeout=TIMEOUT_S
             )
-            watched.attacks.append((answer.status_code, time.monotonic() - began))
+            times.attacks.append((response.status_code, time.monotonic() - began))
 
     with ThreadPoolExecutor(clients) as pool, requests.Session() as session:
         sending = [pool.submit(send, number) for number in range(clients)]
@@ -122,10 +122,10 @@ def watch(url: str, attack: Attack, clients: int, seconds: float) -> Watched:
             while time.monotonic() < until:
                 began = time.monotonic()
                 session.get(f"{url}/health", timeout=TIMEOUT_S).raise_for_status()
-                watched.health.append(time.monotonic() - began)
+                times.health.append(time.monotonic() - began)
                 time.sleep(0.02)
         finally:
             over.set()
         for each in sending:
             each.result()
-    return watched
+    return times

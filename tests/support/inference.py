@@ -16,15 +16,15 @@ TRACKS = encoded(noise(SEGMENT, 1)), encoded(noise(SEGMENT, 2))
 
 
 @asynccontextmanager
-async def watching(settings: Settings) -> AsyncIterator[InferenceClient]:
-    """A client of one TorchServe, whose watch has looked once."""
+async def inference_client(settings: Settings) -> AsyncIterator[InferenceClient]:
+    """A client of one TorchServe, whose watcher has polled it once."""
     async with aiohttp.ClientSession() as session:
         keys = Tokens(settings.key_file, settings.management_url)
-        watch = ModelWatcher(session, settings, keys)
+        watcher = ModelWatcher(session, settings, keys)
         url = f"http://127.0.0.1:{settings.inference_port}"
-        running = asyncio.create_task(watch.run())
-        await watch.next_poll()
+        running = asyncio.create_task(watcher.run())
+        await watcher.next_poll()
         try:
-            yield InferenceClient(session, url, keys, watch)
+            yield InferenceClient(session, url, keys, watcher)
         finally:
             running.cancel()

@@ -1,4 +1,4 @@
-"""Jobs of an API: submitted, followed, and queued as if they were converted."""
+"""Jobs of an API: submitting them, polling them, and queueing jobs that are already converted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,8 +17,7 @@ from tests.support.quick_model import Client, app_of, quick_api
 from tests.support.signals import RATE, encoded, noise
 from tests.support.tables import NO_LIMITS, UPLOAD, new_id
 
-LONGEST_S = 300
-
+TIMEOUT_S = 300
 
 TRACK1, TRACK2 = (encoded(noise(RATE // 4, seed)) for seed in (1, 2))
 
@@ -34,22 +33,22 @@ def form(track1: bytes | IO[bytes] = TRACK1, **fields: str) -> FormData:
 
 @asynccontextmanager
 async def unlimited_api(settings: Settings, **changed: Any) -> AsyncIterator[Client]:
-    """A client of the API with the quick model, for a limited time; it takes any number of jobs."""
+    """A client of an API with the quick model and no limits on jobs; times out after 300 s."""
     chosen = settings.model_copy(update={"rate_limit": 0, "max_queued": 0, **changed})
-    async with asyncio.timeout(LONGEST_S), quick_api(chosen) as client:
+    async with asyncio.timeout(TIMEOUT_S), quick_api(chosen) as client:
         yield client
 
 
 async def submit(client: Client, data: FormData | None = None) -> str:
-    answer = await client.post("/api/generate", data=data or form())
-    assert answer.status == 202, await answer.text()
-    return str((await answer.json())["job_id"])
+    response = await client.post("/api/generate", data=data or form())
+    assert response.status == 202, await response.text()
+    return str((await response.json())["job_id"])
 
 
 async def status(client: Client, job_id: str) -> dict[str, Any]:
-    answer = await client.get(f"/api/status/{job_id}")
-    assert answer.status == 200, await answer.text()
-    document: dict[str, Any] = await answer.json()
+    response = await client.get(f"/api/status/{job_id}")
+    assert response.status == 200, await response.text()
+    document: dict[str, Any] = await response.json()
     return document
 
 
@@ -61,7 +60,7 @@ async def finished(client: Client, job_id: str) -> dict[str, Any]:
 
 
 async def converted_job(client: Client) -> str:
-    """A queued job whose tracks are converted already, which ffmpeg would need a second for."""
+    """A queued job whose tracks are already converted; ffmpeg would take a second for it."""
     app, job_id = app_of(client), new_id()
     await SubmissionTable(app[DATABASE], app[LEASES].owner, NO_LIMITS).admit(
         job_id, "192.0.2.1", 1, repeated=False

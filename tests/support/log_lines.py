@@ -1,17 +1,17 @@
-"""Reads logs of one JSON object a line."""
+"""Reads log files that contain one JSON object per line."""
 
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-SAID_WITHIN_S = 5.0
+LOGGED_WITHIN_S = 5.0
 
 Line = dict[str, Any]
 
 
 def log_lines(file: Path) -> list[Line]:
-    """Every line, of which each has to be JSON; one that is still being written is left out."""
+    """All complete lines, each of which must be JSON; an unfinished last line is ignored."""
     lines = []
     for text in file.read_text().split("\n")[:-1]:
         try:
@@ -22,11 +22,11 @@ def log_lines(file: Path) -> list[Line]:
 
 
 def lines_of(file: Path, job_id: str) -> list[Line]:
-    """Those of a job, as soon as there are any: a log lags behind what it tells."""
-    deadline = time.monotonic() + SAID_WITHIN_S
+    """The lines of a job; waits for the first one, as log lines are written with a delay."""
+    deadline = time.monotonic() + LOGGED_WITHIN_S
     while not (lines := [line for line in log_lines(file) if is_of(line, job_id)]):
         assert time.monotonic() < deadline, (
-            f"nothing of {job_id} is in {file} after {SAID_WITHIN_S:g} s; the last lines are "
+            f"no line of job {job_id} in {file} after {LOGGED_WITHIN_S:g} s; the last lines are "
             f"{log_lines(file)[-3:]}"
         )
         time.sleep(0.05)

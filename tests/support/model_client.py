@@ -1,4 +1,4 @@
-"""A client of TorchServe as curl would be one."""
+"""A plain HTTP client of TorchServe, equivalent to curl."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Fields = dict[str, bytes | str]
 
 @dataclass(frozen=True)
 class ModelClient:
-    """Calls the three ports of a model server."""
+    """Calls the inference, management and metrics APIs of a TorchServe."""
 
     settings: Settings
     key_file: Path
@@ -47,7 +47,7 @@ class ModelClient:
         )
 
     def metric(self, sample: str, **labels: str) -> float:
-        """The value of one sample on /metrics; 0 if it is not there yet."""
+        """The value of one sample on /metrics; 0 if it does not exist yet."""
         for name, found, value in self.samples():
             if name == sample and labels.items() <= found.items():
                 return value

@@ -1,4 +1,4 @@
-"""Checkpoints with random weights; keys and shapes are written out here, not asked of the model."""
+"""Checkpoints with random weights; keys and shapes are defined here, independently of the model."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def composing_agent_shapes(dim: int) -> Shapes:
 
 
 def random_weights(shapes: Shapes, seed: int = 0) -> Weights:
-    """Weights in fp32 that keep signals at a loudness of about 1; the norms are not trivial."""
+    """Weights in fp32 that keep the RMS of signals near 1; norm layers are not identities."""
     generator = torch.Generator().manual_seed(seed)
     weights: Weights = {}
     for name, shape in shapes.items():
@@ -76,7 +76,7 @@ def sinusoids(d_model: int) -> Tensor:
 
 
 def save(path: Path, weights: Weights, args: dict[str, Any] | None, **more: Any) -> Path:
-    """A checkpoint file; without `args` where they are None."""
+    """Write a checkpoint file; `args` is omitted if it is None."""
     content: dict[str, Any] = {"model_state_dict": weights, **more}
     torch.save(content if args is None else content | {"args": args}, path)
     return path
@@ -95,14 +95,14 @@ def _stage(prefix: str, d_model: int, out_dim: int, layers: int) -> Shapes:
 def _encoder(prefix: str, d_model: int, layers: int) -> Shapes:
     shapes: Shapes = {}
     for layer in range(layers):
-        inside = f"{prefix}.layers.{layer}."
-        shapes[f"{inside}self_attn.in_proj_weight"] = (3 * d_model, d_model)
-        shapes[f"{inside}self_attn.in_proj_bias"] = (3 * d_model,)
-        shapes |= _layer(f"{inside}self_attn.out_proj", d_model, d_model)
-        shapes |= _layer(f"{inside}linear1", 4 * d_model, d_model)
-        shapes |= _layer(f"{inside}linear2", d_model, 4 * d_model)
-        shapes |= _layer(f"{inside}norm1", d_model)
-        shapes |= _layer(f"{inside}norm2", d_model)
+        block = f"{prefix}.layers.{layer}."
+        shapes[f"{block}self_attn.in_proj_weight"] = (3 * d_model, d_model)
+        shapes[f"{block}self_attn.in_proj_bias"] = (3 * d_model,)
+        shapes |= _layer(f"{block}self_attn.out_proj", d_model, d_model)
+        shapes |= _layer(f"{block}linear1", 4 * d_model, d_model)
+        shapes |= _layer(f"{block}linear2", d_model, 4 * d_model)
+        shapes |= _layer(f"{block}norm1", d_model)
+        shapes |= _layer(f"{block}norm2", d_model)
     return shapes
 
 

@@ -6,20 +6,20 @@ import socket
 from itertools import cycle
 from threading import Lock
 
-# Below the ports that the system gives to outgoing connections, which could take one before a
-# server listens on it. Every process of pytest-xdist has a part of its own.
+# Below the ephemeral ports, one of which an outgoing connection could take before a server listens
+# on it. Each pytest-xdist process uses a separate subset.
 PROCESSES = 8
 FIRST, LAST = 10_000, 32_767
 PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
 
 _PORTS = list(range(FIRST + PROCESS, LAST, PROCESSES))
-random.shuffle(_PORTS)  # several may run the tests
+random.shuffle(_PORTS)  # several test runs may share the machine
 _NEXT = cycle(_PORTS)
 _LOCK = Lock()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nothing uses, and that are not given out again soon."""
+    """Unused ports on loopback, which are not returned again soon."""
     found: list[int] = []
     with _LOCK:
         while len(found) < count:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL: the one that is installed, or else the wheel's."""
+"""A real PostgreSQL server: the installed one, or else the one from a wheel."""
 
 import os
 import pwd
@@ -26,7 +26,7 @@ STOPPED_WITHIN_S = 30
 
 
 def find_programs() -> Path:
-    """The folder of initdb and postgres: PATH's, Debian's, or the wheel's."""
+    """The directory of initdb and postgres: from PATH, from Debian, or from the wheel."""
     on_path = shutil.which("initdb")
     folders = [] if on_path is None else [Path(on_path).resolve().parent]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -36,11 +36,11 @@ def find_programs() -> Path:
     for folder in folders:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
-    raise AssertionError(f"there is no PostgreSQL; install it, or pip install {WHEEL}")
+    raise AssertionError(f"PostgreSQL not found; install it, or pip install {WHEEL}")
 
 
 def unprivileged_user() -> pwd.struct_passwd | None:
-    """Who is to run it, as it refuses to run as root; None to run it as who we are."""
+    """The user to run PostgreSQL, which refuses to run as root; None for the current user."""
     if os.geteuid() != 0:
         return None
     users = {user.pw_name: user for user in pwd.getpwall()}
@@ -49,10 +49,10 @@ def unprivileged_user() -> pwd.struct_passwd | None:
 
 @dataclass
 class PostgresServer:
-    """A server on 127.0.0.1 that keeps its data, and its port, when it is started anew.
+    """A server on 127.0.0.1 that keeps its data and its port across restarts.
 
     Attributes:
-        folder: of its data and its log; an unprivileged user can reach it.
+        folder: directory of the data and the log, accessible to an unprivileged user.
     """
 
     folder: Path
@@ -62,11 +62,11 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """The address of the database that is there from the start."""
+        """The URL of the initial database."""
         return self._url("postgres")
 
     def start(self) -> None:
-        """Start it and wait until it answers; the first time, make its data folder."""
+        """Start the server and wait for it; the first start initializes its data directory."""
         if not self._data.exists():
             self._run(
                 "initdb",
@@ -84,15 +84,15 @@ class PostgresServer:
             "-cfsync=off",
         )
         deadline = time.monotonic() + STARTED_WITHIN_S
-        while not self._answers():
-            assert self._process.poll() is None, f"PostgreSQL ended:\n{self._log.read_text()}"
-            assert time.monotonic() < deadline, f"no PostgreSQL:\n{self._log.read_text()}"
+        while not self._accepts_connections():
+            assert self._process.poll() is None, f"PostgreSQL exited:\n{self._log.read_text()}"
+            assert time.monotonic() < deadline, f"PostgreSQL is not ready:\n{self._log.read_text()}"
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it and all connections to it, if it runs."""
+        """Stop the server, if it is running, and close all connections to it."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # what it calls a fast shutdown
+            self._process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
             self._process.wait(STOPPED_WITHIN_S)
             self._process = None
 
@@ -101,7 +101,7 @@ class PostgresServer:
         self.start()
 
     def create_database(self, name: str) -> str:
-        """Make an empty database; returns its URL."""
+        """Create an empty database and return its URL."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self._url(name)
@@ -130,7 +130,7 @@ class PostgresServer:
                 extra_groups=user and [],
             )
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         try:
             psycopg.connect(self.url, connect_timeout=5).close()
         except psycopg.OperationalError:
@@ -140,7 +140,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    # Not in a folder of pytest's, which nobody but its owner can reach into.
+    # Not a directory of pytest, which is accessible to its owner alone.
     with TemporaryDirectory(prefix="musiclab-postgres-") as name:
         folder = Path(name)
         user = unprivileged_user()
@@ -155,7 +155,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 def execute(settings: Settings, statement: sa.Update) -> None:
-    """Change rows in the database of a service that has PostgreSQL."""
+    """Execute an update in the database of a service that uses PostgreSQL."""
     url = sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
     engine = sa.create_engine(url)
     with engine.begin() as connection:

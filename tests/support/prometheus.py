@@ -1,4 +1,4 @@
-"""A real Prometheus, and what its promtool says of files and of metrics."""
+"""A real Prometheus server, and promtool to check rule files and metrics."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from typing import Any
 import requests
 import yaml
 
-from tests.support.debian import fetched
+from tests.support.debian import fetch_directory
 from tests.support.ports import free_ports
 from tests.support.project import PROJECT
 
@@ -25,15 +25,16 @@ INTERVAL_S = 1
 
 
 def find_program(name: str) -> Path:
-    """Prometheus or promtool: PATH's, or else Debian's."""
+    """The program prometheus or promtool: from PATH, or else from the Debian package."""
     on_path = shutil.which(name)
     if on_path is not None:
         return Path(on_path)
-    return fetched("prometheus", "usr/bin", "prometheus", f"install Prometheus, with {name}") / name
+    alternative = f"install Prometheus, with {name}"
+    return fetch_directory("prometheus", "usr/bin", "prometheus", alternative) / name
 
 
 def promtool(*arguments: str | Path, text: str | None = None) -> None:
-    """Run promtool, given the text on standard input; it has to have nothing to object to."""
+    """Run promtool with a text on standard input; fails if promtool reports a problem."""
     done = subprocess.run(
         [find_program("promtool"), *arguments], input=text, capture_output=True, text=True
     )
@@ -42,27 +43,28 @@ def promtool(*arguments: str | Path, text: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that scrapes every second."""
+    """A Prometheus server that scrapes every second."""
 
     url: str
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The present samples of an expression."""
+        """The current samples of an expression."""
         result: list[dict[str, Any]] = self.get("query", query=expression)["result"]
         return result
 
     def series(self, selector: str) -> list[dict[str, str]]:
-        """The labels of all series that match."""
+        """The labels of all matching series."""
         found: list[dict[str, str]] = self.get("series", **{"match[]": selector})
         return found
 
-    def get(self, what: str, **parameters: str) -> Any:
-        answer = requests.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=TIMEOUT_S)
-        assert answer.status_code == 200, f"{what} {parameters}: {answer.text}"
-        return answer.json()["data"]
+    def get(self, endpoint: str, **parameters: str) -> Any:
+        address = f"{self.url}/api/v1/{endpoint}"
+        response = requests.get(address, params=parameters, timeout=TIMEOUT_S)
+        assert response.status_code == 200, f"{endpoint} {parameters}: {response.text}"
+        return response.json()["data"]
 
     def wait_for_scrapes(self, count: int) -> None:
-        """Wait until each target was scraped so often from now on; all have to be up then."""
+        """Wait for `count` further scrapes of each target, after which all must be up."""
         for _ in range(count):
             began = time.time()
             deadline = began + READY_WITHIN_S
@@ -80,11 +82,11 @@ class Prometheus:
 
 @contextmanager
 def prometheus_server(folder: Path, targets: Mapping[str, str]) -> Iterator[Prometheus]:
-    """A Prometheus with the deployment's configuration.
+    """A Prometheus server with the configuration in deploy/.
 
     Args:
-        folder: an empty one of its own.
-        targets: an address for each of the configuration's jobs.
+        folder: an empty directory for this server.
+        targets: an address for each job in the configuration.
     """
     config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     config["global"] = {
@@ -113,7 +115,7 @@ def prometheus_server(folder: Path, targets: Mapping[str, str]) -> Iterator[Prom
         server = Prometheus(f"http://127.0.0.1:{port}")
         deadline = time.monotonic() + READY_WITHIN_S
         while not _ready(server.url):
-            assert process.poll() is None, f"Prometheus ended:\n{log.read_text()[-2000:]}"
+            assert process.poll() is None, f"Prometheus exited:\n{log.read_text()[-2000:]}"
             assert time.monotonic() < deadline, f"Prometheus is not ready; its log is {log}"
             time.sleep(0.1)
         yield server

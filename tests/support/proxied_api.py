@@ -1,4 +1,4 @@
-"""An API without a model behind a flaky proxy, and a client of it."""
+"""An API without a model behind a flaky proxy, and a client of the proxy."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ class ProxiedApi:
 
 @asynccontextmanager
 async def proxied_api(settings: Settings, **changed: Any) -> AsyncIterator[ProxiedApi]:
-    """An API with these settings and no limit of requests, behind a proxy."""
+    """An API with these settings and no rate limit, behind a flaky proxy."""
     app = create_app(settings.model_copy(update={"rate_limit": 0} | changed))
     async with (
         TestServer(app) as server,

@@ -1,7 +1,7 @@
-"""A model server that answers at once, for tests of bookkeeping that need thousands of jobs.
+"""A fake model server that responds immediately, for tests that run many jobs.
 
-The real TorchServe takes seconds a job; all other tests use it. This one describes itself and
-answers as that does.
+The real TorchServe, which other tests use, takes seconds per job. The fake has the same API and
+the same response formats.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -73,12 +73,13 @@ def _application(predict: Predict, versions: list[str]) -> web.Application:
 async def quick_model(
     settings: Settings, predict: Predict = _predict, versions: list[str] | None = None
 ) -> AsyncIterator[Settings]:
-    """The same settings with the quick model's address.
+    """Run the fake model server, and return the settings with its address.
 
     Args:
-        settings: of the API.
-        predict: answers a request.
-        versions: that are loaded, the default one first; may change. By default, VERSION alone.
+        settings: settings of the API.
+        predict: handles an inference request.
+        versions: the loaded versions, default version first; may be modified while the server is
+            running. Only VERSION if omitted.
     """
     loaded = [VERSION] if versions is None else versions
     async with TestServer(_application(predict, loaded)) as model:
@@ -90,9 +91,9 @@ async def quick_model(
 async def quick_api(
     settings: Settings, predict: Predict = _predict, versions: list[str] | None = None
 ) -> AsyncIterator[Client]:
-    """A client of the whole API, whose worker asks the quick model; arguments as there."""
+    """A client of the whole API, whose worker uses quick_model(); takes the same arguments."""
     async with (
-        quick_model(settings, predict, versions) as here,
-        TestClient(TestServer(create_app(here))) as client,
+        quick_model(settings, predict, versions) as connected,
+        TestClient(TestServer(create_app(connected))) as client,
     ):
         yield client

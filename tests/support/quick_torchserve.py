@@ -1,8 +1,8 @@
-"""A TorchServe that loads a version at once, and ends or refuses when a test tells it to.
+"""A fake TorchServe that loads a version immediately, and that can fail or stop at a given step.
 
-The real one is deployed to in tests/integration/releases/test_deployment.py. It takes seconds a
-step, and cannot be made to end in the middle of a given one; this one describes itself and answers
-as that does, and keeps its versions in memory.
+Deployments to the real TorchServe are in tests/integration/releases/test_deployment.py. It takes
+seconds per step, and cannot be stopped in the middle of a given one. The fake has the same
+management API and response formats, and keeps its versions in memory.
 """
 
 import json
@@ -22,22 +22,22 @@ MUSIC = encoded(noise(SEGMENT, 1))
 KEY = "k"
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
-Answer = tuple[int, bytes]
-Hook = Callable[[], Answer | None]
+Response = tuple[int, bytes]
+Hook = Callable[[], Response | None]
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Answers on a free port what a function says; None closes the connection without an answer."""
+    """Serves the responses of a function on a free port; None closes the connection instead."""
 
-    daemon_threads = True  # one whose client has gone is not waited for
+    daemon_threads = True  # do not wait for requests whose client has disconnected
 
-    def __init__(self, answer: Callable[[str, str], Answer | None]) -> None:
+    def __init__(self, respond: Callable[[str, str], Response | None]) -> None:
         class Handler(BaseHTTPRequestHandler):
             def handle_any(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                answered = answer(self.command, self.path)
-                if answered is not None:
-                    status, body = answered
+                response = respond(self.command, self.path)
+                if response is not None:
+                    status, body = response
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(body)))
                     self.end_headers()
@@ -57,26 +57,26 @@ class HttpServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def end(self) -> None:
-        """From now on, connections are refused."""
+        """Stop the server; later connections are refused."""
         self.shutdown()
         self._thread.join()
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Whose client has gone, as at a timeout, need not be told."""
+        """Ignore errors of disconnected clients, as after a timeout."""
 
 
 class QuickTorchServe:
     """The management and the inference API, on one port.
 
     Attributes:
-        settings: with its address.
-        ready: by version that is loaded, whether a worker is.
-        default: the version that serves; None where none is loaded.
-        pending: by version, requests that wait in the queue.
-        loads: whether the workers of a version that is registered become ready.
-        at: what to do first when something is asked of it: "describe", "register", "predict",
-            "set-default" or "unregister". An answer that is returned is given instead of its own.
+        settings: settings with the address of this server.
+        ready: for each loaded version, True if its worker is ready.
+        default: the default version; None if no version is loaded.
+        pending: for each version, the number of requests in its queue.
+        loads: True if the workers of a newly registered version become ready.
+        at: functions to call at the beginning of a step: "describe", "register", "predict",
+            "set-default" or "unregister". A result other than None replaces the response.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -86,30 +86,30 @@ class QuickTorchServe:
         self.loads = True
         self.at: dict[str, Hook] = {}
         self._ended = False
-        self._server = HttpServer(self._answer)
+        self._server = HttpServer(self._respond)
         ports = dict.fromkeys(("inference_port", "management_port"), self._server.server_port)
         self.settings = settings.model_copy(update=ports)
 
     def serve(self, *versions: str) -> None:
-        """Have these versions loaded, the first as the default."""
+        """Load these versions; the first becomes the default."""
         self.ready, self.default = dict.fromkeys(versions, True), versions[0]
 
     def forget(self, version: str) -> None:
-        """As if somebody else had unregistered it."""
+        """Unregister a version, as another client would."""
         self.ready.pop(version, None)
 
     def end(self) -> None:
-        """As if it was killed: this request is not answered, and later ones are refused."""
+        """Stop as if killed: the current request gets no response, and later ones are refused."""
         if not self._ended:
             self._ended = True
             self._server.end()
 
-    def _answer(self, method: str, path: str) -> Answer | None:
+    def _respond(self, method: str, path: str) -> Response | None:
         address = urlsplit(path)
         step, version = _step(method, address.path)
-        answer = self.at[step]() if step in self.at else None
-        if self._ended or answer is not None:
-            return answer
+        response = self.at[step]() if step in self.at else None
+        if self._ended or response is not None:
+            return response
         if step == "register":
             return self._register(parse_qs(address.query)["url"][0])
         if step == "describe":
@@ -124,18 +124,18 @@ class QuickTorchServe:
             return _refusal(403, f"Cannot remove default version {version} for model musiclab")
         else:
             del self.ready[version]
-        return _said("done")
+        return _status("done")
 
-    def _register(self, name: str) -> Answer:
+    def _register(self, name: str) -> Response:
         with zipfile.ZipFile(self.settings.model_store / name) as file:
             version = json.loads(file.read(TORCHSERVE_MANIFEST))["model"]["modelVersion"]
         if version in self.ready:
             return _refusal(409, f"Model version {version} is already registered for musiclab")
         self.ready[version] = False
         self.default = self.default or version
-        return _said(f'Model "musiclab" Version: {version} registered with 1 initial workers')
+        return _status(f'Model "musiclab" Version: {version} registered with 1 initial workers')
 
-    def _describe(self, everything: bool) -> Answer:
+    def _describe(self, everything: bool) -> Response:
         if self.default is None:
             return _refusal(404, "Model not found: musiclab")
         described = [
@@ -147,13 +147,13 @@ class QuickTorchServe:
             }
             for version in (list(self.ready) if everything else [self.default])
         ]
-        if everything and self.loads:  # the next time, what is loading now will be loaded
+        if everything and self.loads:  # versions that are loading are ready at the next poll
             self.ready = dict.fromkeys(self.ready, True)
         return 200, json.dumps(described).encode()
 
 
 def _step(method: str, path: str) -> tuple[str, str]:
-    """What is asked for, and which version the address names."""
+    """The requested step, and the version in the path."""
     kind, *rest = path.strip("/").split("/")
     if kind == "predictions":
         return "predict", rest[1]
@@ -161,19 +161,19 @@ def _step(method: str, path: str) -> tuple[str, str]:
     return steps[method], rest[1] if len(rest) > 1 else ""
 
 
-def _said(sentence: str) -> Answer:
+def _status(sentence: str) -> Response:
     return 200, json.dumps({"status": sentence}).encode()
 
 
-def _refusal(status: int, sentence: str) -> Answer:
+def _refusal(status: int, sentence: str) -> Response:
     return status, json.dumps({"code": status, "type": "Refused", "message": sentence}).encode()
 
 
 @contextmanager
 def quick_torchserve(settings: Settings) -> Iterator[QuickTorchServe]:
-    """One with its key file, which serves version "a" of a store that has "a", "b" and "c".
+    """A fake with a key file and a model store with "a", "b" and "c"; version "a" is loaded.
 
-    Nobody is there where orchestrators would be.
+    No orchestrator is running at the configured address.
     """
     settings.model_server_dir.mkdir(parents=True)
     keys = {kind: {"key": KEY} for kind in ("management", "inference", "API")}
@@ -189,9 +189,9 @@ def quick_torchserve(settings: Settings) -> Iterator[QuickTorchServe]:
 
 
 @contextmanager
-def answering(answer: Callable[[str, str], Answer | None]) -> Iterator[str]:
-    """The address of a server that answers what a function of method and path says."""
-    server = HttpServer(answer)
+def responding(respond: Callable[[str, str], Response | None]) -> Iterator[str]:
+    """The URL of a server whose responses are computed by a function of method and path."""
+    server = HttpServer(respond)
     try:
         yield server.url
     finally:
@@ -204,13 +204,13 @@ def small_archive(
     torchserve: object = None,
     compression: int = zipfile.ZIP_STORED,
 ) -> Path:
-    """An archive that holds its manifests alone, which is all that is read of it here.
+    """An archive that contains only its manifests, which suffice for these tests.
 
     Args:
-        store: the folder.
-        version: of its name and its musiclab.json.
-        torchserve: what TorchServe's manifest says of the model; by default the same.
-        compression: as in zipfile.
+        store: directory of the model store.
+        version: version in the file name and in musiclab.json.
+        torchserve: `model` in TorchServe's manifest; by default matches `version`.
+        compression: a compression constant of zipfile.
     """
     store.mkdir(parents=True, exist_ok=True)
     archive = archive_path(store, version)
@@ -219,8 +219,8 @@ def small_archive(
         "checkpoint": {"starter": True},
         "codec": {"kind": "starter"},
     }
-    known = torchserve or {"modelName": "musiclab", "modelVersion": version}
+    model = torchserve or {"modelName": "musiclab", "modelVersion": version}
     with zipfile.ZipFile(archive, "w", compression) as file:
         file.writestr(MANIFEST, json.dumps(facts))
-        file.writestr(TORCHSERVE_MANIFEST, json.dumps({"model": known}))
+        file.writestr(TORCHSERVE_MANIFEST, json.dumps({"model": model}))
     return archive

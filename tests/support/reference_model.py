@@ -1,6 +1,6 @@
-"""SimpleTransformer once more, as plain formulas over the weights of a checkpoint, in fp64.
+"""A reference implementation of SimpleTransformer: plain formulas over checkpoint weights, in fp64.
 
-Shares no code with the model that serves, so that a mistake would have to be made twice.
+Shares no code with the deployed model, so that a mistake in one does not go unnoticed.
 """
 
 import torch
@@ -16,8 +16,8 @@ class Reference:
     """The model of a checkpoint; latents [B, D, T] in fp64.
 
     Args:
-        weights: `model_state_dict`, without DDP's prefix.
-        nhead: heads of the stages' transformers.
+        weights: `model_state_dict`, without the DDP prefix.
+        nhead: attention heads of the transformers in the stages.
     """
 
     def __init__(self, weights: Weights, nhead: int) -> None:
@@ -34,7 +34,7 @@ class Reference:
         return self._cascade_stage(1, [a, y, b])
 
     def masked(self, track1: Tensor, track2: Tensor) -> tuple[Tensor, Tensor]:
-        """What the masking agent makes of both tracks."""
+        """Both tracks after the masking agent."""
         track1, track2 = track1.double(), track2.double()
         features1, features2 = self._features("input", track1), self._features("target", track2)
         masked1 = track1 * self._mask("input", features1, features2)
@@ -42,7 +42,7 @@ class Reference:
         return masked1 * _rms(track1) / _rms(masked1), masked2 * _rms(track2) / _rms(masked2)
 
     def composed(self, track1: Tensor, track2: Tensor) -> Tensor:
-        """What the composing agent composes, before it is limited."""
+        """Output of the composing agent, before the limiter."""
         components = [
             self._component(f"{extractor}.{branch}", track.double())
             for extractor, track in (("input_extractor", track1), ("target_extractor", track2))
@@ -59,12 +59,12 @@ class Reference:
         h = F.gelu(self._linear("creative_agent.composer.output_projection.0", h))
         return self._linear("creative_agent.composer.output_projection.3", h).transpose(1, 2)
 
-    def _cascade_stage(self, stage: int, heard: list[Tensor]) -> Tensor:
+    def _cascade_stage(self, stage: int, inputs: list[Tensor]) -> Tensor:
         prefix = f"cascade_stages.{stage}."
-        h = torch.cat(heard, 1).transpose(1, 2)
+        h = torch.cat(inputs, 1).transpose(1, 2)
         h = h + self.weights[f"{prefix}pos_encoding.pe"][:, : h.shape[1]]
-        y = self._stage(prefix, h).transpose(1, 2) + sum(heard) / len(heard)
-        common = torch.sqrt((_rms(heard[0]) ** 2 + _rms(heard[-1]) ** 2) / 2)
+        y = self._stage(prefix, h).transpose(1, 2) + sum(inputs) / len(inputs)
+        common = torch.sqrt((_rms(inputs[0]) ** 2 + _rms(inputs[-1]) ** 2) / 2)
         return y * torch.clamp(common / (_rms(y) + 1e-8), 0.7, 1.5)
 
     def _stage(self, prefix: str, h: Tensor) -> Tensor:
@@ -78,10 +78,10 @@ class Reference:
 
     def _encoder(self, prefix: str, h: Tensor, heads: int) -> Tensor:
         layer = 0
-        while (inside := f"{prefix}.layers.{layer}.") + "norm1.weight" in self.weights:
-            h = self._norm(f"{inside}norm1", h + self._attend(f"{inside}self_attn", h, h, heads))
-            wide = F.gelu(self._linear(f"{inside}linear1", h))
-            h = self._norm(f"{inside}norm2", h + self._linear(f"{inside}linear2", wide))
+        while (block := f"{prefix}.layers.{layer}.") + "norm1.weight" in self.weights:
+            h = self._norm(f"{block}norm1", h + self._attend(f"{block}self_attn", h, h, heads))
+            wide = F.gelu(self._linear(f"{block}linear1", h))
+            h = self._norm(f"{block}norm2", h + self._linear(f"{block}linear2", wide))
             layer += 1
         return h
 
@@ -98,7 +98,7 @@ class Reference:
         return self._linear(f"{name}.out_proj", attended)
 
     def _features(self, track: str, latent: Tensor) -> Tensor:
-        """What an analyzer hears in a latent: [B, T, 256]."""
+        """Features that an analyzer extracts from a latent: [B, T, 256]."""
         name = f"creative_agent.mask_generator.{track}_analyzer"
         return F.relu(self._conv(f"{name}.2", F.relu(self._conv(f"{name}.0", latent)))).mT
 

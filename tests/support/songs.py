@@ -1,4 +1,4 @@
-"""Real music for tests: three songs from Debian's package asc-music, fetched when first needed."""
+"""Real music for tests: three songs from the Debian package asc-music, fetched on first use."""
 
 import os
 import subprocess
@@ -6,22 +6,22 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.audio.ffmpeg import find_ffmpeg
-from tests.support.debian import fetched
+from tests.support.debian import fetch_directory
 from tests.support.signals import RATE, SEGMENT, Samples, decoded
 
 OWN_SONGS = "MUSICLAB_TEST_SONGS"
-TRACK_S = 40  # of the tracks that are made of them
+TRACK_S = 40  # length of the tracks cut from the songs
 
 
 def songs() -> list[Path]:
-    """Three songs of some minutes: those in the folder $MUSICLAB_TEST_SONGS, or else Debian's."""
+    """Three songs of a few minutes: from $MUSICLAB_TEST_SONGS if set, or else from Debian."""
     if OWN_SONGS in os.environ:
         folder = Path(os.environ[OWN_SONGS])
     else:
-        otherwise = f"set {OWN_SONGS} to a folder with three songs of two minutes or more"
-        folder = fetched("asc-music", "usr/share/games/asc/music", "songs", otherwise)
+        alternative = f"set {OWN_SONGS} to a directory with three songs of two minutes or more"
+        folder = fetch_directory("asc-music", "usr/share/games/asc/music", "songs", alternative)
     found = sorted(file for file in folder.iterdir() if file.suffix in (".mp3", ".ogg", ".flac"))
-    assert len(found) >= 3, f"{folder} holds {len(found)} songs (.mp3, .ogg, .flac); put in three"
+    assert len(found) >= 3, f"found {len(found)} of three songs (.mp3, .ogg, .flac) in {folder}"
     return found[:3]
 
 
@@ -33,7 +33,7 @@ def cut(song: Path, start: float) -> Samples:
 
 @cache
 def whole(song: Path) -> Samples:
-    """A song as 24 kHz mono, decoded from its beginning: seeking misses in some formats."""
+    """A song as 24 kHz mono, decoded from its beginning: seeking is inexact in some formats."""
     wav = subprocess.run(
         [
             *(find_ffmpeg(), "-v", "error", "-i", str(song)),

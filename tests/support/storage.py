@@ -1,4 +1,4 @@
-"""Files of jobs, as several hosts have them."""
+"""Helpers for job files shared by several hosts."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -7,14 +7,14 @@ import pytest
 
 from orchestrator.storage.base import JobStorage, upload_name
 
-HASTE = 4  # by which `short_timeouts` divides all times that are given to a bucket
+SPEEDUP = 4  # factor by which `short_timeouts` divides all timeouts of bucket requests
 UPLOAD = upload_name(1, ".mp3")
 
 OpenHost = Callable[[str], JobStorage]
 
 
-async def kept(files: JobStorage, job_id: str, **contents: bytes) -> None:
-    """A job with these files; underscores in the names stand for dots."""
+async def persist_job(files: JobStorage, job_id: str, **contents: bytes) -> None:
+    """Create a job and persist these files; underscores in the names stand for dots."""
     await files.create(job_id)
     names = [name.replace("_", ".") for name in contents]
     for name, content in zip(names, contents.values(), strict=True):
@@ -22,6 +22,6 @@ async def kept(files: JobStorage, job_id: str, **contents: bytes) -> None:
     await files.persist(job_id, *names)
 
 
-async def lacks(attempt: Coroutine[Any, Any, object]) -> None:
+async def assert_missing(operation: Coroutine[Any, Any, object]) -> None:
     with pytest.raises(FileNotFoundError):
-        await attempt
+        await operation

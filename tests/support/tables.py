@@ -1,4 +1,4 @@
-"""The tables of one process, opened for a test, and jobs in them."""
+"""Database tables opened for a test, and operations on jobs in them."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from orchestrator.jobs.leases import Leases
 from orchestrator.jobs.submission_table import SubmissionTable
 from orchestrator.jobs.table import JobTable
 
-KEPT_S = 3600.0
+RETENTION_S = 3600.0
 WORK_S = 3.0
 NO_LIMITS = Limits(per_minute=0, queued=0, stored_bytes=0)
 UPLOAD = Upload(
@@ -32,7 +32,7 @@ UPLOAD = Upload(
 
 @dataclass(frozen=True)
 class Tables:
-    """What one process sees of a database."""
+    """One process's access to a database."""
 
     database: Database
     table: JobTable
@@ -43,10 +43,10 @@ class Tables:
 
     @property
     def feed(self) -> EventFeed:
-        return EventFeed(self.database, EtaEstimator(self.database, lambda: True), KEPT_S)
+        return EventFeed(self.database, EtaEstimator(self.database, lambda: True), RETENTION_S)
 
     async def submit(self, job_id: str, upload: Upload = UPLOAD) -> None:
-        """Queue a job, as a request to generate does."""
+        """Queue a job, as POST /api/generate does."""
         await self.submissions().admit(job_id, "192.0.2.1", upload.size, repeated=False)
 
         def work(connection: sa.Connection) -> None:
@@ -71,14 +71,14 @@ class Tables:
 
 @dataclass(frozen=True)
 class Backend:
-    """A database of a test's own; `url` is empty for SQLite."""
+    """A database used by one test; `url` is empty for SQLite."""
 
     url: str
     file: Path
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Tables]:
-        """Its tables, opened as a process does at its start."""
+        """Open the tables as a process does at startup."""
         database = Database(self.url, self.file)
         await database.open()
         try:

@@ -1,4 +1,4 @@
-"""Tracks of all kinds, made by ffmpeg, and how far a piece lies from where it should in one."""
+"""Tracks in all formats, encoded by ffmpeg, and the measured position of a window in a track."""
 
 import functools
 import shutil
@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 def ffmpeg(*arguments: str | Path, program: Path | None = None) -> bytes:
-    """What ffmpeg, or that one, writes to its standard output."""
+    """Run ffmpeg, or the given program, and return its standard output."""
     chosen = program or shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
     command = [str(chosen), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True).stdout
@@ -41,26 +41,26 @@ def ffmpeg(*arguments: str | Path, program: Path | None = None) -> bytes:
 
 @functools.cache
 def full_decode(program: Path, track: Path) -> Samples:
-    """All of a track as 24 kHz mono, decoded from its beginning to its end."""
+    """A whole track as 24 kHz mono, decoded without seeking."""
     options = ("-map", "0:a:0", "-ac", "1", "-ar", str(RATE), "-f", "s16le", "-")
-    # One thread: of several, 5.1 loses frames where one FLAC ends and another one follows.
+    # One thread: with several, ffmpeg 5.1 loses frames at the boundary of concatenated FLACs.
     output = ffmpeg("-threads", "1", "-i", track, *options, program=program)
     samples = np.frombuffer(output, "<i2")
     return np.asarray(samples / 2**15, dtype=np.float32)
 
 
-def restless_noise(seconds: int) -> Samples:
-    """Noise whose width and loudness change, so that a variable bit rate has to vary."""
-    widths, loudness = (4500, 1500, 3000, 600), (1.0, 0.2, 2.0)
+def varying_noise(seconds: int) -> Samples:
+    """Noise whose bandwidth and loudness change, so that a variable bit rate varies."""
+    bandwidths, loudness = (4500, 1500, 3000, 600), (1.0, 0.2, 2.0)
     blocks = [
-        noise(BLOCK_S * RATE, seed, below_hertz=widths[seed % 4]) * loudness[seed % 3]
+        noise(BLOCK_S * RATE, seed, below_hertz=bandwidths[seed % 4]) * loudness[seed % 3]
         for seed in range(-(-seconds // BLOCK_S))
     ]
     return np.asarray(np.concatenate(blocks)[: seconds * RATE], dtype=np.float32)
 
 
 def make_track(folder: Path, kind: str, sound: Samples) -> Path:
-    """A file of that kind with a sound in it; in one folder, always the same sound."""
+    """Encode a signal in the given format; all tracks in one directory contain the same signal."""
     source = folder / "sound.wav"
     if not source.exists():
         source.write_bytes(encoded(sound))
@@ -70,7 +70,7 @@ def make_track(folder: Path, kind: str, sound: Samples) -> Path:
 
 
 def make_endless_wav(path: Path, size: int = 2**31) -> Path:
-    """Days of silence that take no room on the disk, and minutes to decode."""
+    """Days of silence in a sparse file, which takes minutes to decode."""
     header = bytearray(encoded(np.zeros(0, dtype=np.float32), subtype="PCM_U8", rate=8000))
     header[4:8], header[40:44] = ((size - skipped).to_bytes(4, "little") for skipped in (8, 44))
     with path.open("wb") as file:
@@ -80,25 +80,25 @@ def make_endless_wav(path: Path, size: int = 2**31) -> Path:
 
 
 def lag(whole: Samples, piece: Samples, start: float) -> tuple[float, float, float]:
-    """How many seconds later than `start` a piece lies in the whole, and how alike they are there.
+    """Locate a window in a track: its offset from `start` in seconds, and two correlations there.
 
-    The likenesses are correlations: of all of it, and of its first quarter of a second.
+    The correlations are those of the whole window and of its first quarter of a second.
     """
     expected, around = round(start * RATE), RATE
     first = max(0, expected - around)
     there = whole[first : expected + len(piece) + around]
-    size = 1 << (len(there) + len(piece)).bit_length()  # powers of two are the quickest
+    size = 1 << (len(there) + len(piece)).bit_length()  # powers of two are the fastest
     spectrum = np.fft.rfft(there, size) * np.conj(np.fft.rfft(piece, size))
     at = int(np.argmax(np.fft.irfft(spectrum, size)[: len(there)]))
     found = there[at : at + len(piece)]
     beginning = slice(RATE // 4)
     return (
         (first + at - expected) / RATE,
-        likeness(found, piece[: len(found)]),
-        likeness(found[beginning], piece[: len(found)][beginning]),
+        correlation(found, piece[: len(found)]),
+        correlation(found[beginning], piece[: len(found)][beginning]),
     )
 
 
-def likeness(one: Samples, other: Samples) -> float:
+def correlation(one: Samples, other: Samples) -> float:
     """The correlation of two sounds, from -1 to 1."""
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))

@@ -1,4 +1,4 @@
-"""Two versions of the model that can be told apart by ear, and archives that are broken."""
+"""Two model versions whose music is distinguishable, and copies of archives with changed files."""
 
 import zipfile
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from tests.support.model_client import Fields, ModelClient
 from tests.support.signals import SEGMENT, Samples, decoded, encoded, noise, si_sdr
 
 FIRST, SECOND = "first", "second"
-SAME_DB = 25.0  # a batch of four is rounded otherwise than a lone request
+SAME_DB = 25.0  # rounding differs between a batch of four and a single request
 OTHER_DB = 10.0
 TRACKS: Fields = {f"track{track}": encoded(noise(SEGMENT, track)) for track in (1, 2)}
 
 
 def pack_two(settings: Settings) -> None:
-    """Pack FIRST of the starter checkpoint, and SECOND of one that makes other music."""
+    """Pack FIRST from the starter checkpoint, and SECOND from one that generates other music."""
     inputs = choose_inputs(settings)
     pack(settings, inputs, FIRST)
     checkpoint = other_checkpoint(settings)
@@ -29,7 +29,7 @@ def pack_two(settings: Settings) -> None:
 
 
 def other_checkpoint(settings: Settings) -> Path:
-    """The starter checkpoint, but what it makes is moved away from what it hears."""
+    """The starter checkpoint with a random output bias, so that its music differs."""
     starter = settings.checkpoints / STARTER_FOLDER / BEST_MODEL
     content = torch.load(starter, weights_only=True)
     bias = content["model_state_dict"]["cascade_stages.1.output_proj.bias"]
@@ -39,28 +39,28 @@ def other_checkpoint(settings: Settings) -> Path:
     return path
 
 
-def made_by(music: bytes, references: dict[str, Samples]) -> str:
-    """The version whose reference this music is; all were made of the same tracks."""
-    with np.errstate(divide="ignore"):  # as it is where both are the same to the last bit
-        likeness = {
+def generated_by(music: bytes, references: dict[str, Samples]) -> str:
+    """The version whose reference the music matches; all are generated from the same tracks."""
+    with np.errstate(divide="ignore"):  # identical signals divide by zero
+        similarity = {
             version: si_sdr(reference, decoded(music)) for version, reference in references.items()
         }
-    same = [version for version, decibels in likeness.items() if decibels >= SAME_DB]
-    others = [decibels for decibels in likeness.values() if decibels < OTHER_DB]
-    assert len(same) == 1, f"it is like none of the versions, or several: {likeness}"
-    assert len(others) == len(likeness) - 1, f"the versions sound alike: {likeness}"
+    same = [version for version, decibels in similarity.items() if decibels >= SAME_DB]
+    others = [decibels for decibels in similarity.values() if decibels < OTHER_DB]
+    assert len(same) == 1, f"the music matches none or several of the versions: {similarity}"
+    assert len(others) == len(similarity) - 1, f"the versions are not distinguishable: {similarity}"
     return same[0]
 
 
 def register(client: ModelClient, version: str) -> None:
-    """Have a version of the store loaded, as by curl."""
+    """Register a version from the model store through the management API."""
     archive = f"{MODEL_NAME}-{version}.mar"
     manage(client, "POST", "/models", url=archive, synchronous="true")
 
 
 def manage(client: ModelClient, method: str, path: str, **parameters: str) -> None:
-    answer = client.manage(method, path, **parameters)
-    assert answer.status_code == 200, f"{method} {path}: {answer.text}"
+    response = client.manage(method, path, **parameters)
+    assert response.status_code == 200, f"{method} {path}: {response.text}"
 
 
 Change = Callable[[str, bytes], bytes | None]
@@ -71,25 +71,25 @@ def unchanged(name: str, content: bytes) -> bytes:
 
 
 def with_text(file: str, old: str, new: str) -> Change:
-    """The change of a text in one file."""
+    """A change that replaces a text in one file."""
 
     def change(name: str, content: bytes) -> bytes:
         if name != file:
             return content
-        assert old.encode() in content, f"{file} no longer holds {old!r}; adapt the test"
+        assert old.encode() in content, f"{file} no longer contains {old!r}; adapt the test"
         return content.replace(old.encode(), new.encode())
 
     return change
 
 
 def altered(settings: Settings, source: str, version: str, change: Change) -> str:
-    """Put a copy of an archive into the store, with other files in it.
+    """Add a copy of an archive to the model store, with changed files.
 
     Args:
-        settings: where the store is.
+        settings: settings with the model store.
         source: version of the archive.
-        version: of the copy.
-        change: a file's new content by its name and old content; None leaves the file out.
+        version: version of the copy.
+        change: returns a file's new content from its name and old content; None omits the file.
     """
     store = settings.model_store
     with (

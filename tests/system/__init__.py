@@ -1,1 +1,1 @@
-"""Tests that take minutes, each with a make target."""
+"""System tests that take minutes; each has a make target."""

@@ -1,8 +1,7 @@
-"""Pictures of every state of the page, wide and narrow, light and dark: to be looked at.
+"""Screenshots of every state of the page, wide and narrow, light and dark, for manual review.
 
-`python -m tests.system.screenshots --to FOLDER`. A MusicLab with starter weights serves the page
-and makes the music; states that would pass too quickly are held by answers that stand in for the
-API's.
+`python -m tests.system.screenshots --to DIRECTORY`. A MusicLab service with starter weights serves
+the page and generates the music. Short-lived states are held by mocked API responses.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from tests.support.tracks import ffmpeg
 WIDTHS = (1280, 390)
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 HEIGHT = 800
-SETTLED_MS = 600  # waveforms are drawn in the next frames
+SETTLED_MS = 600  # until the waveforms are drawn
 
 JOB_ID = "0123456789abcdef0123456789abcdef"
 OTHER_ID = JOB_ID[::-1]
@@ -50,24 +49,24 @@ STAGES = {
 }
 FAILED = QUEUED | {
     "status": "failed",
-    "message": "track2: the window starts past the end of the track, at 9.30 s",
+    "message": "track2: the window starts past the end of the track, which is 9.30 s long",
     "error_code": "window_past_end",
 }
 TOO_MANY = {
-    "detail": "Requests to generate or check are limited to 10 a minute from 192.0.2.1; "
+    "detail": "Generate and check requests are limited to 10 per minute from 192.0.2.1; "
     "try again in 30 s",
     "code": "too_many_requests",
 }
 NO_MODEL = {
     "model_loaded": False,
-    "reason": "the model server does not answer",
+    "reason": "the model server is unreachable",
     "checkpoint": None,
     "codec": None,
 }
 
 
 class Photographer:
-    """Takes the page through its states, and a picture of each."""
+    """Takes the page through its states, with a screenshot of each."""
 
     def __init__(
         self, page: Page, service: Service, tracks: Path, to: Path, width: int, theme: str
@@ -82,7 +81,10 @@ class Photographer:
         self.numbers = itertools.count(1)
 
     def shoot(self, state: str) -> None:
-        """All of the page, on a screen as high: Chromium's own way forgets that it is a phone."""
+        """Take a screenshot of the whole page in a viewport as tall as the page.
+
+        Chromium's full-page screenshots lose the emulation of a phone.
+        """
         self.page.wait_for_timeout(SETTLED_MS)
         height = self.page.evaluate("document.documentElement.scrollHeight")
         self.page.set_viewport_size({"width": self.width, "height": height})
@@ -91,30 +93,31 @@ class Photographer:
         self.page.set_viewport_size({"width": self.width, "height": HEIGHT})
 
     @contextmanager
-    def instead(self, pattern: str, answer: Callable[[Route], None]) -> Iterator[None]:
-        self.page.route(pattern, answer)
+    def mocked(self, pattern: str, response: Callable[[Route], None]) -> Iterator[None]:
+        """Responses of `response` for all requests that match `pattern`."""
+        self.page.route(pattern, response)
         yield
-        self.page.unroute(pattern, answer)
+        self.page.unroute(pattern, response)
 
     @contextmanager
     def started(self, document: dict[str, Any]) -> Iterator[None]:
-        """A job that stays in that state."""
+        """Start a job that stays in the state of `document`."""
         job_id = document["job_id"]
         accepted = {"job_id": job_id, "status": "queued", "message": "Generation started"}
         with (
-            self.instead("**/api/generate", lambda route: route.fulfill(status=202, json=accepted)),
-            self.instead(f"**/api/events/{job_id}", lambda route: _tell(route, document)),
-            self.instead(f"**/api/status/{job_id}", lambda route: route.fulfill(json=document)),
-            self.instead("**/api/cleanup/*", lambda route: route.fulfill(json={"message": ""})),
+            self.mocked("**/api/generate", lambda route: route.fulfill(status=202, json=accepted)),
+            self.mocked(f"**/api/events/{job_id}", lambda route: _send_event(route, document)),
+            self.mocked(f"**/api/status/{job_id}", lambda route: route.fulfill(json=document)),
+            self.mocked("**/api/cleanup/*", lambda route: route.fulfill(json={"message": ""})),
         ):
             self.lab.generate.click()
-            self.lab.job_id()  # by then the browser has kept it, too
+            self.lab.job_id()  # waits until the browser has stored the job, too
             expect(self.lab.job).to_contain_text(document["message"])
             yield
 
     @contextmanager
     def job(self, document: dict[str, Any]) -> Iterator[None]:
-        """A job that stays in that state, and is removed in the end."""
+        """A job that stays in the state of `document`, and is removed at the end."""
         with self.started(document):
             yield
             self.remove()
@@ -125,7 +128,7 @@ class Photographer:
 
     def choosing(self) -> None:
         lab = self.lab.open(self.service.url)
-        expect(self.page.locator("#notice")).to_contain_text("No trained model serves")
+        expect(self.page.locator("#notice")).to_contain_text("No trained model is loaded")
         self.shoot("empty-with-starter-weights")
         lab.put(1, self.tracks / "notes.txt")
         expect(lab.refusal(1)).to_be_visible()
@@ -148,7 +151,7 @@ class Photographer:
         lab.start(1).press("Enter")
         lab.start(2).fill("soon")
         lab.start(2).press("Enter")
-        self.shoot("two-tracks-and-a-time-that-is-none")
+        self.shoot("two-tracks-and-an-invalid-time")
         lab.start(2).fill("2:00.5")
         lab.start(2).press("Enter")
         lab.card(2).get_by_label("Zoom").fill("60")
@@ -159,13 +162,13 @@ class Photographer:
 
     def working(self) -> None:
         held: list[Route] = []
-        with self.instead("**/api/generate", lambda route: held.append(route)):
+        with self.mocked("**/api/generate", lambda route: held.append(route)):
             self.lab.generate.click()
             expect(self.lab.job.get_by_text("Uploading")).to_be_visible()
             self.shoot("uploading")
             self.remove()
             held[0].abort()
-        with self.instead("**/api/generate", lambda route: _refuse(route, 429, TOO_MANY)):
+        with self.mocked("**/api/generate", lambda route: _refuse(route, 429, TOO_MANY)):
             self.lab.generate.click()
             expect(self.lab.job.get_by_text("limited to 10")).to_be_visible()
             self.shoot("not-sent")
@@ -177,25 +180,25 @@ class Photographer:
                 self.shoot(stage)
         with self.job(FAILED):
             self.shoot("failed")
-        self.away()
+        self.outages()
 
-    def away(self) -> None:
+    def outages(self) -> None:
         with self.job(QUEUED):
             with (
-                self.instead("**/health", _cut_off),
-                self.instead("**/api/events/*", _cut_off),
-                self.instead("**/api/status/*", _cut_off),
+                self.mocked("**/health", _abort),
+                self.mocked("**/api/events/*", _abort),
+                self.mocked("**/api/status/*", _abort),
             ):
-                self.noticing("cannot be reached")
+                self.reload_until_notice("cannot be reached")
                 expect(self.lab.job).to_contain_text("cannot be reached")
-                self.shoot("service-away")
-            with self.instead("**/health", lambda route: route.fulfill(json=NO_MODEL)):
-                self.noticing("No model is ready")
+                self.shoot("service-unreachable")
+            with self.mocked("**/health", lambda route: route.fulfill(json=NO_MODEL)):
+                self.reload_until_notice("No model is available")
                 self.shoot("no-model")
-            self.noticing("No trained model serves")
+            self.reload_until_notice("No trained model is loaded")
 
-    def noticing(self, text: str) -> None:
-        """Load the page anew, as it looks for what to notice at once only then."""
+    def reload_until_notice(self, text: str) -> None:
+        """Reload the page, which checks the service immediately only when it loads."""
         self.page.reload()
         expect(self.page.locator("#notice")).to_contain_text(text)
         for number in (1, 2):
@@ -218,25 +221,25 @@ class Photographer:
         self.lab.card(1).get_by_label("Window starts at").fill("3:00")
         self.lab.card(1).get_by_label("Window starts at").press("Enter")
         refused = {
-            "detail": "This needs an API key: send it as X-API-Key, or as Authorization: Bearer",
+            "detail": "An API key is required: send X-API-Key: KEY or Authorization: Bearer KEY",
             "code": "unauthorized",
         }
-        with self.instead("**/api/generate", lambda route: _refuse(route, 401, refused)):
+        with self.mocked("**/api/generate", lambda route: _refuse(route, 401, refused)):
             self.lab.generate.click()
             expect(self.page.get_by_label("API key")).to_be_visible()
             self.shoot("key-needed")
-        at_work = RUNNING | {"job_id": OTHER_ID, "progress": 50, "message": "Generating music..."}
-        with self.started(FAILED), self.started(at_work):
+        active = RUNNING | {"job_id": OTHER_ID, "progress": 50, "message": "Generating music..."}
+        with self.started(FAILED), self.started(active):
             self.lab.history.last.click()
             self.lab.expect_music()
             self.shoot("history")
 
 
-def _cut_off(route: Route) -> None:
+def _abort(route: Route) -> None:
     route.abort()
 
 
-def _tell(route: Route, document: dict[str, Any]) -> None:
+def _send_event(route: Route, document: dict[str, Any]) -> None:
     route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(document)}\n\n")
 
 
@@ -245,10 +248,10 @@ def _refuse(route: Route, status: int, body: dict[str, str]) -> None:
 
 
 def make_tracks(folder: Path) -> None:
-    """Files that are not like a song of some minutes."""
+    """Write files that the page rejects or cannot play, and a short track."""
     song = songs()[0]
     (folder / "notes.txt").write_text("no music")
-    (folder / "text.wav").write_text("no music, whatever its name says")
+    (folder / "text.wav").write_text("no music, despite the file name")
     ffmpeg("-i", song, "-t", "9.3", folder / "short.mp3")
     ffmpeg("-i", song, "-t", "40", "-vn", "-c:a", "alac", folder / "lossless.m4a")
 
@@ -272,7 +275,7 @@ def take_all(browser: Browser, service: Service, tracks: Path, to: Path) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--to", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--to", type=Path, required=True, help="directory for the screenshots")
     to: Path = parser.parse_args().to
     to.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium") or shutil.which("google-chrome")

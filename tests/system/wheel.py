@@ -1,8 +1,9 @@
-"""`python -m tests.system.wheel`: the wheel in dist/, installed into an empty environment and used.
+"""`python -m tests.system.wheel`: installs the wheel from dist/ into an empty environment.
 
-Everything is done in an empty folder by a user without rights (`nobody`, when root runs this), with
-no setting but ports, so that data goes where an installed MusicLab puts it. pip resolves the
-dependencies of the wheel as it does for any user, which takes a package index.
+It then runs a job. All commands run in an empty directory as an unprivileged user (`nobody`, if run
+by root). Only the ports are configured, so that data is stored in the default locations of an
+installed MusicLab. pip resolves the dependencies of the wheel as for any user, which requires a
+package index.
 """
 
 import os
@@ -20,7 +21,7 @@ from typing import Any
 
 import requests
 
-from orchestrator.archives.model_packages import FROM_WHEEL
+from orchestrator.archives.model_packages import WHEEL_INSTRUCTIONS
 from orchestrator.client import MusicLabClient
 from tests.support.ports import free_ports
 from tests.support.project import PROJECT
@@ -36,14 +37,14 @@ ENDED_WITHIN_S = 60
 
 @dataclass(frozen=True)
 class Installation:
-    """An empty environment and an empty folder, both of the user.
+    """A virtual environment and an empty working directory, both owned by the user.
 
     Attributes:
-        root: holds everything below.
-        python: of the environment.
-        work: the folder that commands run in.
-        home: the user's home.
-        variables: the environment of all commands.
+        root: parent directory of everything below.
+        python: interpreter of the virtual environment.
+        work: working directory of commands.
+        home: home directory of the user.
+        variables: environment variables of all commands.
     """
 
     root: Path
@@ -53,24 +54,24 @@ class Installation:
     variables: dict[str, str]
 
     def run(self, *command: str | Path) -> str:
-        """What a command prints, which has to succeed."""
+        """Run a command, which must succeed, and return its standard output."""
         ended = subprocess.run(
             list(map(str, command)), **self._as_user(), capture_output=True, text=True
         )
-        said = f"{ended.stdout[-2000:]}{ended.stderr[-4000:]}"
-        assert ended.returncode == 0, f"{command} ended with {ended.returncode}:\n{said}"
+        output = f"{ended.stdout[-2000:]}{ended.stderr[-4000:]}"
+        assert ended.returncode == 0, f"{command} exited with {ended.returncode}:\n{output}"
         return str(ended.stdout)
 
     def pip(self, *arguments: str | Path) -> None:
         self.run(self.python, "-m", "pip", "install", "--quiet", *arguments)
 
     def musiclab(self, *arguments: str) -> str:
-        """What a command of `musiclab` prints."""
+        """Run a `musiclab` command and return its standard output."""
         return self.run(self.python.with_name("musiclab"), *arguments)
 
     @contextmanager
     def serving(self, command: str) -> Iterator[str]:
-        """The address of a serving command, from when it says Ready; ended by Ctrl-C."""
+        """Run a serving command until the block ends; yields its address once it prints Ready."""
         log = self.root / f"{command}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -82,14 +83,14 @@ class Installation:
         try:
             deadline = time.monotonic() + READY_WITHIN_S
             while "Ready." not in log.read_text():
-                assert process.poll() is None, f"{command} ended:\n{log.read_text()[-4000:]}"
+                assert process.poll() is None, f"{command} exited:\n{log.read_text()[-4000:]}"
                 assert time.monotonic() < deadline, f"not ready:\n{log.read_text()[-4000:]}"
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{self.variables['MUSICLAB_API_PORT']}"
         finally:
             process.send_signal(signal.SIGINT)
             code = process.wait(ENDED_WITHIN_S)
-        assert code == 0, f"{command} ended with {code}:\n{log.read_text()[-4000:]}"
+        assert code == 0, f"{command} exited with {code}:\n{log.read_text()[-4000:]}"
 
     def _as_user(self) -> dict[str, Any]:
         drop = {"user": USER, "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -98,7 +99,7 @@ class Installation:
 
 @contextmanager
 def installation() -> Iterator[Installation]:
-    """One in a temporary folder, with nothing installed yet."""
+    """A temporary installation directory, with nothing installed yet."""
     with tempfile.TemporaryDirectory(prefix="musiclab-wheel-", dir="/var/tmp") as folder:
         root = Path(folder)
         work, home = root / "work", root / "home"
@@ -124,14 +125,14 @@ def installation() -> Iterator[Installation]:
 
 
 def python_of_user() -> str:
-    """A Python that the user may run: this one's, unless its folder is closed to others."""
+    """A Python that the user may run: the current one, unless its directory is not accessible."""
     base = Path(sys.base_prefix, "bin", "python3")
     is_open = all(folder.stat().st_mode & 0o005 == 0o005 for folder in base.resolve().parents)
     return str(base) if is_open else "/usr/bin/python3"
 
 
 def built_wheel(folder: Path) -> Path:
-    """A copy, in a folder, of the wheel in dist/."""
+    """Copy the wheel from dist/ into a directory."""
     (wheel,) = (PROJECT / "dist").glob("musiclab-*.whl")
     return Path(shutil.copy(wheel, folder))
 
@@ -142,7 +143,7 @@ def orchestrator_alone_serves_the_page(user: Installation) -> None:
     user.pip(wheel)
     assert "Usage" in user.musiclab("--help")
     found = user.musiclab("doctor")
-    assert FROM_WHEEL in found, f"doctor does not say how the model is installed:\n{found}"
+    assert WHEEL_INSTRUCTIONS in found, f"doctor does not print how to install the model:\n{found}"
     with user.serving("orchestrator") as address:
         health = requests.get(f"{address}/health", timeout=10)
         assert health.json()["model_loaded"] is False, health.text
@@ -151,7 +152,7 @@ def orchestrator_alone_serves_the_page(user: Installation) -> None:
     assert list(user.work.iterdir()) == [], "something was written to the working directory"
 
 
-def everything_serves_once_the_model_is_installed(user: Installation) -> None:
+def jobs_complete_with_the_model_extra(user: Installation) -> None:
     wheel = built_wheel(user.root)
     user.pip(*(os.environ.get("TORCH_SOURCE") or torch_source() or TORCH).split())
     user.pip(f"{wheel}[model]")
@@ -169,7 +170,7 @@ def everything_serves_once_the_model_is_installed(user: Installation) -> None:
         client.wait(job)
         assert len(decoded(client.download(job))) == SEGMENT
     data, state = (user.home / ".local" / name / "musiclab" for name in ("share", "state"))
-    assert list((data / "model_store").glob("musiclab-*.mar")), "no archive in the data folder"
+    assert list((data / "model_store").glob("musiclab-*.mar")), "no archive in the data directory"
     assert (data / "checkpoints" / "starter").is_dir()
     assert (state / "run" / "jobs.sqlite").is_file()
     assert (state / "cache" / f"music_{job}").is_dir()
@@ -178,7 +179,7 @@ def everything_serves_once_the_model_is_installed(user: Installation) -> None:
 
 STEPS: tuple[Callable[[Installation], None], ...] = (
     orchestrator_alone_serves_the_page,
-    everything_serves_once_the_model_is_installed,
+    jobs_complete_with_the_model_extra,
 )
 
 

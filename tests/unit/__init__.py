@@ -1,1 +1,1 @@
-"""Tests of one module at a time, with its real parts and no server."""
+"""Unit tests: one module at a time, with its real dependencies but without real servers."""

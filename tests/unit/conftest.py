@@ -1,4 +1,4 @@
-"""What the unit tests share: one thread for torch, and the starter codec, built once."""
+"""Setup of the unit tests: torch runs one thread, and the starter codec is built once."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 
 from handlers.codec.codec import Codec, load_codec, save_starter
 
-# Most tests run small models, where threads that wait for each other cost more than they bring.
+# Most tests run small models, for which synchronizing threads costs more than it saves.
 torch.set_num_threads(1)
 
 

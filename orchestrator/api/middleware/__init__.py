@@ -1,1 +1,1 @@
-"""What happens to every request and answer."""
+"""Middleware for requests and responses."""

@@ -1,4 +1,4 @@
-"""One line in the log for each request."""
+"""Logs one event for each request."""
 
 import time
 
@@ -9,19 +9,19 @@ from aiohttp.typedefs import Handler
 from orchestrator.api.client_address import client_address
 from orchestrator.api.middleware.http_metrics import route_of
 
-# Asked again and again by pages, load balancers, Prometheus and `musiclab model deploy`.
+# Routes polled by pages, load balancers, Prometheus and `musiclab model deploy`.
 POLLED = {"/api/status/{job_id}", "/health", "/ready", "/metrics", "/in-flight"}
-LONGEST_PATH = 200
+MAX_PATH_LENGTH = 200
 
 log = structlog.get_logger()
 
 
 @web.middleware
 async def log_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Log a request when it is answered; handlers bind the job that it concerns."""
+    """Logs a request when it ends; handlers bind its job to the log context."""
     structlog.contextvars.clear_contextvars()
     began = time.monotonic()
-    status = None  # of a request that broke off
+    status = None  # if the request is aborted
     try:
         response = await handler(request)
         status = response.status
@@ -34,8 +34,8 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
         log_line(
             "request",
             method=request.method,
-            # Of what is not there, the path as it was sent: it is still quoted, so of one line.
-            path=route or request.rel_url.raw_path[:LONGEST_PATH],
+            # Without a route, the raw path: it is percent-encoded, so it has no line breaks.
+            path=route or request.rel_url.raw_path[:MAX_PATH_LENGTH],
             status=status,
             seconds=round(time.monotonic() - began, 3),
             client=client_address(request),

@@ -1,4 +1,4 @@
-"""Refuses compressed requests: a few bytes of them may decompress to gigabytes."""
+"""Rejects compressed requests, because a small body can decompress to gigabytes."""
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -7,10 +7,10 @@ from orchestrator.api.errors import RequestError
 
 
 @web.middleware
-async def refuse_content_encoding(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a request with any Content-Encoding.
+async def reject_content_encoding(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Rejects a request with any Content-Encoding.
 
-    aiohttp must not decompress it before: the server needs `auto_decompress=False`.
+    Start the server with `auto_decompress=False`; otherwise aiohttp decompresses bodies first.
 
     Raises:
         RequestError: `unsupported_content_encoding`.
@@ -20,7 +20,7 @@ async def refuse_content_encoding(request: web.Request, handler: Handler) -> web
         return await handler(request)
     raise RequestError(
         "unsupported_content_encoding",
-        f"Content-Encoding is {encoding[:40]!r}; send the body as it is, without that header",
+        f"Content-Encoding is {encoding[:40]!r}; send the body uncompressed, without this header",
         status=415,
-        headers={hdrs.ACCEPT_ENCODING: "identity"},  # what would be right, as RFC 9110 has it
+        headers={hdrs.ACCEPT_ENCODING: "identity"},  # as RFC 9110 recommends
     )

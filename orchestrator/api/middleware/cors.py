@@ -1,4 +1,4 @@
-"""Cross-origin requests: pages of other origins may call the API if they are named."""
+"""Cross-origin requests: pages of the origins in MUSICLAB_CORS_ORIGINS may call the API."""
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -12,23 +12,23 @@ EXPOSED = "Location, Content-Disposition, Retry-After, Idempotent-Replayed, ETag
 
 @web.middleware
 async def answer_preflights(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell a browser, before it sends a request from another origin, what is allowed."""
+    """Answers the preflight requests that browsers send before cross-origin requests."""
     if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
         return await handler(request)
-    answer = web.Response(status=204)
+    response = web.Response(status=204)
     if _is_allowed(request):
-        answer.headers["Access-Control-Allow-Methods"] = METHODS
-        answer.headers["Access-Control-Max-Age"] = PREFLIGHT_VALID_S
-        asked = request.headers.get("Access-Control-Request-Headers")
-        if asked is not None:
-            answer.headers["Access-Control-Allow-Headers"] = asked
-    return answer
+        response.headers["Access-Control-Allow-Methods"] = METHODS
+        response.headers["Access-Control-Max-Age"] = PREFLIGHT_VALID_S
+        requested = request.headers.get("Access-Control-Request-Headers")
+        if requested is not None:
+            response.headers["Access-Control-Allow-Headers"] = requested
+    return response
 
 
 async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
-    """On every answer, errors too: a page may read it only if its origin is named.
+    """Adds CORS headers to every response, including errors.
 
-    aiohttp-cors knows the answers of routes alone, not those of 404, 405 and 413.
+    aiohttp-cors only handles responses of routes, not 404, 405 and 413.
     """
     varies = [response.headers[hdrs.VARY]] if hdrs.VARY in response.headers else []
     response.headers[hdrs.VARY] = ", ".join([*varies, hdrs.ORIGIN])

@@ -1,4 +1,4 @@
-"""Every error as a JSON answer of `detail` and `code`; which one is in the table HTTP_ERRORS."""
+"""Converts every error to a JSON response; HTTP_ERRORS maps error classes to responses."""
 
 import errno
 from collections.abc import Mapping
@@ -33,13 +33,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class HttpError:
-    """How an error is answered.
+    """The response to an error.
 
     Attributes:
-        status: of the answer.
-        code: None for that of the error.
-        detail: replaces the error's own sentence, which names hosts and ports; that is logged.
-        retry_after_s: None for that of the error.
+        status: HTTP status of the response.
+        code: error code; None to use the code of the error.
+        detail: replaces the message of the error, which contains hosts and ports and is logged;
+            None to use that message.
+        retry_after_s: Retry-After header; None for no header. SubmissionError has its own value.
     """
 
     status: int
@@ -60,13 +61,13 @@ HTTP_ERRORS: dict[type[MusicLabError], HttpError] = {
     DatabaseUnavailableError: HttpError(
         503,
         "database_unavailable",
-        "The database of the jobs does not answer; try again",
+        "The job database is unreachable; try again",
         RETRY_AFTER_S,
     ),
     StorageUnavailableError: HttpError(
         503,
         "files_unavailable",
-        "The store of the jobs' files does not answer; try again",
+        "The file storage is unreachable or full; try again",
         RETRY_AFTER_S,
     ),
 }
@@ -74,7 +75,7 @@ HTTP_ERRORS: dict[type[MusicLabError], HttpError] = {
 
 @web.middleware
 async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error as `{"detail", "code"}`, never an HTML page or a traceback."""
+    """Responds to every error with `{"detail", "code"}`, never with HTML or a traceback."""
     try:
         return await handler(request)
     except RequestError as error:
@@ -83,17 +84,17 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         return _domain_error(request, error)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        sentence = f"{request.method} is not allowed at {request.path}; allowed are {allowed}"
+        sentence = f"{request.method} is not allowed at {request.path}; allowed methods: {allowed}"
         return _error(request, 405, "method_not_allowed", sentence, {"Allow": allowed})
     except web.HTTPNotFound:
-        return _error(request, 404, "not_found", f"There is nothing at {request.path}")
+        return _error(request, 404, "not_found", f"The path {request.path} does not exist")
     except web.HTTPException as error:
         if error.status < 400:
             raise
         name = HTTPStatus(error.status).phrase.lower().replace(" ", "_").replace("-", "_")
         return _error(request, error.status, name, error.text or error.reason)
     except ConnectionError:
-        raise  # the client has disconnected
+        raise  # the client disconnected
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return _unexpected(request)
@@ -127,7 +128,7 @@ def _retry_after(seconds: int | None) -> dict[str, str]:
 
 def _unexpected(request: web.Request) -> web.Response:
     log.exception("request failed unexpectedly", method=request.method, path=request.path)
-    return _error(request, 500, "internal_error", "Something went wrong here; it was logged")
+    return _error(request, 500, "internal_error", "An internal error occurred; see the server log")
 
 
 def _error(

@@ -1,4 +1,4 @@
-"""Counts and times the requests of an application."""
+"""Counts requests and measures their duration."""
 
 import time
 
@@ -7,7 +7,7 @@ from aiohttp.typedefs import Handler
 
 from orchestrator.api.app_keys import METRICS
 
-# Methods and paths are the client's to choose, and each combination is kept for good.
+# Clients choose methods and paths freely, and each combination of labels stays in memory.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER_METHOD = "other"
 NO_ROUTE = "none"
@@ -15,7 +15,10 @@ NO_ROUTE = "none"
 
 @web.middleware
 async def count_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Around all other middlewares. A client that goes before it is answered is not counted."""
+    """Measures requests; the outermost middleware.
+
+    Requests whose client disconnects before the response are not counted.
+    """
     metrics = request.app[METRICS]
     labels = _method(request), route_of(request) or NO_ROUTE
     began = time.perf_counter()
@@ -39,6 +42,6 @@ def _method(request: web.Request) -> str:
 
 
 def route_of(request: web.Request) -> str | None:
-    """The template of the path, as `/api/status/{job_id}`; None where nothing is."""
+    """Returns the path template, such as `/api/status/{job_id}`; None if no route matches."""
     resource = request.match_info.route.resource
     return None if resource is None else resource.canonical

@@ -1,4 +1,4 @@
-"""Whether generate would take a track, found out before anything is generated."""
+"""Checks whether POST /api/generate would accept a track, without creating a job."""
 
 import re
 import tempfile
@@ -10,7 +10,7 @@ from orchestrator.api.app_keys import METRICS, SCRATCH, SETTINGS, SUBMISSIONS
 from orchestrator.api.auth import require_api_key
 from orchestrator.api.client_address import client_address
 from orchestrator.api.errors import RequestError
-from orchestrator.api.multipart import check_headers, read_track, repeated, unknown
+from orchestrator.api.multipart import check_headers, read_track, repeated_field, unknown_field
 from orchestrator.audio import probing
 from orchestrator.audio.validation import TRACK_FIELDS, check_audio, check_name, check_size
 
@@ -24,15 +24,15 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 @routes.get(PATH)
 async def check_by_name(request: web.Request) -> web.Response:
-    """By name and size alone, so that nothing need be uploaded; asks nobody."""
+    """Checks a file's name and size, without an upload and without queries to other services."""
     field = _field(request)
-    name, size = _sent(request, "name"), _sent(request, "size")
+    name, size = _query_value(request, "name"), _query_value(request, "size")
     for other in request.query:
         if other not in FIELDS:
-            raise unknown(other, FIELDS)
+            raise unknown_field(other, FIELDS)
     if SIZE.fullmatch(size) is None:
         raise RequestError(
-            "invalid_size", f"size is {size[:40]!r}; it has to be the file's number of bytes"
+            "invalid_size", f"size is {size[:40]!r}; it must be the size of the file in bytes"
         )
     check_name(field, name)
     check_size(field, int(size), request.app[SETTINGS].max_track_bytes)
@@ -42,7 +42,7 @@ async def check_by_name(request: web.Request) -> web.Response:
 @routes.post(PATH)
 @require_api_key
 async def check_content(request: web.Request) -> web.Response:
-    """By its content, as generate does; nothing is left of the upload."""
+    """Checks a file's content as POST /api/generate would; the upload is deleted afterwards."""
     app, field = request.app, _field(request)
     settings = app[SETTINGS]
     check_headers(request, [field], settings.max_body_bytes)
@@ -59,15 +59,17 @@ async def check_content(request: web.Request) -> web.Response:
 def _field(request: web.Request) -> str:
     field = request.match_info["track"]
     if field not in TRACK_FIELDS:
-        raise unknown(field, TRACK_FIELDS)
+        raise unknown_field(field, TRACK_FIELDS)
     return field
 
 
-def _sent(request: web.Request, field: str) -> str:
-    """The one value of a field of the query."""
+def _query_value(request: web.Request, field: str) -> str:
+    """Returns the value of a query field, which must be sent exactly once."""
     values = request.query.getall(field, [])
     if not values:
-        raise RequestError("missing_field", f"{field} is missing; send ?name=NAME&size=BYTES")
+        raise RequestError(
+            "missing_field", f"{field} is missing; send ?name=NAME&size=BYTES in the query"
+        )
     if len(values) > 1:
-        raise repeated(field)
+        raise repeated_field(field)
     return values[0]

@@ -1,7 +1,7 @@
-"""The page: index.html, and the files beside it, as `npm run build` left them.
+"""Serves the page that `npm run build` creates: index.html and the files next to it.
 
-They are looked for with every request, so that a page that is built anew is served at once. Its
-content security policy has one source, the meta element that the build writes into it.
+Files are read for every request, so a rebuilt page is served immediately. The content security
+policy is defined in one place, the meta element that the build writes into index.html.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from orchestrator.api.app_keys import SETTINGS
 
 routes = web.RouteTableDef()
 
-# As the path has it, still quoted: without %, / and a dot in front nobody gets out of the folder.
+# Matches the percent-encoded path. Without %, / or a leading dot it cannot leave the directory.
 NAME = r"{file:[\w-][\w.-]{0,199}}"
 NAME_WITH_DOT = r"{file:[\w-][\w-]{0,99}\.[\w.-]{1,99}}"
 
@@ -28,9 +28,9 @@ DENIED = (
     *("magnetometer", "microphone", "midi", "payment", "serial", "usb"),
 )
 
-# The name of an asset has a hash of what is in it.
-FOR_GOOD = "public, max-age=31536000, immutable"
-ASK_AGAIN = "no-cache"
+# The name of an asset contains a hash of its content.
+IMMUTABLE = "public, max-age=31536000, immutable"
+REVALIDATE = "no-cache"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -40,7 +40,7 @@ HEADERS = {
 
 
 def prefers_page(request: web.Request) -> bool:
-    """Whether the client names HTML, and does not like JSON better; `*/*` names nothing."""
+    """Returns whether Accept ranks text/html at least as high as JSON; `*/*` is ignored."""
     weights: dict[str, float] = {}
     for kind, weight in ACCEPTED.findall(",".join(request.headers.getall(hdrs.ACCEPT, []))):
         weights[kind.lower()] = _number(weight) if weight else 1.0
@@ -56,37 +56,37 @@ def _number(weight: str) -> float:
 
 
 async def built_page(request: web.Request) -> web.FileResponse | None:
-    """The page and its policy; None where none is built."""
+    """Returns the page with its content security policy; None if no page is built."""
     index = request.app[SETTINGS].page_index
     try:
         text = await asyncio.to_thread(index.read_text, "utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     stated = [" ".join(html.unescape(content).split()) for content in POLICY.findall(text)]
-    policy = "; ".join([*stated, "frame-ancestors 'none'"])  # which no meta element can state
+    policy = "; ".join([*stated, "frame-ancestors 'none'"])  # not allowed in a meta element
     own = {
         "Content-Security-Policy": policy,
         "Content-Type": "text/html; charset=utf-8",
-        "Cache-Control": ASK_AGAIN,
+        "Cache-Control": REVALIDATE,
     }
     return web.FileResponse(index, headers=HEADERS | own)
 
 
 @routes.get(f"/assets/{NAME}")
 async def asset(request: web.Request) -> web.FileResponse:
-    return await _file(request, "assets", FOR_GOOD)
+    return await _file(request, "assets", IMMUTABLE)
 
 
 @routes.get(f"/{NAME_WITH_DOT}")
 async def file(request: web.Request) -> web.FileResponse:
-    return await _file(request, "", ASK_AGAIN)
+    return await _file(request, "", REVALIDATE)
 
 
 async def _file(request: web.Request, folder: str, caching: str) -> web.FileResponse:
-    """A file, or what lies compressed beside it if the client takes that."""
+    """Returns a file, or its precompressed variant if the client accepts that encoding."""
     settings = request.app[SETTINGS]
     path = settings.page / folder / request.match_info["file"]
-    # The page has one address, at which it has all its headers.
+    # index.html is served at / only, with all its headers.
     is_index = path.name == settings.page_index.name
     if is_index or not await asyncio.to_thread(_is_inside, path, settings.page):
         raise web.HTTPNotFound
@@ -99,5 +99,5 @@ async def _file(request: web.Request, folder: str, caching: str) -> web.FileResp
 
 
 def _is_inside(path: Path, root: Path) -> bool:
-    """Whether it is a file of the folder, and no link to one that is not."""
+    """Returns whether `path` is a file inside `root`, after resolving links."""
     return path.is_file() and path.resolve().is_relative_to(root.resolve())

@@ -1,4 +1,4 @@
-"""POST /api/generate: two tracks become a job."""
+"""POST /api/generate: creates a job from two tracks."""
 
 from aiohttp import web
 
@@ -12,29 +12,29 @@ from orchestrator.jobs.submission import Accepted, Received, Replayed
 
 routes = web.RouteTableDef()
 
-LONGEST_KEY = 255
+MAX_KEY_LENGTH = 255
 
 
 @routes.post("/api/generate")
 @require_api_key
 async def generate(request: web.Request) -> web.Response:
-    """Store both tracks and queue the job; answers once neither can be lost."""
+    """Stores both tracks and queues the job; responds once both are durable."""
     app, settings = request.app, request.app[SETTINGS]
     check_headers(request, TRACK_FIELDS, settings.max_body_bytes)
     key = _idempotency_key(request)
-    announced = min(request.content_length or 0, 2 * settings.max_track_bytes)
+    expected_bytes = min(request.content_length or 0, 2 * settings.max_track_bytes)
     submissions = app[SUBMISSIONS]
-    async with submissions.reserve(client_address(request), announced, key) as reservation:
+    async with submissions.reserve(client_address(request), expected_bytes, key) as reservation:
         form = await read_form(request, reservation.folder, settings.max_track_bytes)
         app[METRICS].uploaded_bytes.inc(form.upload.size)
         received = Received(form.upload, form.track_names, form.digest)
         result = await submissions.accept(reservation, received)
     if WORKER in app:
         app[WORKER].wake()
-    return _answer(result)
+    return _response(result)
 
 
-def _answer(result: Accepted | Replayed) -> web.Response:
+def _response(result: Accepted | Replayed) -> web.Response:
     headers = {"Location": f"/api/status/{result.job_id}"}
     if isinstance(result, Replayed):
         headers["Idempotent-Replayed"] = "true"
@@ -47,10 +47,10 @@ def _answer(result: Accepted | Replayed) -> web.Response:
 
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
-    if key is None or (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+    if key is None or (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
         return key
     raise RequestError(
         "invalid_idempotency_key",
-        f"Idempotency-Key is {key[:40]!r}; it has to be 1 to {LONGEST_KEY} printable ASCII "
-        "characters, best a UUID",
+        f"Idempotency-Key is {key[:40]!r}; it must be 1 to {MAX_KEY_LENGTH} printable "
+        "ASCII characters, ideally a UUID",
     )

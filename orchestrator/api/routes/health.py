@@ -1,4 +1,4 @@
-"""Whether this process is well, for people, load balancers and Prometheus."""
+"""Health, readiness and metrics of this process."""
 
 from datetime import UTC, datetime
 
@@ -11,12 +11,12 @@ from orchestrator.api.gauges import collect_gauges
 
 routes = web.RouteTableDef()
 
-READY_PATIENCE_S = 1.0
+READY_TIMEOUT_S = 1.0
 
 
 @routes.get("/health")
 async def health(request: web.Request) -> web.Response:
-    """Alive, and what is known of the model server; asks nobody, so it answers at once."""
+    """Returns the last known status of the model server, without querying other services."""
     model = request.app[WATCHER].status
     return web.json_response(
         {
@@ -35,17 +35,17 @@ async def health(request: web.Request) -> web.Response:
 
 @routes.get("/ready")
 async def ready(request: web.Request) -> web.Response:
-    """Whether a job that is sent now would be run now."""
+    """Checks that a job submitted now could run: a model is ready and the database reachable."""
     model = request.app[WATCHER].status
     if not model.ready:
         raise RequestError("model_not_ready", f"No model is ready: {model.reason}", status=503)
-    await request.app[DATABASE].ping(READY_PATIENCE_S)
+    await request.app[DATABASE].ping(READY_TIMEOUT_S)
     return web.json_response({"status": "ready", "model_version": model.version})
 
 
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
-    """Served though the database is away, as that is when they are looked at."""
+    """Returns the metrics; omits those of the jobs while the database is unreachable."""
     app = request.app
     gauges = await collect_gauges(app[DATABASE], app[STORAGE], app[WATCHER].status, app[SETTINGS])
     text = generate_latest(app[METRICS].registry) + generate_latest(gauges)

@@ -1,4 +1,4 @@
-"""Which versions of the model are in use, for `musiclab model deploy`."""
+"""Lists the model versions in use, for `musiclab model deploy`."""
 
 from contextlib import suppress
 
@@ -13,7 +13,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/in-flight")
 async def in_flight(request: web.Request) -> web.Response:
-    """Requests and jobs of each version in use; no jobs while the database does not answer."""
+    """Returns requests and jobs per version; `pinned` is null if the database is unreachable."""
     pinned = None
     with suppress(DatabaseUnavailableError):
         pinned = await count_pinned(request.app[DATABASE])

@@ -1,4 +1,4 @@
-"""What becomes of a job: its status, its events, its music, its end."""
+"""The status, events, music and deletion of a job."""
 
 import re
 from contextlib import suppress
@@ -17,9 +17,9 @@ routes = web.RouteTableDef()
 
 JOB_ID = re.compile("[0-9a-f]{32}")
 DOWNLOAD_NAME = "generated_music.wav"
-KEEP_ALIVE_S = 15.0  # proxies end connections on which nothing comes for longer
+KEEP_ALIVE_S = 15.0  # proxies close connections that are idle for longer
 NO_STORE = {"Cache-Control": "no-store"}
-# nginx would collect events before it hands them on.
+# Without X-Accel-Buffering, nginx would buffer events.
 EVENT_STREAM = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **NO_STORE}
 
 
@@ -29,21 +29,21 @@ async def status(request: web.Request) -> web.Response:
     return web.json_response(await request.app[EVENT_FEED].document(snapshot), headers=NO_STORE)
 
 
-# Not for HEAD, whose answer would be as long in coming as the job.
+# Not for HEAD, whose response would last as long as the job.
 @routes.get("/api/events/{job_id:[^/]+}", allow_head=False)
 async def follow(request: web.Request) -> web.StreamResponse:
-    """Server-sent events: the status at once, and at every change, until the last one."""
+    """Sends the status as server-sent events: the current one, then each change until the last."""
     seen = _last_event_id(request)
     feed, job_id = request.app[EVENT_FEED], _job_id(request)
     with feed.subscribe(job_id) as subscription:
         snapshot = await _snapshot(request)
         if snapshot.job.state in FINAL and seen >= snapshot.job.revision:
-            return web.Response(status=204)  # tells EventSource not to come again
+            return web.Response(status=204)  # makes EventSource stop reconnecting
         missed = await feed.events_after(job_id, seen) if 0 < seen < snapshot.job.revision else []
         first = event_of(snapshot.job.revision, await feed.document(snapshot))
         response = web.StreamResponse(headers=EVENT_STREAM)
         await response.prepare(request)
-        with suppress(ConnectionError):  # nobody listens any more
+        with suppress(ConnectionError):  # the client disconnected
             known = [each for each in missed if (each.revision or 0) < snapshot.job.revision]
             await _send_events(response, [*known, first], subscription)
     return response
@@ -52,7 +52,7 @@ async def follow(request: web.Request) -> web.StreamResponse:
 async def _send_events(
     response: web.StreamResponse, known: list[Event], subscription: Subscription
 ) -> None:
-    """Send what is known, and then what the subscription tells, without repeating any of it."""
+    """Sends `known`, then new events of the subscription, without duplicates."""
     for event in known:
         await _send(response, event)
     sent = known[-1]
@@ -60,10 +60,10 @@ async def _send_events(
         try:
             update = await subscription.next(KEEP_ALIVE_S)
         except TimeoutError:
-            await response.write(b": still here\n\n")
+            await response.write(b": keep-alive\n\n")
             continue
         if update is None:
-            return  # this process ends; the client comes again and says where it was
+            return  # shutting down; the client reconnects with Last-Event-ID
         if update.follows(sent):
             await _send(response, update)
             sent = update
@@ -81,7 +81,7 @@ def _last_event_id(request: web.Request) -> int:
     if not (sent.isascii() and sent.isdigit() and len(sent) < 10):
         raise RequestError(
             "invalid_event_id",
-            f"Last-Event-ID is {sent[:40]!r}; it has to be the id of an event of this job",
+            f"Last-Event-ID is {sent[:40]!r}; it must be the ID of an event of this job",
         )
     return int(sent)
 
@@ -90,9 +90,9 @@ def _last_event_id(request: web.Request) -> int:
 async def download(request: web.Request) -> web.Response:
     job = (await _snapshot(request)).job
     if job.state != "completed":
-        raise RequestError("not_ready", f"The job is {job.state}; there is nothing to download")
+        raise RequestError("not_ready", f"The job is {job.state}; only a completed job has music")
     music = await _music(request.app, job)
-    # What a job has made never changes, whichever host hands it out.
+    # The music of a job never changes, whichever host serves it.
     tag = ETag(job.id)
     response = web.Response(
         headers={
@@ -116,29 +116,30 @@ async def download(request: web.Request) -> web.Response:
 
 
 async def _music(app: web.Application, job: Job) -> bytes:
-    # Its name is given to the result just after the job is completed, maybe just now.
+    # The result is renamed to its final name just after the job completes, possibly just now.
     for name in (GENERATED, part_name(job.lease), GENERATED):
         try:
             return await app[STORAGE].read(job.id, name)
         except FileNotFoundError:
             continue
-    raise _not_found()  # deleted since
+    raise _not_found()  # deleted in the meantime
 
 
 def _range(request: web.Request, size: int, tag: ETag) -> slice | None:
-    """The part that is asked for; None for all."""
+    """Returns the requested byte range; None for the whole file."""
     condition = request.headers.get("If-Range")
     if "Range" not in request.headers or condition not in (None, f'"{tag.value}"'):
         return None
     try:
-        asked = request.http_range
+        requested = request.http_range
     except ValueError:
-        return None  # not a range of bytes: to be ignored
-    start, stop, _ = asked.indices(size)
+        return None  # not a byte range: ignore it
+    start, stop, _ = requested.indices(size)
     if start >= stop:
         raise RequestError(
             "invalid_range",
-            f"Range is {request.headers['Range'][:40]!r}; the file has {size} bytes",
+            f"Range is {request.headers['Range'][:40]!r}; it must lie within the {size} bytes "
+            "of the file",
             status=416,
             headers={"Content-Range": f"bytes */{size}"},
         )
@@ -148,11 +149,11 @@ def _range(request: web.Request, size: int, tag: ETag) -> slice | None:
 @routes.delete("/api/cleanup/{job_id:[^/]+}")
 @require_api_key
 async def cleanup(request: web.Request) -> web.Response:
-    """Cancel the job if it is not done yet, and remove all there is of it."""
+    """Cancels the job if it is not finished, and deletes it with all its files."""
     app, job_id = request.app, _job_id(request)
     if (snapshot := await app[EVENT_FEED].get(job_id)) is not None:
         _bind_version(snapshot)
-    # The row first: from then on no worker's write counts, wherever it runs.
+    # Delete the row first: after that, writes of workers on any host have no effect.
     if not await app[JOB_TABLE].delete(job_id):
         raise _not_found()
     if WORKER in app:
@@ -170,7 +171,7 @@ async def _snapshot(request: web.Request) -> JobSnapshot:
 
 
 def _job_id(request: web.Request) -> str:
-    """The id in the path; the database is only asked for what can be one."""
+    """Returns the job ID in the path; the database is not queried for malformed IDs."""
     job_id = request.match_info["job_id"]
     if JOB_ID.fullmatch(job_id) is None:
         raise _not_found()

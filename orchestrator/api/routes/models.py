@@ -1,4 +1,4 @@
-"""The versions of the model, and what is not made with it."""
+"""The loaded model versions, and the disabled chat endpoint."""
 
 from aiohttp import web
 
@@ -12,7 +12,7 @@ routes = web.RouteTableDef()
 @routes.get("/api/models")
 @require_api_key
 async def models(request: web.Request) -> web.Response:
-    """The loaded versions."""
+    """Lists the loaded model versions."""
     return web.json_response(
         {
             "models": [
@@ -33,5 +33,5 @@ async def models(request: web.Request) -> web.Response:
 
 @routes.post("/api/chat")
 async def chat(request: web.Request) -> web.Response:
-    """Inactive on purpose."""
-    raise RequestError("chat_inactive", "Chat is not active in this service", status=501)
+    """Deliberately disabled; always returns 501."""
+    raise RequestError("chat_inactive", "Chat is not available in this service", status=501)

@@ -1,4 +1,4 @@
-"""The service itself: what it is, and its contract."""
+"""The entry page and the OpenAPI contract of the service."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ routes = web.RouteTableDef()
 
 CONTRACT: dict[str, Any] = yaml.load(
     Path(__file__).resolve().parent.parent.joinpath("openapi.yaml").read_text(),
-    yaml.CSafeLoader,  # a tenth of the time, at each start of a command
+    yaml.CSafeLoader,  # ten times as fast; every command loads the contract
 )
 DOCS_SCRIPT = """
 window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true,
@@ -24,9 +24,9 @@ window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLi
 
 @routes.get("/")
 async def index(request: web.Request) -> web.StreamResponse:
-    """The page for a browser, and for programs what this service is."""
+    """Returns the page to browsers, and a JSON description of the service to programs."""
     page = await built_page(request) if prefers_page(request) else None
-    answer = page or web.json_response(
+    response = page or web.json_response(
         {
             "service": "MusicLab",
             "version": version("musiclab"),
@@ -38,8 +38,8 @@ async def index(request: web.Request) -> web.StreamResponse:
             },
         }
     )
-    answer.headers["Vary"] = f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}"
-    return answer
+    response.headers["Vary"] = f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}"
+    return response
 
 
 @routes.get("/openapi.json")
@@ -50,13 +50,13 @@ async def openapi(request: web.Request) -> web.Response:
 @routes.get("/docs")
 @routes.get("/docs/")
 async def docs(request: web.Request) -> web.Response:
-    """The contract as a page to try it on."""
+    """Redirects to Swagger UI, which shows the contract."""
     raise web.HTTPFound("/docs/index.html")
 
 
 @routes.get("/docs/swagger-initializer.js")
 async def docs_script(request: web.Request) -> web.Response:
-    """What points Swagger UI's page, which comes with its library, at our contract."""
+    """Configures Swagger UI, whose files come from its package, with this contract."""
     return web.Response(text=DOCS_SCRIPT, content_type="text/javascript")
 
 

@@ -1,6 +1,7 @@
 """Alembic's environment: `versions` holds the revisions of the schema.
 
-A change of `schema.py` needs a new revision here, which `migrate.HEAD` names; tests hold the
-three together. A released revision is never changed, and imports nothing of MusicLab. It has no
-`downgrade`: undoing a revision would delete data, and the way back to an older version is a backup.
+A change to `schema.py` requires a new revision here, and `migrate.HEAD` must name it; tests check
+that the three agree. A released revision is never changed and imports nothing from MusicLab. There
+is no `downgrade`: undoing a revision would delete data. To return to an older version, restore a
+backup.
 """

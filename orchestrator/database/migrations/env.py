@@ -1,4 +1,4 @@
-"""Run by Alembic: applies revisions on the connection, and in the transaction, of the caller."""
+"""Run by Alembic: applies revisions on the caller's connection, within its transaction."""
 
 from alembic import context
 

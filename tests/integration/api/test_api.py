@@ -1,4 +1,4 @@
-"""The whole way through a running `musiclab up`: upload, status, download, cleanup."""
+"""The API of a running `musiclab up`: upload, status, download, cleanup."""
 
 import io
 import subprocess
@@ -38,11 +38,11 @@ CODECS = {
 
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Nearly three minutes of a song in each format: stereo, 44.1 kHz."""
-    folder = tmp_path_factory.mktemp("formats")
+    """170 seconds of a song in each format: stereo, 44.1 kHz."""
+    directory = tmp_path_factory.mktemp("formats")
     made = {}
     for number, (extension, codec) in enumerate(CODECS.items()):
-        song, path = songs()[number % 3], folder / f"song{extension}"
+        song, path = songs()[number % 3], directory / f"song{extension}"
         source = ["-t", "170", "-i", str(song), "-ac", "2", "-ar", "44100", *codec]
         subprocess.run([find_ffmpeg(), "-v", "error", *source, path], check=True)
         made[extension] = path
@@ -61,7 +61,7 @@ def file_of(path: Path) -> tuple[str, bytes]:
         (".ogg", ".mp3", 33.3, 140.0),
     ],
 )
-def test_real_songs_of_every_format(
+def test_songs_of_every_format_are_blended(
     service: Service,
     formats: dict[str, Path],
     first: str,
@@ -105,7 +105,7 @@ def test_real_songs_of_every_format(
     assert service.call("GET", f"/api/status/{job_id}").status_code == 404
 
 
-def test_a_range_of_the_download(service: Service) -> None:
+def test_a_range_of_the_music_can_be_downloaded(service: Service) -> None:
     job_id = service.generate(SOUND, start_time="0.0", end_time="16.0").json()["job_id"]
     assert service.finished(job_id)["status"] == "completed"
     path = f"/api/download/{job_id}"
@@ -118,7 +118,7 @@ def test_a_range_of_the_download(service: Service) -> None:
     service.call("DELETE", f"/api/cleanup/{job_id}")
 
 
-def test_a_short_track_is_followed_by_silence(service: Service) -> None:
+def test_a_short_track_is_padded_with_silence(service: Service) -> None:
     short = encoded(noise(RATE // 5, 7))
     silent = encoded(np.zeros(RATE))
     job_id = service.generate(
@@ -141,19 +141,19 @@ def test_a_running_job_can_be_deleted(service: Service) -> None:
     assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
     assert service.call("GET", f"/api/status/{job_id}").status_code == 404
     assert f"music_{job_id}" not in service.cached_jobs()
-    time.sleep(3)  # the model's answer comes, and must not bring anything back
+    time.sleep(3)  # the response of the model arrives, and must not recreate any file
     assert f"music_{job_id}" not in service.cached_jobs()
 
 
-def video_without_sound(folder: Path) -> bytes:
-    path = folder / "video.m4a"
+def video_without_sound(directory: Path) -> bytes:
+    path = directory / "video.m4a"
     picture = ["-f", "lavfi", "-i", "color=s=64x64:d=1", "-c:v", "mpeg4", "-f", "mp4"]
     subprocess.run([find_ffmpeg(), "-v", "error", *picture, path], check=True)
     return path.read_bytes()
 
 
-def cut_m4a(folder: Path) -> bytes:
-    path = folder / "cut.m4a"
+def cut_m4a(directory: Path) -> bytes:
+    path = directory / "cut.m4a"
     tone = ["-f", "lavfi", "-i", "sine=d=5", "-c:a", "aac"]
     subprocess.run([find_ffmpeg(), "-v", "error", *tone, path], check=True)
     return path.read_bytes()[: path.stat().st_size // 2]  # the index is at the end
@@ -175,7 +175,7 @@ def cut_m4a(folder: Path) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_track_at_fault_is_refused(
+def test_an_invalid_track_is_refused(
     service: Service, tmp_path: Path, track2: Any, code: str, named: str
 ) -> None:
     before = service.cached_jobs()
@@ -200,7 +200,7 @@ def test_a_track_at_fault_is_refused(
         ({"start_time_3": "9"}, "unknown_field", "start_time_3"),
     ],
 )
-def test_times_at_fault_are_refused(
+def test_invalid_times_are_refused(
     service: Service, times: dict[str, str], code: str, named: str
 ) -> None:
     before = service.cached_jobs()
@@ -211,7 +211,7 @@ def test_times_at_fault_are_refused(
     assert service.cached_jobs() == before
 
 
-def test_a_start_past_the_end_fails_the_job_with_the_true_length(service: Service) -> None:
+def test_a_start_past_the_end_fails_the_job_with_the_actual_length(service: Service) -> None:
     job_id = service.generate(SOUND, start_time_2="20.5").json()["job_id"]
     status = service.finished(job_id)
     assert (status["status"], status["error_code"]) == ("failed", "window_past_end")
@@ -235,7 +235,7 @@ def test_a_start_past_the_end_fails_the_job_with_the_true_length(service: Servic
         ("PUT", "/health", 405, "method_not_allowed"),
     ],
 )
-def test_what_is_not_there_is_said_as_json(
+def test_unknown_paths_and_jobs_return_json_errors(
     service: Service, method: str, path: str, status: int, code: str
 ) -> None:
     refused = service.call(method, path, headers={"Origin": "http://localhost:3000"})
@@ -247,9 +247,9 @@ def test_what_is_not_there_is_said_as_json(
         assert refused.headers["Allow"]
 
 
-def test_a_body_too_large_is_refused_before_it_is_read(service: Service) -> None:
-    class Announced:
-        """A body of which not a byte is sent before the answer comes."""
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Service) -> None:
+    class DeclaredBody:
+        """A body with a declared length, of which no byte is sent before the response."""
 
         def __len__(self) -> int:
             return 102 * 2**20
@@ -260,7 +260,7 @@ def test_a_body_too_large_is_refused_before_it_is_read(service: Service) -> None
     refused = service.call(
         "POST",
         "/api/generate",
-        data=Announced(),
+        data=DeclaredBody(),
         headers={"Content-Type": "multipart/form-data; boundary=x"},
     )
     assert (refused.status_code, refused.json()["code"]) == (413, "request_too_large")
@@ -273,13 +273,13 @@ def test_only_the_frontends_origin_is_allowed(service: Service) -> None:
             "/api/cleanup/x",
             headers={"Origin": origin, "Access-Control-Request-Method": "DELETE"},
         )
-        answer = service.call("GET", "/health", headers={"Origin": origin})
-        for response in (preflight, answer):
-            assert ("Access-Control-Allow-Origin" in response.headers) is allowed
+        response = service.call("GET", "/health", headers={"Origin": origin})
+        for each in (preflight, response):
+            assert ("Access-Control-Allow-Origin" in each.headers) is allowed
         assert ("Access-Control-Allow-Methods" in preflight.headers) is allowed
 
 
-def test_health_says_what_serves(service: Service) -> None:
+def test_health_describes_the_loaded_model(service: Service) -> None:
     health = service.call("GET", "/health").json()
     assert health["status"] == "healthy"
     assert health["model_loaded"] is health["encodec_loaded"] is True
@@ -301,7 +301,7 @@ def test_the_contract_is_served_and_browsable(service: Service) -> None:
     assert "/openapi.json" in service.call("GET", "/docs/swagger-initializer.js").text
 
 
-def test_large_uploads_cost_no_memory(service: Service) -> None:
+def test_large_uploads_are_not_held_in_memory(service: Service) -> None:
     (api,) = [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -310,7 +310,7 @@ def test_large_uploads_cost_no_memory(service: Service) -> None:
     ]
     seconds = (50 * 2**20 - 100) // (2 * RATE)
     large = encoded(np.zeros(seconds * RATE))
-    service.generate(SOUND)  # whatever is loaded with the first job
+    service.generate(SOUND)  # loads what the first job needs
     before = api.memory_info().rss
     job_id = service.generate({"track1": ("a.wav", large), "track2": ("b.wav", large)}).json()[
         "job_id"

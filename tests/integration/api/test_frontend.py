@@ -13,37 +13,37 @@ from orchestrator.settings import Settings
 from tests.support.quick_model import Client
 
 POLICY = "default-src 'none'; script-src 'self'"
-WRITTEN = POLICY.replace("'", "&#39;")  # as Vite does
+ESCAPED_POLICY = POLICY.replace("'", "&#39;")  # as Vite writes it
 INDEX = f"""<!doctype html>
 <html lang="en">
 <head>
   <meta charset="utf-8">
-  <meta http-equiv="Content-Security-Policy" content="{WRITTEN}">
+  <meta http-equiv="Content-Security-Policy" content="{ESCAPED_POLICY}">
   <title>MusicLab</title>
 </head>
 </html>
 """
 SCRIPT = b"console.log('a page');\n" * 100
-PACKED = gzip.compress(SCRIPT, mtime=0)
-BROTLI = b"no brotli, but as good here"
+GZIPPED = gzip.compress(SCRIPT, mtime=0)
+BROTLI = b"stands in for brotli"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A built page, and a secret beside it."""
-    folder = tmp_path / "dist"
-    (folder / "assets").mkdir(parents=True)
-    (folder / "index.html").write_text(INDEX)
-    (folder / "index.html.gz").write_bytes(gzip.compress(INDEX.encode()))
-    (folder / "icon.svg").write_text("<svg/>")
-    (folder / "assets" / "main-B1x_9.js").write_bytes(SCRIPT)
-    (folder / "assets" / "main-B1x_9.js.gz").write_bytes(PACKED)
-    (folder / "assets" / "main-B1x_9.js.br").write_bytes(BROTLI)
-    (folder / "assets" / "folder.js").mkdir()
+    """A built page, and a secret file outside its directory."""
+    directory = tmp_path / "dist"
+    (directory / "assets").mkdir(parents=True)
+    (directory / "index.html").write_text(INDEX)
+    (directory / "index.html.gz").write_bytes(gzip.compress(INDEX.encode()))
+    (directory / "icon.svg").write_text("<svg/>")
+    (directory / "assets" / "main-B1x_9.js").write_bytes(SCRIPT)
+    (directory / "assets" / "main-B1x_9.js.gz").write_bytes(GZIPPED)
+    (directory / "assets" / "main-B1x_9.js.br").write_bytes(BROTLI)
+    (directory / "assets" / "directory.js").mkdir()
     (tmp_path / "secret.txt").write_text("secret")
-    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
-    return folder
+    (directory / "link.txt").symlink_to(tmp_path / "secret.txt")
+    return directory
 
 
 @pytest.fixture
@@ -77,66 +77,68 @@ async def test_browsers_get_the_page_and_programs_json(
     if accept is not None:
         headers["Accept"] = accept
     skipped = () if accept is not None else ("Accept",)
-    async with site.get("/", headers=headers, skip_auto_headers=skipped) as answer:
-        assert (answer.status, answer.content_type) == (200, kind)
-        assert answer.headers["Vary"] == "Accept, Accept-Encoding, Origin"
+    async with site.get("/", headers=headers, skip_auto_headers=skipped) as response:
+        assert (response.status, response.content_type) == (200, kind)
+        assert response.headers["Vary"] == "Accept, Accept-Encoding, Origin"
         if kind == "text/html":
-            assert await answer.text() == INDEX
+            assert await response.text() == INDEX
         else:
-            assert (await answer.json())["service"] == "MusicLab"
+            assert (await response.json())["service"] == "MusicLab"
 
 
-async def test_the_page_comes_with_its_policy(site: Client) -> None:
+async def test_the_page_has_security_headers_and_is_compressed(site: Client) -> None:
     headers = {"Accept": BROWSER, "Accept-Encoding": "gzip, br"}
-    answer = await site.get("/", headers=headers)
-    assert answer.headers["Content-Security-Policy"] == f"{POLICY}; frame-ancestors 'none'"
-    assert answer.headers["Cache-Control"] == "no-cache"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
-    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-    assert "microphone=()" in answer.headers["Permissions-Policy"]
-    assert answer.charset == "utf-8"
-    assert answer.headers["Content-Encoding"] == "gzip"
-    assert gzip.decompress(await answer.read()).decode() == INDEX
-    headers["If-None-Match"] = answer.headers["ETag"]
+    response = await site.get("/", headers=headers)
+    assert response.headers["Content-Security-Policy"] == f"{POLICY}; frame-ancestors 'none'"
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "microphone=()" in response.headers["Permissions-Policy"]
+    assert response.charset == "utf-8"
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(await response.read()).decode() == INDEX
+    headers["If-None-Match"] = response.headers["ETag"]
     assert (await site.get("/", headers=headers)).status == 304
 
 
-async def test_a_page_that_is_built_later_is_served_at_once(site: Client, page: Path) -> None:
+async def test_a_page_that_is_built_later_is_served_without_a_restart(
+    site: Client, page: Path
+) -> None:
     index = page / "index.html"
     index.unlink()
-    answer = await site.get("/", headers={"Accept": BROWSER})
-    assert answer.content_type == "application/json"
-    index.write_text(INDEX.replace(WRITTEN, "default-src 'self'"))
-    answer = await site.get("/", headers={"Accept": BROWSER})
-    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; frame-")
+    response = await site.get("/", headers={"Accept": BROWSER})
+    assert response.content_type == "application/json"
+    index.write_text(INDEX.replace(ESCAPED_POLICY, "default-src 'self'"))
+    response = await site.get("/", headers={"Accept": BROWSER})
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'self'; frame-")
 
 
 @pytest.mark.parametrize(
     ("accepted", "encoding", "content"),
-    [("gzip, deflate", "gzip", PACKED), ("gzip, br", "br", BROTLI), ("identity", None, SCRIPT)],
+    [("gzip, deflate", "gzip", GZIPPED), ("gzip, br", "br", BROTLI), ("identity", None, SCRIPT)],
 )
-async def test_assets_come_compressed_and_are_kept_for_good(
+async def test_assets_are_compressed_and_cached_permanently(
     site: Client, accepted: str, encoding: str | None, content: bytes
 ) -> None:
     address, headers = "/assets/main-B1x_9.js", {"Accept-Encoding": accepted}
-    answer = await site.get(address, headers=headers)
-    assert answer.status == 200
-    assert answer.content_type.endswith("/javascript")
-    assert answer.headers.get("Content-Encoding") == encoding
-    assert answer.headers["Vary"] == "Accept-Encoding, Origin"
-    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert await answer.read() == content
-    headers["If-None-Match"] = answer.headers["ETag"]
+    response = await site.get(address, headers=headers)
+    assert response.status == 200
+    assert response.content_type.endswith("/javascript")
+    assert response.headers.get("Content-Encoding") == encoding
+    assert response.headers["Vary"] == "Accept-Encoding, Origin"
+    assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert await response.read() == content
+    headers["If-None-Match"] = response.headers["ETag"]
     assert (await site.get(address, headers=headers)).status == 304
     assert (await site.head(address)).status == 200
 
 
-async def test_other_files_are_asked_for_again(site: Client) -> None:
-    answer = await site.get("/icon.svg")
-    assert (answer.status, answer.content_type) == (200, "image/svg+xml")
-    assert answer.headers["Cache-Control"] == "no-cache"
+async def test_other_files_are_revalidated(site: Client) -> None:
+    response = await site.get("/icon.svg")
+    assert (response.status, response.content_type) == (200, "image/svg+xml")
+    assert response.headers["Cache-Control"] == "no-cache"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ async def test_other_files_are_asked_for_again(site: Client) -> None:
         "/index.html",
         "/assets/nothing.js",
         "/assets/",
-        "/assets/folder.js",
+        "/assets/directory.js",
         "/assets",
         "/link.txt",
         "/../secret.txt",
@@ -162,14 +164,14 @@ async def test_other_files_are_asked_for_again(site: Client) -> None:
         f"/assets/{'x' * 300}.js",
     ],
 )
-async def test_nothing_else_can_be_read(site: Client, path: str) -> None:
+async def test_other_paths_are_not_found(site: Client, path: str) -> None:
     url = URL(f"{site.make_url('/')}".rstrip("/") + path, encoded=True)
-    async with site.session.get(url) as answer:
-        assert answer.status == 404, await answer.text()
-        assert (await answer.json())["code"] == "not_found"
+    async with site.session.get(url) as response:
+        assert response.status == 404, await response.text()
+        assert (await response.json())["code"] == "not_found"
 
 
-async def test_metrics_have_no_label_for_each_file(site: Client) -> None:
+async def test_metrics_have_no_labels_for_single_files(site: Client) -> None:
     for path in ("/assets/main-B1x_9.js", "/assets/another.js", "/icon.svg", "/x.php"):
         await site.get(path)
     metrics = await (await site.get("/metrics")).text()

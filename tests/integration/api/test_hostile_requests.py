@@ -1,4 +1,4 @@
-"""Requests that are made to stop the service for others, or that the network cuts in pieces."""
+"""Denial-of-service requests, and forms that the network splits at arbitrary bytes."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from orchestrator.api.app import create_app
 from orchestrator.api.app_keys import JOB_TABLE
 from orchestrator.audio.window import Window
 from orchestrator.settings import Settings
-from tests.support.api import SOUND, api, code_of, form
+from tests.support.api import SOUND, api, form, status_and_code
 from tests.support.hostile_mp4 import crafted_mp4
 from tests.support.hostile_requests import (
     BOUNDARY,
@@ -27,8 +27,8 @@ from tests.support.hostile_requests import (
     MB,
     PART,
     attacks,
+    run_attack,
     tiny_chunks,
-    watch,
 )
 from tests.support.project import PROJECT
 from tests.support.quick_model import Client
@@ -37,8 +37,8 @@ from tests.support.service import environment
 POSTS = ["/api/generate", "/api/check/track1"]
 ORIGIN = "http://localhost:3000"
 READY_WITHIN_S = 60
-HELD_S = 0.02  # the longest that one callback may keep the event loop from others, in CPU time
-STOPPED_S = 1.0  # far more than any answer takes, far less than before these were refused
+HELD_S = 0.02  # the most CPU time for which one callback may block the event loop
+STOPPED_S = 1.0  # far longer than a response takes, far shorter than a successful attack
 
 
 async def test_any_content_encoding_is_refused(settings: Settings) -> None:
@@ -60,7 +60,7 @@ async def assert_encoding_refused(client: Client, encoding: str) -> None:
         ("POST", "/nowhere"),
     ):
         refused = await client.request(method, path, data=b"x", headers=sent)
-        assert await code_of(refused) == (415, "unsupported_content_encoding"), path
+        assert await status_and_code(refused) == (415, "unsupported_content_encoding"), path
         assert repr(encoding) in (await refused.json())["detail"]
         assert refused.headers["Accept-Encoding"] == "identity"
         assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
@@ -70,9 +70,7 @@ async def assert_encoding_refused(client: Client, encoding: str) -> None:
 
 @contextmanager
 def watched_service(settings: Settings, report: Path) -> Iterator[None]:
-    """`musiclab orchestrator`, which writes the longest callbacks of its event loop into `report`
-    when it ends.
-    """
+    """`musiclab orchestrator`, which writes its longest event loop callbacks to `report`."""
     program = [sys.executable, "-m", "benchmarks.watched_service"]
     command = [*program, str(report), "orchestrator"]
     with subprocess.Popen(
@@ -86,24 +84,24 @@ def watched_service(settings: Settings, report: Path) -> Iterator[None]:
             process.terminate()
 
 
-async def test_nobody_keeps_others_waiting(settings: Settings, tmp_path: Path) -> None:
+async def test_attacks_do_not_block_other_clients(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"rate_limit": 0, "log_level": "warning"})
     report = tmp_path / "report.json"
     with watched_service(settings, report):
         url = f"http://127.0.0.1:{settings.api_port}"
         requests.post(f"{url}/api/generate", data=b"x", headers=FORM, timeout=READY_WITHIN_S)
-        began = time.time()  # what the start and the first request take is not of interest
+        began = time.time()  # the start and the first request are not measured
         for name, attack in attacks().items():
-            seen = watch(url, attack, clients=8, seconds=1)
+            seen = run_attack(url, attack, clients=8, seconds=1)
             assert seen.statuses == {415 if name == COMPRESSED else 400}, name
             assert max(seen.health) < STOPPED_S, (name, max(seen.health))
-        answer = await answer_to_chunks(settings.api_port, tiny_chunks(500_000))
-        assert b"malformed_form" in answer
+        response = await send_chunks(settings.api_port, tiny_chunks(500_000))
+        assert b"malformed_form" in response
     held = [each for each in json.loads(report.read_text()) if each[1] > began]
     assert held[0][0] < HELD_S, held[:5]
 
 
-async def answer_to_chunks(port: int, body: bytes) -> bytes:
+async def send_chunks(port: int, body: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"POST {POSTS[1]} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
     writer.write(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode() + body)
@@ -114,7 +112,7 @@ async def answer_to_chunks(port: int, body: bytes) -> bytes:
 
 
 async def exchange(port: int, *pieces: bytes, length: int, path: str = "/api/generate") -> bytes:
-    """The answer to a form that comes in pieces, 50 ms apart; its body announces a length."""
+    """Sends a form in pieces, 50 ms apart, with this Content-Length; returns the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         head = (
@@ -132,7 +130,7 @@ async def exchange(port: int, *pieces: bytes, length: int, path: str = "/api/gen
         writer.close()
 
 
-async def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
+async def test_crafted_files_are_refused_quickly(settings: Settings) -> None:
     async with api(settings) as client:
 
         async def refused(samples: int) -> None:
@@ -140,9 +138,9 @@ async def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
             for track, content in (("track1", crafted_mp4(16, samples)), ("track2", SOUND[0])):
                 name = "a.m4a" if track == "track1" else "a.wav"
                 data.add_field(track, content, filename=name)
-            answer = await client.post("/api/generate", data=data)
-            assert await code_of(answer) == (400, "not_audio")
-            assert "track1" in (await answer.json())["detail"]
+            response = await client.post("/api/generate", data=data)
+            assert await status_and_code(response) == (400, "not_audio")
+            assert "track1" in (await response.json())["detail"]
 
         async with asyncio.timeout(5):
             await asyncio.gather(*(refused(millions * MB) for millions in (3, 5, 8, 11, 15, 21)))
@@ -151,7 +149,7 @@ async def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("start", "reason"),
     [
-        (b"\r\n", "begins with b'\\\\r\\\\n--x'; it has to begin with its boundary, b'--xyz'"),
+        (b"\r\n", "begins with b'\\\\r\\\\n--x'; it must begin with its boundary, b'--xyz'"),
         (b"\n\n\n\n\n\n", "begins with b'\\\\n\\\\n\\\\n\\\\n\\\\n'"),
         (b"a preamble\r\n", "begins with b'a pre'"),
         (PART + b"X: y\r\n" * 20, "header count"),
@@ -161,26 +159,26 @@ async def test_crafted_files_are_refused_at_once(settings: Settings) -> None:
     ],
     ids=["CRLF", "newlines", "preamble", "many headers", "long header", "folded", "no boundary"],
 )
-async def test_a_form_at_fault_is_refused_by_its_first_bytes(
+async def test_a_malformed_form_is_refused_after_its_first_bytes(
     settings: Settings, start: bytes, reason: str
 ) -> None:
     app = create_app(settings)
     async with TestServer(app) as server:
         assert server.port is not None
         for path in POSTS:
-            # Nothing more comes of all that is announced.
+            # The rest of the announced body is never sent.
             sent = start + PART
-            answer = await exchange(server.port, sent, length=60 * MB, path=path)
-            assert b" 400 " in answer.partition(b"\r\n")[0], answer
-            assert b"malformed_form" in answer
-            assert reason.encode() in answer
+            response = await exchange(server.port, sent, length=60 * MB, path=path)
+            assert b" 400 " in response.partition(b"\r\n")[0], response
+            assert b"malformed_form" in response
+            assert reason.encode() in response
 
 
 TEXTS = {"start_time": b"123.5", "end_time": b"139.25"}
 
 
 def whole_form() -> tuple[bytes, int]:
-    """A form of two texts and two tracks, and the number of bytes up to where the texts end."""
+    """Returns a form of two text fields and two tracks, and the length of the text fields."""
     texts = b"".join(
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
         + value
@@ -197,18 +195,20 @@ def whole_form() -> tuple[bytes, int]:
     return texts + tracks + f"--{BOUNDARY}--\r\n".encode(), len(texts)
 
 
-async def test_fields_are_read_whole_wherever_the_network_cuts_them(settings: Settings) -> None:
+async def test_fields_are_read_completely_wherever_the_network_splits_them(
+    settings: Settings,
+) -> None:
     body, texts = whole_form()
     cuts = [*range(1, texts + 1), *range(len(body) - 5, len(body))]
-    places = asyncio.Semaphore(4)  # few, so that the first piece is read before the second comes
+    slots = asyncio.Semaphore(4)  # few, so that the first piece is read before the second is sent
     app = create_app(settings.model_copy(update={"rate_limit": 0, "max_queued": 0}))
     async with TestServer(app) as server:
 
         async def windows(cut: int) -> tuple[Window, ...]:
             assert server.port is not None
-            async with places:
-                answer = await exchange(server.port, body[:cut], body[cut:], length=len(body))
-            document = json.loads(answer.rpartition(b"\r\n\r\n")[2])
+            async with slots:
+                response = await exchange(server.port, body[:cut], body[cut:], length=len(body))
+            document = json.loads(response.rpartition(b"\r\n\r\n")[2])
             job = await app[JOB_TABLE].get(document["job_id"])
             assert job is not None
             return tuple(job.windows)
@@ -216,14 +216,14 @@ async def test_fields_are_read_whole_wherever_the_network_cuts_them(settings: Se
         found = await asyncio.gather(*map(windows, cuts))
         expected = (Window(123.5, 139.25),) * 2
         wrong = {cut: seen for cut, seen in zip(cuts, found, strict=True) if seen != expected}
-        assert not wrong, f"cut at these bytes, the form had other windows: {wrong}"
+        assert not wrong, f"split at these bytes, the form had other windows: {wrong}"
 
 
-async def test_a_text_that_is_too_long_is_refused(settings: Settings) -> None:
+async def test_a_text_field_that_is_too_long_is_refused(settings: Settings) -> None:
     async with api(settings) as client:
         longest = await client.post("/api/generate", data=form(start_time="1" + " " * 127))
         assert longest.status == 202, await longest.text()
         too_long = form(start_time="1" + " " * 127 + "2")
         refused = await client.post("/api/generate", data=too_long)
-        assert await code_of(refused) == (400, "malformed_form")
-        assert (await refused.json())["detail"] == "start_time has more than 128 bytes"
+        assert await status_and_code(refused) == (400, "malformed_form")
+        assert (await refused.json())["detail"] == "start_time is longer than 128 bytes"

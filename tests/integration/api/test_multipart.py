@@ -1,22 +1,22 @@
-"""Forms as clients of all kinds send them, byte for byte."""
+"""Multipart forms, byte for byte as various clients send them."""
 
 import pytest
 
 from orchestrator.settings import Settings
-from tests.support.api import api, code_of
+from tests.support.api import api, status_and_code
 from tests.support.cache import entries
 from tests.support.signals import RATE, encoded, noise
 
 SOUND = encoded(noise(RATE, 1))
 
 
-async def answer(settings: Settings, body: bytes, kind: str) -> tuple[int, str, str]:
-    """The status of an answer to a check of track1, its code, and its sentence."""
+async def post_check(settings: Settings, body: bytes, kind: str) -> tuple[int, str, str]:
+    """Posts a check of track1; returns the status, the error code and the error detail."""
     async with api(settings) as client:
         sent = await client.post("/api/check/track1", data=body, headers={"Content-Type": kind})
         if sent.status == 200:
             return 200, "", ""
-        return *await code_of(sent), (await sent.json())["detail"]
+        return *await status_and_code(sent), (await sent.json())["detail"]
 
 
 @pytest.mark.parametrize(
@@ -32,18 +32,24 @@ async def answer(settings: Settings, body: bytes, kind: str) -> tuple[int, str, 
     ],
 )
 @pytest.mark.parametrize("end", [b"--\r\n", b"--", b"--\r\nan epilogue\r\n"])
-async def test_boundaries(settings: Settings, kind: str, boundary: str, end: bytes) -> None:
+async def test_valid_boundaries_are_accepted(
+    settings: Settings, kind: str, boundary: str, end: bytes
+) -> None:
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="track1"; filename="a.wav"\r\n'
     form = head.encode() + b"Content-Type: audio/wav\r\n\r\n" + SOUND
-    assert await answer(settings, form + f"\r\n--{boundary}".encode() + end, kind) == (200, "", "")
+    assert await post_check(settings, form + f"\r\n--{boundary}".encode() + end, kind) == (
+        200,
+        "",
+        "",
+    )
 
 
 @pytest.mark.parametrize("boundary", ["", "x" * 71])
-async def test_a_boundary_at_fault(settings: Settings, boundary: str) -> None:
+async def test_an_invalid_boundary_is_refused(settings: Settings, boundary: str) -> None:
     kind = f"multipart/form-data; boundary={boundary}"
-    status, code, detail = await answer(settings, f"--{boundary}--".encode(), kind)
+    status, code, detail = await post_check(settings, f"--{boundary}--".encode(), kind)
     assert (status, code) == (400, "malformed_form")
-    assert f"a boundary of {len(boundary)} characters; it has to have 1 to 70" in detail
+    assert f"a boundary of {len(boundary)} characters; it must have 1 to 70" in detail
 
 
 @pytest.mark.parametrize(
@@ -59,18 +65,20 @@ async def test_a_boundary_at_fault(settings: Settings, boundary: str) -> None:
         b'form-data; name="track1"; filename="C:\\music\\a.wav"',
     ],
 )
-async def test_names_of_files(settings: Settings, disposition: bytes) -> None:
+async def test_file_names_are_accepted_in_any_notation(
+    settings: Settings, disposition: bytes
+) -> None:
     form = b"--x\r\ncontent-disposition: " + disposition + b"\r\n\r\n" + SOUND + b"\r\n--x--\r\n"
-    assert await answer(settings, form, "multipart/form-data; boundary=x") == (200, "", "")
+    assert await post_check(settings, form, "multipart/form-data; boundary=x") == (200, "", "")
 
 
 @pytest.mark.parametrize(
     "disposition",
     [b'attachment; name="track1"', b'form-data; filename="a.wav"', b"form-data", b"", b"\xff"],
 )
-async def test_a_part_at_fault(settings: Settings, disposition: bytes) -> None:
+async def test_an_invalid_part_is_refused(settings: Settings, disposition: bytes) -> None:
     form = b"--x\r\nContent-Disposition: " + disposition + b"\r\n\r\n" + SOUND + b"\r\n--x--\r\n"
-    status, code, _ = await answer(settings, form, "multipart/form-data; boundary=x")
+    status, code, _ = await post_check(settings, form, "multipart/form-data; boundary=x")
     assert (status, code) == (400, "malformed_form")
 
 
@@ -92,9 +100,9 @@ def part(name: str, content: bytes) -> bytes:
             "repeated_field",
         ),
     ],
-    ids=["empty", "no form", "cut header", "cut track", "nothing in it", "repeated"],
+    ids=["empty", "not a form", "cut header", "cut track", "no parts", "repeated"],
 )
-async def test_a_broken_form_is_refused_and_leaves_nothing(
+async def test_a_broken_form_is_refused_and_leaves_no_files(
     settings: Settings, body: bytes, code: str
 ) -> None:
     async with api(settings) as client:

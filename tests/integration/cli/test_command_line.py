@@ -1,4 +1,4 @@
-"""`musiclab up`, `generate` and `doctor`, as people run them."""
+"""`musiclab up`, `generate` and `doctor`, run as commands."""
 
 import asyncio
 import signal
@@ -39,7 +39,7 @@ def musiclab(settings: Settings, *arguments: str | Path) -> subprocess.Completed
     )
 
 
-def test_generate_writes_the_music_and_leaves_nothing(
+def test_generate_writes_the_music_and_deletes_its_job(
     service: Service, tracks: list[Path], tmp_path: Path
 ) -> None:
     before = service.cached_jobs()
@@ -54,7 +54,7 @@ def test_generate_writes_the_music_and_leaves_nothing(
     assert service.cached_jobs() == before
 
 
-def test_generate_ends_with_the_services_sentence(
+def test_generate_prints_the_error_of_the_service(
     service: Service, tracks: list[Path], tmp_path: Path
 ) -> None:
     before = service.cached_jobs()
@@ -66,32 +66,30 @@ def test_generate_ends_with_the_services_sentence(
     notes.write_text("no music")
     refused = musiclab(service.settings, "generate", tracks[0], notes)
     assert refused.returncode == 1
-    assert "track2 is called 'notes.txt'" in refused.stderr
+    assert "track2 is named 'notes.txt'" in refused.stderr
     assert "Traceback" not in late.stderr + refused.stderr
     assert service.cached_jobs() == before
 
 
-def test_generate_looks_at_the_output_first(
+def test_generate_checks_the_output_path_first(
     service: Service, tracks: list[Path], tmp_path: Path
 ) -> None:
     refused = musiclab(service.settings, "generate", *tracks, "-o", tmp_path / "no" / "out.wav")
     assert refused.returncode == 1
-    assert f"there is no folder {tmp_path / 'no'}" in refused.stderr
+    assert f"the directory {tmp_path / 'no'} does not exist" in refused.stderr
 
 
-def test_generate_without_a_service_says_how_to_start_one(
+def test_generate_without_a_service_explains_how_to_start_one(
     settings: Settings, tracks: list[Path]
 ) -> None:
     started = time.monotonic()
     refused = musiclab(settings, "generate", *tracks)
     assert refused.returncode == 1
     assert "musiclab up" in refused.stderr
-    assert time.monotonic() - started < 20, "a service that is not there was waited for"
+    assert time.monotonic() - started < 20, "the command waited for a service that does not run"
 
 
-async def test_ctrl_c_cancels_what_generate_waits_for(
-    settings: Settings, tracks: list[Path]
-) -> None:
+async def test_ctrl_c_cancels_the_job_of_generate(settings: Settings, tracks: list[Path]) -> None:
     app = create_app(settings.model_copy(update={"api_keys": "secret"}))
     async with (
         TestServer(app) as server,
@@ -101,16 +99,14 @@ async def test_ctrl_c_cancels_what_generate_waits_for(
             *command("generate", *tracks, "--url", url),
             env=environment(settings, MUSICLAB_API_KEY="secret"),
             stderr=asyncio.subprocess.PIPE,
-            # As from a terminal, whatever started the tests.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         async with asyncio.timeout(ENDED_WITHIN_S):
             while not proxy.seen or not proxy.seen[-1].path.startswith("/api/events/"):
                 await asyncio.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, said = await process.communicate()
+            _, errors = await process.communicate()
         assert process.returncode == 130
-        assert b"Traceback" not in said
+        assert b"Traceback" not in errors
         assert entries(settings.cache) == []
 
 
@@ -118,7 +114,7 @@ def test_generate_without_a_file_is_a_usage_error(settings: Settings, tmp_path: 
     assert musiclab(settings, "generate", tmp_path / "a", tmp_path / "b").returncode == 2
 
 
-def test_doctor_finds_all_that_is_needed_here(settings: Settings, tmp_path: Path) -> None:
+def test_doctor_finds_everything_required(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("the page")
     found = musiclab(settings.model_copy(update={"page": tmp_path}), "doctor")
     assert found.returncode == 0, found.stdout
@@ -127,9 +123,7 @@ def test_doctor_finds_all_that_is_needed_here(settings: Settings, tmp_path: Path
     assert "missing" not in found.stdout
 
 
-def test_up_stops_without_a_trace_and_goes_on_where_it_was(
-    packed: Settings, tracks: list[Path]
-) -> None:
+def test_up_stops_cleanly_and_resumes_its_jobs(packed: Settings, tracks: list[Path]) -> None:
     brief = packed.model_copy(update={"grace_s": 1.0, "reuse_results": False})
     service = Service(brief)
     contents = [(path.name, path.read_bytes()) for path in tracks]
@@ -140,7 +134,7 @@ def test_up_stops_without_a_trace_and_goes_on_where_it_was(
         assert first.wait(ENDED_WITHIN_S) == 0
         assert torchserve_processes(brief) == []
 
-    # SIGTERM hands jobs back within the grace time.
+    # SIGTERM returns jobs to the queue within the grace period.
     with running(brief, "up") as second:
         assert service.finished(job_id)["status"] == "completed"
         assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
@@ -157,7 +151,7 @@ def test_up_stops_without_a_trace_and_goes_on_where_it_was(
         assert time.monotonic() - began < brief.grace_s + 10
         assert torchserve_processes(brief) == []
 
-    # Nor does it leave anything where TorchServe is being restarted.
+    # SIGTERM during a restart of TorchServe leaves no process either.
     with running(brief, "up") as third:
         for job_id in jobs:
             done = service.finished(job_id)
@@ -165,13 +159,13 @@ def test_up_stops_without_a_trace_and_goes_on_where_it_was(
             assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
         assert service.cached_jobs() == []
         service.kill_torchserve()
-        time.sleep(0.8)  # it was noticed, and TorchServe is being started
+        time.sleep(0.8)  # TorchServe is being restarted
         third.send_signal(signal.SIGTERM)
         assert third.wait(ENDED_WITHIN_S) == 0
         assert torchserve_processes(brief) == []
 
 
-def test_up_names_a_taken_port(packed: Settings) -> None:
+def test_up_names_a_port_in_use(packed: Settings) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", packed.api_port))
         taken.listen()

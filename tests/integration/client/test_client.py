@@ -1,4 +1,4 @@
-"""The Python client: the whole way with the real model, and what it makes of a bad connection."""
+"""The Python client: a complete job with the real model, and unreliable connections."""
 
 import asyncio
 import time
@@ -18,15 +18,17 @@ from tests.support.service import Service
 from tests.support.signals import RATE, SEGMENT, decoded
 
 
-def test_from_submit_to_cancel(service: Service, tracks: tuple[Path, Path]) -> None:
+def test_a_job_from_submission_to_cancellation(service: Service, tracks: tuple[Path, Path]) -> None:
     client = MusicLabClient(service.url + "/")
     before = service.cached_jobs()
     job_id = client.submit(*tracks, start1=0.5, end1=1.5, end2=1)
-    heard: list[Status] = []
-    done = client.wait(job_id, heard.append)
-    assert heard[-1] == done == client.status(job_id)
-    assert all(one != other for one, other in pairwise(heard)), "the same status was told twice"
-    progress = [status.progress for status in heard]
+    statuses: list[Status] = []
+    done = client.wait(job_id, statuses.append)
+    assert statuses[-1] == done == client.status(job_id)
+    assert all(one != other for one, other in pairwise(statuses)), (
+        "the same status was reported twice"
+    )
+    progress = [status.progress for status in statuses]
     assert progress == sorted(progress)
     assert {50, 95, 100} <= set(progress)
     assert (done.status, done.attempts, done.codec, done.error_code) == (
@@ -38,7 +40,7 @@ def test_from_submit_to_cancel(service: Service, tracks: tuple[Path, Path]) -> N
     assert done.finished_at is not None
     assert done.created_at <= done.started_at <= done.finished_at
     assert done.expires_at == done.finished_at + timedelta(hours=service.settings.keep_hours)
-    assert heard[0].expires_at is None
+    assert statuses[0].expires_at is None
     assert list(client.events(job_id)) == [done]
     (model,) = client.models()
     assert (model.version, model.default, model.codec) == (done.model_version, True, "starter")
@@ -48,13 +50,13 @@ def test_from_submit_to_cancel(service: Service, tracks: tuple[Path, Path]) -> N
     assert abs(music[2 * RATE :]).max() < 0.01, "both windows end after a second"
     client.cancel(job_id)
     assert service.cached_jobs() == before
-    for ask in (client.status, client.wait, client.download, client.cancel):
+    for call in (client.status, client.wait, client.download, client.cancel):
         with pytest.raises(ApiError, match="Job not found") as gone:
-            ask(job_id)
+            call(job_id)
         assert (gone.value.status, gone.value.code) == (404, "job_not_found")
 
 
-def test_a_failed_job_names_its_fault(service: Service, tracks: tuple[Path, Path]) -> None:
+def test_a_failed_job_raises_its_error(service: Service, tracks: tuple[Path, Path]) -> None:
     client = MusicLabClient(service.url)
     job_id = client.submit(*tracks, start2=99)
     with pytest.raises(JobFailedError, match="track2") as failed:
@@ -63,24 +65,24 @@ def test_a_failed_job_names_its_fault(service: Service, tracks: tuple[Path, Path
     client.cancel(job_id)
 
 
-async def test_a_download_that_breaks_off_is_asked_for_again(
+async def test_an_interrupted_download_is_retried(
     service: Service, tracks: tuple[Path, Path]
 ) -> None:
     direct = MusicLabClient(service.url)
     job_id = direct.submit(*tracks)
     direct.wait(job_id)
     async with flaky_proxy(service.url) as (proxy, url):
-        proxy.plan = [Fault.ANSWER_CUT]
+        proxy.plan = [Fault.RESPONSE_CUT]
         music = await asyncio.to_thread(MusicLabClient(url).download, job_id)
         assert music == direct.download(job_id)
         assert len(proxy.seen) == 2
     direct.cancel(job_id)
 
 
-async def test_a_job_whose_answer_is_lost_is_accepted_once(
+async def test_a_job_whose_response_is_lost_is_accepted_once(
     settings: Settings, proxied: ProxiedApi, tracks: tuple[Path, Path]
 ) -> None:
-    proxied.proxy.plan = [Fault.DROPPED, Fault.ANSWER_LOST, 502, Fault.ANSWER_LOST, None]
+    proxied.proxy.plan = [Fault.DROPPED, Fault.RESPONSE_LOST, 502, Fault.RESPONSE_LOST, None]
     job_id = await proxied.submit(tracks)
     assert len(proxied.proxy.seen) == 5
     assert len({request.headers["Idempotency-Key"] for request in proxied.proxy.seen}) == 1
@@ -88,7 +90,7 @@ async def test_a_job_whose_answer_is_lost_is_accepted_once(
     assert await proxied.submit(tracks) != job_id
 
 
-async def test_an_idempotency_key_of_ones_own(
+async def test_callers_can_choose_the_idempotency_key(
     proxied: ProxiedApi, tracks: tuple[Path, Path], tmp_path: Path
 ) -> None:
     job_id = await proxied.submit(tracks, idempotency_key="one")
@@ -99,7 +101,7 @@ async def test_an_idempotency_key_of_ones_own(
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_the_service_says_when_to_come_again(
+async def test_the_client_respects_retry_after(
     proxied: ProxiedApi, tracks: tuple[Path, Path], status: int
 ) -> None:
     proxied.proxy.plan, proxied.proxy.retry_after = [status], "1"
@@ -110,17 +112,19 @@ async def test_the_service_says_when_to_come_again(
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 500, 507])
-async def test_what_will_not_pass_is_not_tried_again(
+async def test_permanent_errors_are_not_retried(
     proxied: ProxiedApi, tracks: tuple[Path, Path], status: int
 ) -> None:
     proxied.proxy.plan = [status]
-    with pytest.raises(ApiError, match=f"answered {status}") as refused:
+    with pytest.raises(ApiError, match=f"returned status {status}") as refused:
         await proxied.submit(tracks)
     assert (refused.value.status, refused.value.code) == (status, None)
     assert len(proxied.proxy.seen) == 1
 
 
-async def test_a_request_at_fault_is_named(proxied: ProxiedApi, tracks: tuple[Path, Path]) -> None:
+async def test_an_invalid_request_raises_its_error(
+    proxied: ProxiedApi, tracks: tuple[Path, Path]
+) -> None:
     for wrong, code, named in (
         ({"start1": 3, "end1": 2}, "invalid_window", "end_time_1 is 2 s"),
         ({"end2": 0}, "invalid_window", "end_time_2 is 0 s"),
@@ -131,7 +135,7 @@ async def test_a_request_at_fault_is_named(proxied: ProxiedApi, tracks: tuple[Pa
         assert (refused.value.status, refused.value.code) == (400, code)
 
 
-async def test_an_api_key(settings: Settings, tracks: tuple[Path, Path]) -> None:
+async def test_the_api_key_is_sent(settings: Settings, tracks: tuple[Path, Path]) -> None:
     async with proxied_api(settings, api_keys="other,secret") as proxied:
         with pytest.raises(ApiError) as refused:
             await proxied.submit(tracks)
@@ -142,7 +146,7 @@ async def test_an_api_key(settings: Settings, tracks: tuple[Path, Path]) -> None
         await asyncio.to_thread(client.cancel, job_id)
 
 
-async def test_patience_ends(proxied: ProxiedApi) -> None:
+async def test_retries_stop_when_the_patience_ends(proxied: ProxiedApi) -> None:
     client = MusicLabClient(proxied.client.url, patience_s=1.5)
     for fault, status in ((503, 503), (Fault.DROPPED, None)):
         proxied.proxy.plan = [fault] * 100
@@ -159,19 +163,19 @@ async def test_patience_ends(proxied: ProxiedApi) -> None:
     with pytest.raises(ApiUnavailableError) as ended:
         await asyncio.to_thread(client.models)
     assert ended.value.retry_after_s == 60
-    assert proxied.proxy.plan == [None], "it came again, though its patience would have ended"
+    assert proxied.proxy.plan == [None], "the client retried although its patience would have ended"
 
 
-async def test_what_is_not_musiclab_is_named(proxied: ProxiedApi) -> None:
-    proxied.proxy.plan = [Fault.ANSWER_EMPTY]
-    with pytest.raises(ApiError, match="is not MusicLab's"):
+async def test_a_response_that_is_not_from_musiclab_is_reported(proxied: ProxiedApi) -> None:
+    proxied.proxy.plan = [Fault.RESPONSE_EMPTY]
+    with pytest.raises(ApiError, match="is not a MusicLab API"):
         await asyncio.to_thread(proxied.client.models)
 
 
-async def test_cancelling_again_after_a_lost_answer_is_no_error(
+async def test_cancelling_again_after_a_lost_response_succeeds(
     settings: Settings, proxied: ProxiedApi, tracks: tuple[Path, Path]
 ) -> None:
     job_id = await proxied.submit(tracks)
-    proxied.proxy.plan = [Fault.ANSWER_LOST]
+    proxied.proxy.plan = [Fault.RESPONSE_LOST]
     await asyncio.to_thread(proxied.client.cancel, job_id)
     assert entries(settings.cache) == []

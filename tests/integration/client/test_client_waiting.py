@@ -1,4 +1,4 @@
-"""The Python client waits for a job, by its event stream or by polling."""
+"""Waiting for a job with the Python client, by event stream or by polling."""
 
 import asyncio
 import time
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 STEPS = [(10, "Converting"), (30, "Extracting"), (50, "Generating"), (95, "Saving")]
 
 
-async def work_off(proxied: ProxiedApi, pause_s: float) -> None:
-    """All that a worker tells of one job."""
+async def run_next_job(proxied: ProxiedApi, pause_s: float) -> None:
+    """Reports the progress of one job and completes it, as a worker does."""
     leases = proxied.app[LEASES]
     job = await leases.claim()
     assert job is not None
@@ -31,26 +31,28 @@ async def work_off(proxied: ProxiedApi, pause_s: float) -> None:
     await leases.complete(job, 1, {}, 1.0)
 
 
-async def waited(proxied: ProxiedApi, job_id: str, pause_s: float) -> list[tuple[str, int]]:
-    """What on_change is told, but for places and times, of a job that is worked off meanwhile."""
-    heard: list[Status] = []
-    waiting = asyncio.create_task(asyncio.to_thread(proxied.client.wait, job_id, heard.append))
-    while not heard:
-        assert not waiting.done(), "wait ended before it told anything"
+async def wait_for_job(proxied: ProxiedApi, job_id: str, pause_s: float) -> list[tuple[str, int]]:
+    """Returns the status and progress values that `on_change` receives while the job runs."""
+    statuses: list[Status] = []
+    waiting = asyncio.create_task(asyncio.to_thread(proxied.client.wait, job_id, statuses.append))
+    while not statuses:
+        assert not waiting.done(), "wait ended before it reported a status"
         await asyncio.sleep(0.05)
-    await work_off(proxied, pause_s)
+    await run_next_job(proxied, pause_s)
     await waiting
-    return [told for told, _ in groupby((status.status, status.progress) for status in heard)]
+    return [
+        change for change, _ in groupby((status.status, status.progress) for status in statuses)
+    ]
 
 
-async def test_a_stream_that_is_cut_goes_on_where_it_was(
+async def test_an_interrupted_stream_is_resumed(
     proxied: ProxiedApi, tracks: tuple[Path, Path]
 ) -> None:
     job_id = await proxied.submit(tracks)
     proxied.proxy.seen.clear()
-    cut = Fault.ANSWER_CUT
-    proxied.proxy.plan = [cut, Fault.DROPPED, 503, Fault.ANSWER_EMPTY, cut, cut]
-    assert await waited(proxied, job_id, 0.0) == [
+    cut = Fault.RESPONSE_CUT
+    proxied.proxy.plan = [cut, Fault.DROPPED, 503, Fault.RESPONSE_EMPTY, cut, cut]
+    assert await wait_for_job(proxied, job_id, 0.0) == [
         ("queued", 0),
         ("running", 0),
         *(("running", progress) for progress, _ in STEPS),
@@ -63,28 +65,28 @@ async def test_a_stream_that_is_cut_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize(
-    "fault", [404, 503, Fault.DROPPED, Fault.ANSWER_EMPTY, Fault.ANSWER_HELD], ids=str
+    "fault", [404, 503, Fault.DROPPED, Fault.RESPONSE_EMPTY, Fault.RESPONSE_HELD], ids=str
 )
-async def test_without_a_stream_it_polls(
+async def test_the_client_polls_if_the_stream_fails(
     proxied: ProxiedApi,
     tracks: tuple[Path, Path],
     fault: Fault | int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_S", 0.5)
-    monkeypatch.setattr(client_module, "STREAM_PATIENCE_S", 1.0)
+    monkeypatch.setattr(client_module, "STREAM_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(client_module, "STREAM_RETRY_S", 1.0)
     monkeypatch.setattr(client_module, "POLL_S", 0.1)
     job_id = await proxied.submit(tracks)
     proxied.proxy.streams = fault
-    heard = await waited(proxied, job_id, 0.5)
-    assert [progress for _, progress in heard] == sorted(progress for _, progress in heard)
-    assert heard[0] == ("queued", 0)
-    assert "running" in [status for status, _ in heard]
-    assert heard[-1] == ("completed", 100)
+    statuses = await wait_for_job(proxied, job_id, 0.5)
+    assert [progress for _, progress in statuses] == sorted(progress for _, progress in statuses)
+    assert statuses[0] == ("queued", 0)
+    assert "running" in [status for status, _ in statuses]
+    assert statuses[-1] == ("completed", 100)
 
 
 @pytest.mark.parametrize("fault", [None, 404], ids=["stream", "polling"])
-async def test_waiting_ends_in_time(
+async def test_waiting_ends_at_the_timeout(
     proxied: ProxiedApi, tracks: tuple[Path, Path], fault: int | None
 ) -> None:
     job_id = await proxied.submit(tracks)
@@ -95,7 +97,7 @@ async def test_waiting_ends_in_time(
     assert 1 <= time.monotonic() - started < 3
 
 
-async def test_a_job_that_is_removed_ends_its_stream(
+async def test_deleting_a_job_ends_its_stream(
     proxied: ProxiedApi, tracks: tuple[Path, Path]
 ) -> None:
     job_id = await proxied.submit(tracks)

@@ -1,4 +1,4 @@
-"""What the database itself refuses, keeps and waits for."""
+"""The database: refused configurations, durable commits and outages."""
 
 import asyncio
 from pathlib import Path
@@ -13,14 +13,14 @@ from tests.support.postgres import PostgresServer
 from tests.support.tables import Backend, new_id
 
 
-async def test_a_second_process_is_refused_by_sqlite(tmp_path: Path) -> None:
+async def test_sqlite_refuses_a_second_process(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     async with Backend("", file).opened():
         with pytest.raises(DatabaseInUseError, match="MUSICLAB_RUN_DIR"):
             await Database("", file).open()
 
 
-async def test_a_database_of_another_layout_is_refused(backend: Backend) -> None:
+async def test_a_database_with_another_layout_is_refused(backend: Backend) -> None:
     def change(connection: sa.Connection) -> None:
         connection.execute(sa.update(layout).values(number=0))
 
@@ -32,12 +32,12 @@ async def test_a_database_of_another_layout_is_refused(backend: Backend) -> None
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "nonsense"])
-def test_an_address_at_fault_is_refused(tmp_path: Path, url: str) -> None:
+def test_an_invalid_database_url_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError, match="MUSICLAB_DATABASE_URL"):
         Database(url, tmp_path / "jobs.sqlite")
 
 
-async def test_a_commit_outlasts_a_power_failure(tmp_path: Path) -> None:
+async def test_commits_survive_a_power_failure(tmp_path: Path) -> None:
     def pragmas(connection: sa.Connection) -> tuple[str, int]:
         journal = connection.execute(sa.text("PRAGMA journal_mode")).scalar_one()
         synchronous = connection.execute(sa.text("PRAGMA synchronous")).scalar_one()
@@ -47,7 +47,7 @@ async def test_a_commit_outlasts_a_power_failure(tmp_path: Path) -> None:
         assert await tables.database.read(pragmas) == ("wal", 2)
 
 
-async def test_a_restart_of_postgresql_is_waited_for(postgres: PostgresServer) -> None:
+async def test_calls_wait_for_a_restart_of_postgresql(postgres: PostgresServer) -> None:
     async with Backend(postgres.create_database(new_id()), Path()).opened() as tables:
         await tables.submit("a")
         job = await tables.claim()
@@ -60,10 +60,10 @@ async def test_a_restart_of_postgresql_is_waited_for(postgres: PostgresServer) -
         assert (await tables.get("a")).state == "completed"
 
 
-async def test_a_database_that_stays_away_is_said_to_be(tmp_path: Path) -> None:
+async def test_a_database_that_stays_unreachable_is_reported(tmp_path: Path) -> None:
     database = Database("postgresql://nobody@127.0.0.1:1/none", tmp_path / "unused")
-    with pytest.raises(DatabaseUnavailableError, match="does not answer"):
-        await database.read(_nothing, patience_s=0.5)
+    with pytest.raises(DatabaseUnavailableError, match="the database is unreachable: "):
+        await database.read(_nothing, retry_timeout_s=0.5)
     await database.close()
 
 

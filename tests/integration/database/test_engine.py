@@ -1,4 +1,4 @@
-"""Calls of the database: repeated, given up, and cut off."""
+"""Database calls: retries, timeouts and cancellation."""
 
 import asyncio
 import time
@@ -15,72 +15,72 @@ from tests.support.tables import Backend, Tables
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/none"
 
 
-async def test_a_database_answers_a_ping(tables: Tables) -> None:
+async def test_a_ping_succeeds(tables: Tables) -> None:
     await tables.database.ping(1)
 
 
-async def test_an_unreachable_database_does_not(tmp_path: Path) -> None:
+async def test_a_ping_of_an_unreachable_database_fails(tmp_path: Path) -> None:
     database = Database(UNREACHABLE, tmp_path / "unused")
     began = time.monotonic()
-    with pytest.raises(DatabaseUnavailableError, match="the database does not answer: "):
+    with pytest.raises(DatabaseUnavailableError, match="the database is unreachable: "):
         await database.ping(0.5)
-    assert time.monotonic() - began < 5  # a minute without that patience
+    assert time.monotonic() - began < 5  # the default timeout is a minute
     await database.close()
 
 
-def refused() -> sa.exc.OperationalError:
+def locked_error() -> sa.exc.OperationalError:
     return sa.exc.OperationalError("SELECT 1", None, Exception("it is locked\nand more"))
 
 
-async def test_work_is_repeated_with_growing_waits_until_the_next_would_be_too_long(
+async def test_failing_work_is_retried_with_growing_waits_until_the_timeout(
     tmp_path: Path,
 ) -> None:
-    tries: list[float] = []
+    attempts: list[float] = []
 
     def work(_connection: sa.Connection) -> None:
-        tries.append(time.monotonic())
-        raise refused()
+        attempts.append(time.monotonic())
+        raise locked_error()
 
     async with Backend("", tmp_path / "jobs.sqlite").opened() as tables:
-        with pytest.raises(DatabaseUnavailableError) as gave_up:
+        with pytest.raises(DatabaseUnavailableError) as raised:
             await tables.database.read(work, 1.4)
-        assert str(gave_up.value) == "the database does not answer: it is locked"
-        assert isinstance(gave_up.value.__cause__, sa.exc.OperationalError)
-    waits = [after - before for before, after in pairwise(tries)]
+        assert str(raised.value) == "the database is unreachable: it is locked"
+        assert isinstance(raised.value.__cause__, sa.exc.OperationalError)
+    waits = [after - before for before, after in pairwise(attempts)]
     assert len(waits) == 3
     assert all(wait > least for wait, least in zip(waits, (0.095, 0.19, 0.38), strict=True))
 
 
-async def test_work_that_succeeds_in_the_end_returns(tables: Tables) -> None:
-    tries = 0
+async def test_a_successful_retry_returns_its_result(tables: Tables) -> None:
+    attempts = 0
 
     def work(connection: sa.Connection) -> int:
-        nonlocal tries
-        tries += 1
-        if tries < 3:
-            raise refused()
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise locked_error()
         return int(connection.execute(sa.text("SELECT 42")).scalar_one())
 
     assert await tables.database.write(work, 5) == 42
-    assert tries == 3
+    assert attempts == 3
 
 
-async def test_work_at_fault_is_not_repeated(tables: Tables) -> None:
-    tries = 0
+async def test_work_that_raises_other_errors_is_not_retried(tables: Tables) -> None:
+    attempts = 0
 
     def work(_connection: sa.Connection) -> None:
-        nonlocal tries
-        tries += 1
-        raise ValueError("at fault")
+        nonlocal attempts
+        attempts += 1
+        raise ValueError("broken")
 
-    with pytest.raises(ValueError, match="at fault"):
+    with pytest.raises(ValueError, match="broken"):
         await tables.database.write(work)
-    assert tries == 1
+    assert attempts == 1
 
 
-async def test_work_may_be_cancelled_between_two_tries(tmp_path: Path) -> None:
+async def test_work_can_be_cancelled_between_two_attempts(tmp_path: Path) -> None:
     def work(_connection: sa.Connection) -> None:
-        raise refused()
+        raise locked_error()
 
     async with Backend("", tmp_path / "jobs.sqlite").opened() as tables:
         with pytest.raises(TimeoutError):
@@ -88,12 +88,12 @@ async def test_work_may_be_cancelled_between_two_tries(tmp_path: Path) -> None:
         await tables.database.ping(1)
 
 
-async def test_a_write_that_fails_changes_no_tables(tables: Tables) -> None:
+async def test_a_failed_write_is_rolled_back(tables: Tables) -> None:
     def work(connection: sa.Connection) -> None:
         connection.execute(sa.text("CREATE TABLE half_made (number integer)"))
-        raise ValueError("at fault")
+        raise ValueError("broken")
 
-    with pytest.raises(ValueError, match="at fault"):
+    with pytest.raises(ValueError, match="broken"):
         await tables.database.write(work)
     names = await tables.database.read(lambda found: sa.inspect(found).get_table_names())
     assert "half_made" not in names

@@ -1,4 +1,4 @@
-"""The schema on both databases: created, adopted from earlier versions, or refused."""
+"""The schema on both databases: created, adopted from an earlier version, or refused."""
 
 import asyncio
 import shutil
@@ -34,7 +34,7 @@ VERSIONS = sa.table(VERSION_TABLE, sa.column("version_num"))
 ID = "0123456789abcdef" * 2
 PROCESSES = 4
 
-# Opens the database of its arguments as soon as it may, and says what came of it.
+# Waits for a line on stdin, opens the database given by its arguments, and prints the result.
 OPEN = """
 import asyncio, sys
 from pathlib import Path
@@ -50,7 +50,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 asyncio.run(open_database())
 """
-# What follows is run as the table of the jobs is about to be created.
+# The line appended to this runs just before the jobs table is created.
 BEFORE_JOBS = """
 import os, signal, time
 import sqlalchemy as sa
@@ -60,12 +60,12 @@ def interfere(_connection, _cursor, statement, *_):
     if "CREATE TABLE jobs" in statement:
 """
 KILLED = f"{BEFORE_JOBS}        os.kill(os.getpid(), signal.SIGKILL)\n{OPEN}"
-# So that all others begin before the first has ended.
+# Slow enough that all other processes start before the first one is done.
 SLOW = f"{BEFORE_JOBS}        time.sleep(1)\n{OPEN}"
 
 
 def run(backend: Backend, work: Callable[[sa.Connection], T]) -> T:
-    """What `work` returns, in a transaction on a database that is not opened."""
+    """Runs `work` in a transaction on a database that is not opened; returns its result."""
 
     async def write() -> T:
         database = Database(backend.url, backend.file)
@@ -77,8 +77,8 @@ def run(backend: Backend, work: Callable[[sa.Connection], T]) -> T:
     return asyncio.run(write())
 
 
-def opened_id(backend: Backend) -> str:
-    """The id of the database that was opened, and closed again."""
+def open_and_get_id(backend: Backend) -> str:
+    """Opens and closes the database; returns its id."""
 
     async def open_and_close() -> str:
         database = Database(backend.url, backend.file)
@@ -97,15 +97,15 @@ def rows(backend: Backend, table: sa.FromClause) -> list[tuple[object, ...]]:
     return run(backend, lambda connection: [*map(tuple, connection.execute(sa.select(table)))])
 
 
-def assert_is_newest(backend: Backend) -> None:
-    """The tables are those of schema.py, and the revision says so."""
+def assert_schema_is_current(backend: Backend) -> None:
+    """Asserts that the tables match schema.py and the newest revision is recorded."""
 
     def work(connection: sa.Connection) -> None:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []
         inspector = sa.inspect(connection)
         assert {*inspector.get_table_names()} == {*metadata.tables, VERSIONS.name}
-        for table in metadata.tables.values():  # which is not compared
+        for table in metadata.tables.values():  # compare_metadata ignores primary keys
             key = inspector.get_pk_constraint(table.name)["constrained_columns"]
             assert key == [column.name for column in table.primary_key]
 
@@ -115,17 +115,17 @@ def assert_is_newest(backend: Backend) -> None:
 
 
 def create_unversioned(connection: sa.Connection) -> None:
-    """The tables as versions before Alembic made them, and a row."""
+    """Creates the tables as versions before Alembic did, and one row."""
     metadata.create_all(connection)
     connection.execute(sa.insert(layout).values(number=1))
     connection.execute(sa.insert(submissions).values(job_id="a", at=1.5, forget_at=2.5))
 
 
-KEPT = [("a", None, 1.5, None, None, None, 2.5)]
+SUBMISSION_ROWS = [("a", None, 1.5, None, None, None, 2.5)]
 
 
 def start(backend: Backend, code: str = OPEN) -> "subprocess.Popen[str]":
-    """A process that opens the database when it is let go."""
+    """Starts a process that opens the database when `resume` is called."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, backend.url, str(backend.file)],
         cwd=PROJECT,
@@ -139,8 +139,8 @@ def start(backend: Backend, code: str = OPEN) -> "subprocess.Popen[str]":
     return process
 
 
-def let_go(*processes: "subprocess.Popen[str]") -> list[str]:
-    """What the processes write, which go on at the same time."""
+def resume(*processes: "subprocess.Popen[str]") -> list[str]:
+    """Resumes all processes at the same time; returns the output of each."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -148,12 +148,12 @@ def let_go(*processes: "subprocess.Popen[str]") -> list[str]:
     return [process.communicate(timeout=60)[0] for process in processes]
 
 
-def test_an_empty_database_gets_the_tables_of_the_schema(backend: Backend) -> None:
-    database_id = opened_id(backend)
-    assert_is_newest(backend)
+def test_the_schema_is_created_in_an_empty_database(backend: Backend) -> None:
+    database_id = open_and_get_id(backend)
+    assert_schema_is_current(backend)
     assert rows(backend, identity) == [(database_id,)]
-    assert opened_id(backend) == database_id
-    assert_is_newest(backend)
+    assert open_and_get_id(backend) == database_id
+    assert_schema_is_current(backend)
 
 
 def test_the_constants_name_the_first_and_the_last_revision() -> None:
@@ -162,8 +162,8 @@ def test_the_constants_name_the_first_and_the_last_revision() -> None:
     assert script.get_bases() == [migrate.BASELINE]
 
 
-def test_no_revision_can_be_undone() -> None:
-    """It would delete data; the way back to an older version is a backup."""
+def test_no_revision_has_a_downgrade() -> None:
+    """A downgrade would delete data; to return to an older version, restore a backup."""
     for script in ScriptDirectory.from_config(migrate.config()).walk_revisions():
         assert not hasattr(script.module, "downgrade")
 
@@ -174,9 +174,9 @@ def test_a_database_of_an_earlier_version_is_adopted(backend: Backend) -> None:
         connection.execute(sa.insert(identity).values(id=ID))
 
     run(backend, create)
-    assert opened_id(backend) == ID
-    assert_is_newest(backend)
-    assert rows(backend, submissions) == KEPT
+    assert open_and_get_id(backend) == ID
+    assert_schema_is_current(backend)
+    assert rows(backend, submissions) == SUBMISSION_ROWS
     assert rows(backend, identity) == [(ID,)]
 
 
@@ -186,13 +186,13 @@ def test_a_database_without_an_identity_is_adopted(backend: Backend) -> None:
         identity.drop(connection)
 
     run(backend, create)
-    database_id = opened_id(backend)
-    assert_is_newest(backend)
-    assert rows(backend, submissions) == KEPT
+    database_id = open_and_get_id(backend)
+    assert_schema_is_current(backend)
+    assert rows(backend, submissions) == SUBMISSION_ROWS
     assert rows(backend, identity) == [(database_id,)]
 
 
-def test_what_an_earlier_version_left_when_killed_at_its_first_start_is_completed(
+def test_tables_left_by_an_interrupted_first_start_are_completed(
     backend: Backend,
 ) -> None:
     def create(connection: sa.Connection) -> None:
@@ -200,8 +200,8 @@ def test_what_an_earlier_version_left_when_killed_at_its_first_start_is_complete
             metadata.tables[name].create(connection)
 
     run(backend, create)
-    opened_id(backend)
-    assert_is_newest(backend)
+    open_and_get_id(backend)
+    assert_schema_is_current(backend)
 
 
 @pytest.mark.parametrize("is_versioned", [False, True])
@@ -218,33 +218,33 @@ def test_another_layout_is_refused(
     backend: Backend, change: Callable[[sa.Connection], object], is_versioned: bool
 ) -> None:
     if is_versioned:
-        opened_id(backend)
+        open_and_get_id(backend)
     else:
         run(backend, create_unversioned)
     run(backend, change)
     before = table_names(backend)
     with pytest.raises(
         SettingsError,
-        match="was made by another version of MusicLab; let that version finish its jobs, then "
-        "remove it",
+        match="was created by another version of MusicLab; let that version finish its jobs, then "
+        "delete the database",
     ):
-        opened_id(backend)
+        open_and_get_id(backend)
     assert table_names(backend) == before
 
 
-def test_the_revisions_of_another_application_do_not_matter(backend: Backend) -> None:
+def test_alembic_revisions_of_another_application_are_ignored(backend: Backend) -> None:
     def work(connection: sa.Connection) -> None:
         connection.execute(sa.text("CREATE TABLE alembic_version (version_num varchar(32))"))
         connection.execute(sa.text("INSERT INTO alembic_version VALUES ('of another')"))
 
     run(backend, work)
-    assert opened_id(backend)
+    assert open_and_get_id(backend)
     other = sa.table("alembic_version", sa.column("version_num"))
     assert rows(backend, other) == [("of another",)]
     assert rows(backend, VERSIONS) == [(migrate.HEAD,)]
 
 
-def test_a_role_that_may_not_create_tables_is_refused(postgres: PostgresServer) -> None:
+def test_a_role_that_cannot_create_tables_is_refused(postgres: PostgresServer) -> None:
     url = postgres.create_database(f"test_{new_id()}")
     owner, role = Backend(url, Path()), f"reader_{new_id()}"
 
@@ -258,35 +258,37 @@ def test_a_role_that_may_not_create_tables_is_refused(postgres: PostgresServer) 
     run(owner, work)
     restricted = sa.make_url(url).set(username=role).render_as_string(hide_password=False)
     with pytest.raises(SettingsError, match=r"cannot be upgraded: permission denied for schema"):
-        opened_id(Backend(restricted, Path()))
+        open_and_get_id(Backend(restricted, Path()))
 
 
 def test_a_database_of_a_newer_version_is_refused(backend: Backend) -> None:
-    opened_id(backend)
+    open_and_get_id(backend)
     run(
         backend,
         lambda connection: connection.execute(sa.update(VERSIONS).values(version_num="9999")),
     )
-    name = "the database of MUSICLAB_DATABASE_URL" if backend.url else str(backend.file)
+    name = "the database at MUSICLAB_DATABASE_URL" if backend.url else str(backend.file)
     with pytest.raises(SettingsError) as refused:
-        opened_id(backend)
+        open_and_get_id(backend)
     assert str(refused.value) == (
-        f"{name} was made by a newer version of MusicLab; run that version, or restore a backup "
-        "from before the upgrade"
+        f"{name} was created or upgraded by a newer version of MusicLab; run that version, or "
+        "restore a backup from before the upgrade"
     )
     assert rows(backend, VERSIONS) == [("9999",)]
 
 
-def test_processes_may_open_an_empty_postgresql_at_once(postgres: PostgresServer) -> None:
+def test_processes_can_open_an_empty_postgresql_database_concurrently(
+    postgres: PostgresServer,
+) -> None:
     backend = Backend(postgres.create_database(new_id()), Path("unused"))
     processes = [start(backend, SLOW) for _ in range(PROCESSES)]
-    answers = {answer.split()[0] for answer in let_go(*processes)}
+    outputs = {output.split()[0] for output in resume(*processes)}
     assert [process.returncode for process in processes] == [0] * PROCESSES
-    assert rows(backend, identity) == [tuple(answers)]
-    assert_is_newest(backend)
+    assert rows(backend, identity) == [tuple(outputs)]
+    assert_schema_is_current(backend)
 
 
-def test_tasks_may_open_an_empty_postgresql_at_once(postgres: PostgresServer) -> None:
+def test_tasks_can_open_an_empty_postgresql_database_concurrently(postgres: PostgresServer) -> None:
     url = postgres.create_database(new_id())
 
     async def open_all() -> set[str]:
@@ -298,30 +300,30 @@ def test_tasks_may_open_an_empty_postgresql_at_once(postgres: PostgresServer) ->
 
     ids = asyncio.run(open_all())
     assert rows(Backend(url, Path("unused")), identity) == [tuple(ids)]
-    assert_is_newest(Backend(url, Path("unused")))
+    assert_schema_is_current(Backend(url, Path("unused")))
 
 
-def test_a_process_that_is_killed_meanwhile_leaves_nothing(backend: Backend) -> None:
+def test_a_process_killed_during_creation_leaves_no_tables(backend: Backend) -> None:
     process = start(backend, KILLED)
-    let_go(process)
+    resume(process)
     assert process.returncode == -signal.SIGKILL
     assert table_names(backend) == set()
-    opened_id(backend)
-    assert_is_newest(backend)
+    open_and_get_id(backend)
+    assert_schema_is_current(backend)
 
 
-def test_nothing_is_written_and_alembic_imported_where_it_is_needed(backend: Backend) -> None:
-    """Its import takes longer than all the rest of opening a database."""
-    answers = [let_go(start(backend))[0] for _ in range(2)]
-    database_id = opened_id(backend)
-    assert answers == [f"{database_id} True\n", f"{database_id} False\n"]
+def test_opening_imports_alembic_only_when_needed_and_prints_nothing(backend: Backend) -> None:
+    """Importing Alembic takes longer than the rest of opening a database."""
+    outputs = [resume(start(backend))[0] for _ in range(2)]
+    database_id = open_and_get_id(backend)
+    assert outputs == [f"{database_id} True\n", f"{database_id} False\n"]
 
 
-def test_the_revisions_are_found_in_any_folder(
+def test_the_revisions_are_found_in_any_directory(
     tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "100 %(here)s: own" / "migrations"
-    shutil.copytree(migrate.MIGRATIONS, folder)
-    monkeypatch.setattr(migrate, "MIGRATIONS", folder)
-    opened_id(backend)
-    assert_is_newest(backend)
+    directory = tmp_path / "100 %(here)s: own" / "migrations"
+    shutil.copytree(migrate.MIGRATIONS, directory)
+    monkeypatch.setattr(migrate, "MIGRATIONS", directory)
+    open_and_get_id(backend)
+    assert_schema_is_current(backend)

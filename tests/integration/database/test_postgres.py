@@ -1,4 +1,4 @@
-"""The PostgreSQL that tests use: it serves, each test on its own, and keeps data when restarted."""
+"""The PostgreSQL server of the tests: isolated databases, and data that survives a restart."""
 
 import psycopg
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tests.support.postgres import PostgresServer
 
 
-def test_data_outlast_a_restart_and_connections_do_not(postgres: PostgresServer) -> None:
+def test_data_survives_a_restart_and_connections_do_not(postgres: PostgresServer) -> None:
     url = postgres.create_database("restarted")
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 'sound' AS word")
@@ -18,7 +18,7 @@ def test_data_outlast_a_restart_and_connections_do_not(postgres: PostgresServer)
         assert connection.execute("SELECT word FROM kept").fetchall() == [("sound",)]
 
 
-def test_databases_are_apart(postgres: PostgresServer) -> None:
+def test_databases_are_isolated(postgres: PostgresServer) -> None:
     one, two = (postgres.create_database(name) for name in ("one", "two"))
     with psycopg.connect(one) as connection:
         connection.execute("CREATE TABLE own (number integer)")

@@ -31,16 +31,16 @@ def music(seed: int) -> Samples:
 
 
 TRACK1, TRACK2 = encoded(music(1)), encoded(music(2))
-SECONDS = ("request_decode", "encode", "cascade", "decode")
+STAGES = ("request_decode", "encode", "cascade", "decode")
 STARTER_BAND_HZ = 4800
 SETTLED_WITHIN_S = 30
 
 
-def test_answers_a_wav_of_sixteen_seconds(client: ModelClient) -> None:
-    answer = client.predict({"track1": TRACK1, "track2": TRACK2})
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "audio/wav"
-    info = soundfile.info(io.BytesIO(answer.content))
+def test_the_response_is_a_wav_of_sixteen_seconds(client: ModelClient) -> None:
+    response = client.predict({"track1": TRACK1, "track2": TRACK2})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "audio/wav"
+    info = soundfile.info(io.BytesIO(response.content))
     assert (info.samplerate, info.channels, info.subtype) == (24_000, 1, "PCM_16")
     assert info.frames == SEGMENT
 
@@ -59,14 +59,14 @@ def test_starter_weights_blend_two_real_songs(
     first, second, start1, start2 = tracks
     windows = [cut(songs()[first], start1), cut(songs()[second], start2)]
     files = [encoded(window) for window in windows]
-    answer = client.predict({"track1": files[0], "track2": files[1]})
-    assert answer.status_code == 200, answer.text
+    response = client.predict({"track1": files[0], "track2": files[1]})
+    assert response.status_code == 200, response.text
     blend = band_limited(windows[0] + windows[1], STARTER_BAND_HZ)
-    assert aligned_si_sdr(blend, decoded(answer.content), within=0.025) >= 30
+    assert aligned_si_sdr(blend, decoded(response.content), within=0.025) >= 30
 
 
 def test_start_times_choose_the_window(client: ModelClient) -> None:
-    # Whole numbers, as FLAC and WAV round what lies between them differently.
+    # Integer samples, because FLAC and WAV round fractions differently.
     long1, long2 = (
         (32767 * noise(seconds * RATE, seed)).astype(np.int16)
         for seed, seconds in ((3, 20), (4, 19))
@@ -84,7 +84,7 @@ def test_start_times_choose_the_window(client: ModelClient) -> None:
     assert np.array_equal(decoded(whole.content), decoded(windows.content))
 
 
-def test_four_requests_share_a_batch_and_one_broken_one_fails_alone(client: ModelClient) -> None:
+def test_four_requests_share_a_batch_and_only_the_invalid_one_fails(client: ModelClient) -> None:
     requests: list[Fields] = [
         {"track1": TRACK1, "track2": TRACK2},
         {"track1": TRACK2, "track2": encoded(music(5))},
@@ -94,21 +94,21 @@ def test_four_requests_share_a_batch_and_one_broken_one_fails_alone(client: Mode
     alone = [client.predict(fields) for fields in requests]
     batches, items = (client.metric(f"musiclab_batch_size_{part}") for part in ("count", "sum"))
 
-    # One request keeps the worker busy for half a second or more, and the four meet in the queue.
+    # One request keeps the worker busy for at least half a second, so that the four others queue.
     with ThreadPoolExecutor(5) as pool:
         busy = pool.submit(client.predict, requests[0])
         _wait_until_taken(client, batches)
-        answers = list(pool.map(client.predict, requests))
+        responses = list(pool.map(client.predict, requests))
         assert busy.result().status_code == 200
 
-    assert [answer.status_code for answer in answers] == [200, 200, 400, 200]
-    assert answers[2].json()["code"] == "not_audio"
+    assert [response.status_code for response in responses] == [200, 200, 400, 200]
+    assert responses[2].json()["code"] == "not_audio"
     assert client.metric("musiclab_batch_size_count") == batches + 2
     assert client.metric("musiclab_batch_size_sum") == items + 1 + 4
-    for together, single in zip(answers, alone, strict=True):
+    for together, single in zip(responses, alone, strict=True):
         if together.status_code == 200:
             difference = decoded(together.content) - decoded(single.content)
-            assert np.abs(difference).max() <= 1 / 32768  # a rounding to PCM_16 may fall otherwise
+            assert np.abs(difference).max() <= 1 / 32768  # rounding to PCM_16 may differ
 
 
 def _wait_until_taken(client: ModelClient, batches: float) -> None:
@@ -146,20 +146,20 @@ def _wait_until_taken(client: ModelClient, batches: float) -> None:
         ({"track1": TRACK1, "track2": TRACK2, "start": "1"}, "unknown_field", "start"),
     ],
 )
-def test_a_request_at_fault_is_400_with_its_sentence(
+def test_an_invalid_request_is_refused_with_an_explanation(
     client: ModelClient, fields: Fields, code: str, named: str
 ) -> None:
-    answer = client.predict(fields)
-    assert answer.status_code == 400, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json()["code"] == code
-    assert named in answer.json()["detail"]
+    response = client.predict(fields)
+    assert response.status_code == 400, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["code"] == code
+    assert named in response.json()["detail"]
 
 
 def settled_counts(
     client: ModelClient, names: list[str], labels: dict[str, str]
 ) -> dict[str, float]:
-    """The counts of histograms, which TorchServe may update some time after its answer."""
+    """Returns the counts of histograms once they are stable: TorchServe may update them late."""
     deadline = time.monotonic() + SETTLED_WITHIN_S
     last: dict[str, float] = {}
     while True:
@@ -171,12 +171,12 @@ def settled_counts(
         time.sleep(1)
 
 
-def test_metrics_tell_seconds_batches_device_and_version(client: ModelClient) -> None:
+def test_metrics_report_durations_batches_device_and_version(client: ModelClient) -> None:
     labels = {"model_version": "starter", "device": "cpu"}
-    names = [f"musiclab_{stage}_seconds" for stage in SECONDS] + ["musiclab_batch_size"]
+    names = [f"musiclab_{stage}_seconds" for stage in STAGES] + ["musiclab_batch_size"]
     before = settled_counts(client, names, labels)
-    answer = client.predict({"track1": TRACK1, "track2": TRACK2})
-    assert answer.status_code == 200, answer.text
+    response = client.predict({"track1": TRACK1, "track2": TRACK2})
+    assert response.status_code == 200, response.text
     counts = settled_counts(client, names, labels)
     assert counts == {name: count + 1 for name, count in before.items()}
     assert (
@@ -184,9 +184,7 @@ def test_metrics_tell_seconds_batches_device_and_version(client: ModelClient) ->
     )
 
 
-def test_the_log_says_on_which_device_it_serves(
-    client: ModelClient, model_server: TorchServe
-) -> None:
+def test_the_log_names_the_device(client: ModelClient, model_server: TorchServe) -> None:
     log = (model_server.folder / "logs" / "model_log.log").read_text()
     assert "musiclab starter is ready on cpu (" in log
 
@@ -196,8 +194,8 @@ def test_a_request_without_the_key_is_refused(client: ModelClient) -> None:
     assert without_key.predict({"track1": TRACK1, "track2": TRACK2}).status_code == 400
 
 
-def test_archives_from_addresses_are_refused(client: ModelClient) -> None:
+def test_archives_from_urls_are_refused(client: ModelClient) -> None:
     for address in ("http://127.0.0.1:9/evil.mar", "file:///tmp/evil.mar"):
-        answer = client.manage("POST", "/models", url=address)
-        assert answer.status_code == 404, answer.text
-        assert "allowed URL" in answer.text
+        response = client.manage("POST", "/models", url=address)
+        assert response.status_code == 404, response.text
+        assert "allowed URL" in response.text

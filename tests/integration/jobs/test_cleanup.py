@@ -1,4 +1,4 @@
-"""What the cleanup removes, and what it must not touch."""
+"""The cleanup: which jobs and files it removes, and which it must keep."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ async def put(files: LocalStorage, job_id: str, *names: str) -> None:
 
 
 async def backdate(tables: Tables, job_id: str, seconds: float) -> None:
-    """Let a job have ended, or its upload have stood still, so long ago."""
+    """Moves the end of a job, or the last progress of its upload, `seconds` into the past."""
 
     def work(connection: sa.Connection) -> None:
         then = NOW - seconds
@@ -43,8 +43,8 @@ async def backdate(tables: Tables, job_id: str, seconds: float) -> None:
     await tables.database.write(work)
 
 
-async def cleaned_up(tables: Tables, files: LocalStorage) -> None:
-    cleanup = Cleanup(tables.database, files, kept_s=DAY_S)
+async def run_cleanup(tables: Tables, files: LocalStorage) -> None:
+    cleanup = Cleanup(tables.database, files, retention_s=DAY_S)
     await cleanup.remove_abandoned_uploads()
     for _ in range(2):
         await cleanup.run_once()
@@ -58,12 +58,12 @@ async def test_files_of_unknown_jobs_are_quarantined_for_a_day(
     for job_id in ("queued", "receiving", "unknown"):
         await put(files, job_id, upload_name(1, ".mp3"))
     for _ in range(2):
-        await cleaned_up(tables, files)
+        await run_cleanup(tables, files)
         assert await files.job_ids() == {"queued", "receiving"}
         assert (await files.quarantined()).keys() == {"unknown"}
     assert await files.list_names("queued") == {upload_name(1, ".mp3")}
     monkeypatch.setattr(cleanup_module, "QUARANTINE_S", 0)
-    await cleaned_up(tables, files)
+    await run_cleanup(tables, files)
     assert await files.quarantined() == {}
     assert await files.job_ids() == {"queued", "receiving"}
 
@@ -71,7 +71,7 @@ async def test_files_of_unknown_jobs_are_quarantined_for_a_day(
 async def test_files_that_are_being_deleted_are_not_quarantined(
     tables: Tables, files: LocalStorage
 ) -> None:
-    cleanup = Cleanup(tables.database, files, kept_s=DAY_S)
+    cleanup = Cleanup(tables.database, files, retention_s=DAY_S)
     for number in range(3):
         job_id = f"refused{number}"
         await tables.submissions().admit(job_id, "192.0.2.1", 1, repeated=False)
@@ -84,25 +84,25 @@ async def test_files_that_are_being_deleted_are_not_quarantined(
     assert await files.quarantined() == {}
 
 
-async def test_files_come_back_from_quarantine_with_their_row(
+async def test_files_are_restored_from_quarantine_when_their_job_exists_again(
     tables: Tables, files: LocalStorage
 ) -> None:
     await put(files, "a", upload_name(1, ".mp3"))
-    await cleaned_up(tables, files)
+    await run_cleanup(tables, files)
     assert await files.job_ids() == set()
-    await tables.submit("a")  # as when a database is put back to a later state
-    await cleaned_up(tables, files)
+    await tables.submit("a")  # as when a newer backup of the database is restored
+    await run_cleanup(tables, files)
     assert await files.quarantined() == {}
     assert await files.list_names("a") == {upload_name(1, ".mp3")}
 
 
-async def test_files_of_another_database_are_left_alone(
+async def test_files_of_another_database_are_not_touched(
     tables: Tables, files: LocalStorage
 ) -> None:
     await put(files, "a", GENERATED)
     await files.claim("f" * 32)
     with pytest.raises(SettingsError, match="another database"):
-        await cleaned_up(tables, files)
+        await run_cleanup(tables, files)
     assert await files.job_ids() == {"a"}
     assert await files.quarantined() == {}
 
@@ -114,13 +114,13 @@ async def test_a_finished_job_is_kept_for_a_day(tables: Tables, files: LocalStor
         await put(files, job_id, GENERATED)
     await backdate(tables, "old", DAY_S + 60)
     await backdate(tables, "young", DAY_S - 60)
-    await cleaned_up(tables, files)
+    await run_cleanup(tables, files)
     assert await files.job_ids() == {"young"}
     assert await tables.table.get("old") is None
     assert (await tables.get("young")).state == "completed"
 
 
-async def test_a_completed_job_keeps_its_accepted_result_only(
+async def test_a_completed_job_keeps_only_its_accepted_result(
     tables: Tables, files: LocalStorage
 ) -> None:
     await tables.submit("a")
@@ -129,7 +129,7 @@ async def test_a_completed_job_keeps_its_accepted_result_only(
     stray = part_name(job.lease + 1)
     await put(files, "a", part_name(job.lease), stray, window_name(1), upload_name(1, ".wav"))
     for _ in range(2):
-        await cleaned_up(tables, files)
+        await run_cleanup(tables, files)
         assert await files.list_names("a") == {GENERATED}
     assert await files.read("a", GENERATED) == part_name(job.lease).encode()
     await finalize_result(files, "a", job.lease)
@@ -140,7 +140,7 @@ async def test_a_failed_job_keeps_no_files(tables: Tables, files: LocalStorage) 
     await tables.submit("a")
     await tables.leases.fail(await tables.claim(), "not_audio", "sentence", 1)
     await put(files, "a", upload_name(1, ".mp3"))
-    await cleaned_up(tables, files)
+    await run_cleanup(tables, files)
     assert await files.job_ids() == set()
     assert (await tables.get("a")).error_code == "not_audio"
 
@@ -150,7 +150,7 @@ async def test_an_upload_whose_process_died_is_removed(tables: Tables, files: Lo
         await tables.submissions().admit(job_id, "192.0.2.1", 1, repeated=False)
         await put(files, job_id, upload_name(1, ".mp3"))
     await backdate(tables, "dead", 1)
-    await cleaned_up(tables, files)
+    await run_cleanup(tables, files)
     assert await files.job_ids() == {"alive"}
 
 
@@ -162,9 +162,9 @@ async def test_a_submission_outlives_its_deleted_job_by_a_day(
     submissions = tables.submissions(once)
     await tables.submit("a")
     await tables.table.delete("a")
-    await cleaned_up(tables, files)
+    await run_cleanup(tables, files)
     with pytest.raises(RateLimitError, match="limited to 1"):
         await submissions.admit("b", "192.0.2.1", 1, repeated=False)
     await backdate(tables, "a", 1)
-    await cleaned_up(tables, files)
+    await run_cleanup(tables, files)
     await submissions.admit("b", "192.0.2.1", 1, repeated=False)

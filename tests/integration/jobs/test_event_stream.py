@@ -1,4 +1,4 @@
-"""The event stream of a job, which may be resumed."""
+"""The event stream of a job, and how clients resume it."""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,31 +12,31 @@ from tests.support.jobs import status, submit, unlimited_api
 from tests.support.quick_model import app_of
 
 
-async def events(answer: ClientResponse) -> AsyncIterator[tuple[int | None, dict[str, Any]]]:
-    """The id and the document of each event, until the stream ends."""
-    assert answer.content_type == "text/event-stream"
-    async for block in _blocks(answer):
+async def events(response: ClientResponse) -> AsyncIterator[tuple[int | None, dict[str, Any]]]:
+    """Yields the id and the document of each event until the stream ends."""
+    assert response.content_type == "text/event-stream"
+    async for block in _blocks(response):
         fields = dict(line.split(": ", 1) for line in block.strip().splitlines())
         if "data" in fields:
             number = fields.get("id")
             yield None if number is None else int(number), json.loads(fields["data"])
 
 
-async def _blocks(answer: ClientResponse) -> AsyncIterator[str]:
-    while block := await answer.content.readuntil(b"\n\n"):
+async def _blocks(response: ClientResponse) -> AsyncIterator[str]:
+    while block := await response.content.readuntil(b"\n\n"):
         yield block.decode()
 
 
-async def test_events_tell_every_change_and_end(settings: Settings) -> None:
+async def test_the_stream_sends_every_change_and_ends(settings: Settings) -> None:
     async with unlimited_api(settings) as client:
         job_id = await submit(client)
-        told = [each async for each in events(await client.get(f"/api/events/{job_id}"))]
-        numbers = [number for number, _ in told if number is not None]
+        received = [each async for each in events(await client.get(f"/api/events/{job_id}"))]
+        numbers = [number for number, _ in received if number is not None]
         assert numbers == sorted(numbers)
-        assert told[-1][1] == await status(client, job_id)
-        assert told[-1][1]["status"] == "completed"
+        assert received[-1][1] == await status(client, job_id)
+        assert received[-1][1]["status"] == "completed"
 
-        # Whoever was away since the second one is told all that came after it, and only that.
+        # A client that reconnects after event 2 receives all later events, and only those.
         again = await client.get(f"/api/events/{job_id}", headers={"Last-Event-ID": "2"})
         missed = [each async for each in events(again)]
         assert [number for number, _ in missed] == list(range(3, numbers[-1] + 1))
@@ -50,17 +50,17 @@ async def test_events_tell_every_change_and_end(settings: Settings) -> None:
         assert (refused.status, (await refused.json())["code"]) == (400, "invalid_event_id")
 
 
-async def test_events_tell_that_a_job_moves_up_and_is_deleted(settings: Settings) -> None:
+async def test_the_stream_sends_queue_positions_and_the_deletion(settings: Settings) -> None:
     async with unlimited_api(settings) as client:
         app = app_of(client)
-        await app[WORKER].finish(0)  # nothing is taken any more
+        await app[WORKER].finish(0)  # no more jobs are claimed
         first, second = [await submit(client) for _ in range(2)]
-        told = events(await client.get(f"/api/events/{second}"))
-        number, document = await anext(told)
+        received = events(await client.get(f"/api/events/{second}"))
+        number, document = await anext(received)
         assert (number, document["queue_position"]) == (1, 2)
         await client.delete(f"/api/cleanup/{first}")
-        number, document = await anext(told)
+        number, document = await anext(received)
         assert (number, document["queue_position"]) == (1, 1)
         await client.delete(f"/api/cleanup/{second}")
-        assert await anext(told) == (None, {"job_id": second, "status": "deleted"})
-        assert [each async for each in told] == []
+        assert await anext(received) == (None, {"job_id": second, "status": "deleted"})
+        assert [each async for each in received] == []

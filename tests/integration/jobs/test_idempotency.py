@@ -1,4 +1,4 @@
-"""A request that is repeated with the same key is accepted once."""
+"""A request that is repeated with the same idempotency key is accepted once."""
 
 import asyncio
 
@@ -6,19 +6,19 @@ import pytest
 from aiohttp import FormData
 
 from orchestrator.settings import Settings
-from tests.support.api import accepted, api, code_of, form, generate
+from tests.support.api import accepted, api, form, generate, status_and_code
 from tests.support.cache import entries
 from tests.support.tables import Backend
 
 
 @pytest.fixture
-def stored(backend: Backend, settings: Settings) -> Settings:
-    """Settings with a database of each kind."""
+def database_settings(backend: Backend, settings: Settings) -> Settings:
+    """Settings for each kind of database."""
     return settings.model_copy(update={"database_url": backend.url})
 
 
-async def test_the_same_key_gives_the_same_job(stored: Settings) -> None:
-    async with api(stored) as client:
+async def test_the_same_key_returns_the_same_job(database_settings: Settings) -> None:
+    async with api(database_settings) as client:
         first = await generate(client, Idempotency_Key="one")
         again = await generate(client, Idempotency_Key="one")
         assert await accepted(first) == await accepted(again)
@@ -27,14 +27,18 @@ async def test_the_same_key_gives_the_same_job(stored: Settings) -> None:
         assert "Idempotent-Replayed" not in first.headers
         other = await accepted(await generate(client, Idempotency_Key="two"))
         assert other != await accepted(first)
-        assert len(entries(stored.cache)) == 2
+        assert len(entries(database_settings.cache)) == 2
 
 
-async def test_the_same_key_at_the_same_time_gives_the_same_job(stored: Settings) -> None:
-    async with api(stored, rate_limit=0) as client:
-        answers = await asyncio.gather(*(generate(client, Idempotency_Key="one") for _ in range(8)))
-        assert len({await accepted(answer) for answer in answers}) == 1
-        assert len(entries(stored.cache)) == 1
+async def test_concurrent_requests_with_the_same_key_return_the_same_job(
+    database_settings: Settings,
+) -> None:
+    async with api(database_settings, rate_limit=0) as client:
+        responses = await asyncio.gather(
+            *(generate(client, Idempotency_Key="one") for _ in range(8))
+        )
+        assert len({await accepted(response) for response in responses}) == 1
+        assert len(entries(database_settings.cache)) == 1
 
 
 @pytest.mark.parametrize(
@@ -46,11 +50,13 @@ async def test_the_same_key_with_another_body_is_refused(
     async with api(settings) as client:
         job_id = await accepted(await generate(client, Idempotency_Key="one"))
         refused = await generate(client, other, Idempotency_Key="one")
-        assert await code_of(refused) == (409, "idempotency_key_reused")
+        assert await status_and_code(refused) == (409, "idempotency_key_reused")
         assert entries(settings.cache) == [f"music_{job_id}"]
 
 
-async def test_a_repeated_request_passes_limits_and_outlives_its_job(settings: Settings) -> None:
+async def test_a_replay_bypasses_limits_and_works_after_its_job_is_deleted(
+    settings: Settings,
+) -> None:
     async with api(settings, rate_limit=1, max_queued=1) as client:
         job_id = await accepted(await generate(client, Idempotency_Key="one"))
         assert (await generate(client)).status == 429
@@ -60,7 +66,7 @@ async def test_a_repeated_request_passes_limits_and_outlives_its_job(settings: S
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "caf\u00e9"])
-async def test_a_key_at_fault_is_refused(settings: Settings, key: str) -> None:
+async def test_an_invalid_key_is_refused(settings: Settings, key: str) -> None:
     async with api(settings) as client:
         refused = await generate(client, Idempotency_Key=key)
-        assert await code_of(refused) == (400, "invalid_idempotency_key")
+        assert await status_and_code(refused) == (400, "invalid_idempotency_key")

@@ -28,17 +28,17 @@ async def test_deleting_a_job_ends_its_ffmpeg_within_a_second(
         with long.open("rb") as file:
             job_id = await submit(client, form(file, start_time_1="1e6"))
         async with asyncio.timeout(20):
-            while not ffmpegs():
+            while not ffmpeg_processes():
                 await asyncio.sleep(0.01)
         began = time.monotonic()
         assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
         assert time.monotonic() - began < 1
-        assert ffmpegs() == []
+        assert ffmpeg_processes() == []
         assert entries(settings.cache) == []
         assert (await client.get(f"/api/status/{job_id}")).status == 404
 
 
-async def test_deleting_a_job_ends_its_ffmpeg_on_another_host_too(
+async def test_deleting_a_job_ends_its_ffmpeg_on_another_host(
     shared: Settings, tmp_path: Path
 ) -> None:
     long = make_endless_wav(tmp_path / "long.wav", 50 * 2**20)
@@ -51,27 +51,27 @@ async def test_deleting_a_job_ends_its_ffmpeg_on_another_host_too(
         with long.open("rb") as file:
             job_id = await submit(client, form(file, start_time_1="1e6"))
         async with asyncio.timeout(20):
-            while not ffmpegs():
+            while not ffmpeg_processes():
                 await asyncio.sleep(0.01)
         assert (await client.delete(f"/api/cleanup/{job_id}")).status == 200
         async with asyncio.timeout(1):
-            while ffmpegs():
+            while ffmpeg_processes():
                 await asyncio.sleep(0.01)
         async with asyncio.timeout(5):
             while await api[STORAGE].job_ids() or list(shared.scratch_dir.glob("*/*")):
                 await asyncio.sleep(0.05)
 
 
-def ffmpegs() -> list[psutil.Process]:
-    """Those that read a window, and are children of this process."""
+def ffmpeg_processes() -> list[psutil.Process]:
+    """Returns the ffmpeg processes that cut windows and are descendants of this process."""
     found = []
     for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has just ended
+        with suppress(psutil.NoSuchProcess):  # the process has just ended
             if "ffmpeg" in child.name() and "-frames:a" not in child.cmdline():
                 found.append(child)
     return found
 
 
-async def test_deletion_races_completion(settings: Settings) -> None:
-    """A short form of `make race-test`."""
+async def test_deleting_a_job_while_it_completes_leaves_no_files(settings: Settings) -> None:
+    """A short version of `make race-test`."""
     await race_deletions(settings, RACES)

@@ -1,4 +1,4 @@
-"""A job from its upload to its removal, with a model that answers at once."""
+"""A job from its upload to its deletion, with a model that responds immediately."""
 
 import asyncio
 from pathlib import Path
@@ -12,14 +12,14 @@ from orchestrator.audio.window import Window
 from orchestrator.settings import Settings
 from orchestrator.storage.base import window_name
 from orchestrator.worker import worker
-from tests.support.jobs import LONGEST_S, finished, status, submit, unlimited_api
+from tests.support.jobs import TIMEOUT_S, finished, status, submit, unlimited_api
 from tests.support.quick_model import MUSIC, VERSION, app_of, quick_api
 
-TAKEN_S = 0.5  # by a model that is slow enough to learn from
+GENERATION_S = 0.5  # long enough to be visible in estimates
 
 
-async def test_from_upload_to_cleanup(anywhere: Settings) -> None:
-    async with unlimited_api(anywhere) as client:
+async def test_a_job_from_upload_to_cleanup(backend_settings: Settings) -> None:
+    async with unlimited_api(backend_settings) as client:
         app = app_of(client)
         job_id = await submit(client)
         done = await finished(client, job_id)
@@ -36,16 +36,16 @@ async def test_from_upload_to_cleanup(anywhere: Settings) -> None:
             assert (await client.get(f"/api/{path}/{job_id}")).status == 404
 
 
-async def test_ranges_and_etags_of_the_download(anywhere: Settings) -> None:
-    async with unlimited_api(anywhere) as client:
+async def test_downloads_support_ranges_and_etags(backend_settings: Settings) -> None:
+    async with unlimited_api(backend_settings) as client:
         job_id = await submit(client)
         await finished(client, job_id)
         path = f"/api/download/{job_id}"
         whole = await client.get(path)
         tag = whole.headers["ETag"]
         assert whole.headers["Accept-Ranges"] == "bytes"
-        for asked, start, stop in (("0-99", 0, 100), ("100-", 100, None), ("-50", -50, None)):
-            part = await client.get(path, headers={"Range": f"bytes={asked}", "If-Range": tag})
+        for byte_range, start, stop in (("0-99", 0, 100), ("100-", 100, None), ("-50", -50, None)):
+            part = await client.get(path, headers={"Range": f"bytes={byte_range}", "If-Range": tag})
             assert part.status == 206
             assert await part.read() == MUSIC[start:stop]
             assert part.headers["Content-Range"].endswith(f"/{len(MUSIC)}")
@@ -60,55 +60,55 @@ async def test_ranges_and_etags_of_the_download(anywhere: Settings) -> None:
         assert (head.status, head.headers["Content-Length"]) == (200, str(len(MUSIC)))
 
 
-async def test_a_later_attempt_need_not_convert_again(
-    anywhere: Settings, monkeypatch: pytest.MonkeyPatch
+async def test_a_later_attempt_reuses_the_converted_windows(
+    backend_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert, converted, asked = cutting.cut_window, [], []
+    convert, converted, received = cutting.cut_window, [], []
     tried = asyncio.Event()
 
-    async def noting(source: Path, window: Window, target: Path) -> bytes:
+    async def recording(source: Path, window: Window, target: Path) -> bytes:
         converted.append(await convert(source, window, target))
         return converted[-1]
 
     async def predict(request: web.Request) -> web.Response:
         form = await request.post()
         fields = [form["track1"], form["track2"]]
-        asked.append([field.file.read() for field in fields if isinstance(field, web.FileField)])
-        if len(asked) == 2:
+        received.append([field.file.read() for field in fields if isinstance(field, web.FileField)])
+        if len(received) == 2:
             return web.Response(body=MUSIC)
         await tried.wait()
         return web.json_response({"code": 503, "message": "Prediction failed"}, status=503)
 
-    monkeypatch.setattr(cutting, "cut_window", noting)
+    monkeypatch.setattr(cutting, "cut_window", recording)
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
-    async with quick_api(anywhere, predict) as client, asyncio.timeout(30):
+    async with quick_api(backend_settings, predict) as client, asyncio.timeout(30):
         app = app_of(client)
         job_id = await submit(client)
         windows = {window_name(track) for track in (1, 2)}
-        while await app[STORAGE].list_names(job_id) != windows:  # the uploads are gone
+        while await app[STORAGE].list_names(job_id) != windows:  # until the uploads are deleted
             await asyncio.sleep(0.02)
         tried.set()
         done = await finished(client, job_id)
         assert (done["status"], done["attempts"]) == ("completed", 2)
     assert len(converted) == 2
-    assert [sorted(windows) for windows in asked] == 2 * [sorted(converted)]
+    assert [sorted(windows) for windows in received] == 2 * [sorted(converted)]
 
 
-async def test_the_remaining_time_is_learned(settings: Settings) -> None:
-    async def unhurried(request: web.Request) -> web.Response:
+async def test_the_remaining_time_is_estimated_from_completed_jobs(settings: Settings) -> None:
+    async def slow(request: web.Request) -> web.Response:
         await request.read()
-        await asyncio.sleep(TAKEN_S)
+        await asyncio.sleep(GENERATION_S)
         return web.Response(body=MUSIC)
 
     chosen = settings.model_copy(update={"rate_limit": 0})
-    async with asyncio.timeout(LONGEST_S), quick_api(chosen, unhurried) as client:
+    async with asyncio.timeout(TIMEOUT_S), quick_api(chosen, slow) as client:
         app = app_of(client)
         first = await submit(client)
         await finished(client, first)
-        await client.delete(f"/api/cleanup/{first}")  # what was learned outlives it
+        await client.delete(f"/api/cleanup/{first}")  # the estimate remains
         await app[WORKER].finish(0)
-        await asyncio.sleep(1.1)  # for which what was learned is valid
-        left = []
+        await asyncio.sleep(1.1)  # until the cached statistics expire
+        estimates = []
         for _ in range(3):
-            left.append((await status(client, await submit(client)))["eta_seconds"])
-        assert TAKEN_S <= left[0] < left[1] < left[2] < 60
+            estimates.append((await status(client, await submit(client)))["eta_seconds"])
+        assert GENERATION_S <= estimates[0] < estimates[1] < estimates[2] < 60

@@ -11,10 +11,10 @@ from orchestrator.errors import UploadExpiredError
 from orchestrator.jobs.eta import EtaEstimator
 from orchestrator.jobs.event_feed import EventFeed
 from orchestrator.jobs.job import status_document
-from tests.support.tables import KEPT_S, UPLOAD, WORK_S, Tables
+from tests.support.tables import RETENTION_S, UPLOAD, WORK_S, Tables
 
 
-async def test_a_job_comes_back_as_it_was_submitted(tables: Tables) -> None:
+async def test_a_submitted_job_can_be_read(tables: Tables) -> None:
     await tables.submit("a")
     job = await tables.get("a")
     assert (job.state, job.progress, job.attempts, job.lease) == ("queued", 0, 0, 0)
@@ -23,7 +23,7 @@ async def test_a_job_comes_back_as_it_was_submitted(tables: Tables) -> None:
     assert await tables.table.get("b") is None
 
 
-async def test_an_upload_that_is_not_complete_is_no_job(tables: Tables) -> None:
+async def test_an_incomplete_upload_is_not_a_job(tables: Tables) -> None:
     await tables.submissions().admit("a", "192.0.2.1", 10, repeated=False)
     assert await tables.table.get("a") is None
     assert await tables.leases.claim() is None
@@ -36,12 +36,12 @@ async def test_an_upload_that_is_not_complete_is_no_job(tables: Tables) -> None:
         await tables.database.write(work)
 
 
-async def test_progress_never_goes_back(tables: Tables) -> None:
+async def test_progress_never_decreases(tables: Tables) -> None:
     await tables.submit("a")
     job = await tables.claim()
-    for told, shown in ((10, 10), (50, 50), (30, 50), (95, 95)):
-        await tables.leases.advance(job, told, "step")
-        assert (await tables.get("a")).progress == shown
+    for reported, expected in ((10, 10), (50, 50), (30, 50), (95, 95)):
+        await tables.leases.advance(job, reported, "step")
+        assert (await tables.get("a")).progress == expected
     await tables.complete(job)
     done = await tables.get("a")
     assert (done.state, done.progress, done.model_version) == ("completed", 100, "v1")
@@ -50,7 +50,7 @@ async def test_progress_never_goes_back(tables: Tables) -> None:
     assert done.created_at <= done.started_at <= done.finished_at <= done.read_at
 
 
-async def test_every_change_is_an_event(tables: Tables) -> None:
+async def test_every_change_is_recorded_as_an_event(tables: Tables) -> None:
     await tables.submit("a")
     job = await tables.claim()
     await tables.leases.advance(job, 10, "Converting")
@@ -71,7 +71,7 @@ async def test_every_change_is_an_event(tables: Tables) -> None:
     assert [event.revision for event in await tables.feed.events_after("a", after=3)] == [4, 5]
 
 
-async def test_a_finished_job_tells_until_when_it_is_kept(tables: Tables) -> None:
+async def test_a_finished_job_has_an_expiry_time(tables: Tables) -> None:
     async def document(feed: EventFeed) -> dict[str, Any]:
         snapshot = await feed.get("a")
         assert snapshot is not None
@@ -86,30 +86,32 @@ async def test_a_finished_job_tells_until_when_it_is_kept(tables: Tables) -> Non
     finished, expires = (
         datetime.fromisoformat(done[name]) for name in ("finished_at", "expires_at")
     )
-    assert expires - finished == timedelta(seconds=KEPT_S)
+    assert expires - finished == timedelta(seconds=RETENTION_S)
 
-    endless = EventFeed(tables.database, EtaEstimator(tables.database, lambda: True), kept_s=1e15)
+    endless = EventFeed(
+        tables.database, EtaEstimator(tables.database, lambda: True), retention_s=1e15
+    )
     assert (await document(endless))["expires_at"].startswith("9999-12-31T00:00:00")
 
 
-async def test_no_time_is_told_that_nobody_can_know(tables: Tables) -> None:
-    async def left(*, model_ready: bool = True) -> float | None:
+async def test_the_remaining_time_is_unknown_if_it_cannot_be_estimated(tables: Tables) -> None:
+    async def remaining(*, model_ready: bool = True) -> float | None:
         estimates = EtaEstimator(tables.database, lambda: model_ready)
         return await estimates.seconds_left(await tables.get("b"), 1)
 
     await tables.submit("a")
     await tables.submit("b")
-    assert await left() is None, "nothing is known yet"
+    assert await remaining() is None, "no job has been completed yet"
     await tables.complete(await tables.claim())
-    assert await left() == WORK_S
-    assert await left(model_ready=False) is None
+    assert await remaining() == WORK_S
+    assert await remaining(model_ready=False) is None
     job = await tables.claim()
-    assert await left() is not None
+    assert await remaining() is not None
     await tables.leases.retry(job, 1.0, "Waiting for another try", 1)
-    assert await left() is None
+    assert await remaining() is None
 
 
-async def test_a_job_that_is_to_be_repeated_waits(tables: Tables) -> None:
+async def test_a_retried_job_waits_and_keeps_its_progress(tables: Tables) -> None:
     await tables.submit("a")
     await tables.leases.retry(await tables.claim(), 60, "Waiting for another try", 1)
     assert await tables.leases.claim() is None

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from orchestrator.database.schema import jobs
 from orchestrator.errors import LeaseLostError
 from orchestrator.jobs import leases as leases_module
-from orchestrator.jobs.leases import STRANDED_S
+from orchestrator.jobs.leases import PINNED_WAIT_S
 from orchestrator.jobs.table import LEASE_S
 from tests.support.postgres import PostgresServer
 from tests.support.tables import UPLOAD, Backend, Tables, new_id
@@ -29,8 +29,8 @@ async def test_jobs_are_claimed_in_order_and_once(tables: Tables) -> None:
 NAMED = replace(UPLOAD, wanted_version="named")
 
 
-async def waited(tables: Tables, seconds: float) -> None:
-    """As if all jobs had waited so much longer."""
+async def let_time_pass(tables: Tables, seconds: float) -> None:
+    """Changes the times of all jobs as if they had waited `seconds` longer."""
 
     def work(connection: sa.Connection) -> None:
         earlier = {
@@ -42,52 +42,54 @@ async def waited(tables: Tables, seconds: float) -> None:
     await tables.database.write(work)
 
 
-async def claimed(tables: Tables, *loaded: str) -> list[str]:
-    """The jobs that a process takes that has these versions."""
+async def claim_all(tables: Tables, *loaded: str) -> list[str]:
+    """Claims jobs as a process that has these versions loaded; returns the ids of the jobs."""
     taken = []
     while job := await tables.leases.claim(loaded):
         taken.append(job.id)
     return taken
 
 
-async def test_a_job_that_names_a_loaded_version_is_claimed_in_its_turn(tables: Tables) -> None:
+async def test_a_job_that_names_a_loaded_version_is_claimed_in_order(tables: Tables) -> None:
     for job_id, upload in (("a", UPLOAD), ("b", NAMED), ("c", UPLOAD)):
         await tables.submit(job_id, upload)
-    assert await claimed(tables, "other", "named") == ["a", "b", "c"]
+    assert await claim_all(tables, "other", "named") == ["a", "b", "c"]
 
 
-async def test_a_job_that_names_another_version_is_left_to_others_for_a_while(
+async def test_a_job_that_names_another_version_is_first_left_to_other_processes(
     tables: Tables,
 ) -> None:
     await tables.submit("a", NAMED)
     await tables.submit("b")
-    assert await claimed(tables, "other") == ["b"]
-    await waited(tables, STRANDED_S - 5)
-    assert await claimed(tables, "other") == []
-    assert await claimed(tables) == []
-    await waited(tables, 5)
-    assert await claimed(tables, "other") == ["a"]
+    assert await claim_all(tables, "other") == ["b"]
+    await let_time_pass(tables, PINNED_WAIT_S - 5)
+    assert await claim_all(tables, "other") == []
+    assert await claim_all(tables) == []
+    await let_time_pass(tables, 5)
+    assert await claim_all(tables, "other") == ["a"]
 
 
-async def test_a_job_that_names_a_version_and_whose_worker_died_is_left_to_others_too(
+async def test_an_expired_job_that_names_another_version_is_first_left_to_other_processes(
     tables: Tables,
 ) -> None:
     await tables.submit("a", NAMED)
-    assert await claimed(tables, "named") == ["a"]
+    assert await claim_all(tables, "named") == ["a"]
     tables.leases.release("a")
-    await waited(tables, LEASE_S)
-    assert await claimed(tables, "other") == []
-    assert await claimed(tables, "named") == ["a"]
+    await let_time_pass(tables, LEASE_S)
+    assert await claim_all(tables, "other") == []
+    assert await claim_all(tables, "named") == ["a"]
     tables.leases.release("a")
-    await waited(tables, LEASE_S + STRANDED_S)
-    assert await claimed(tables, "other") == ["a"]
+    await let_time_pass(tables, LEASE_S + PINNED_WAIT_S)
+    assert await claim_all(tables, "other") == ["a"]
 
 
-async def test_a_lost_lease_writes_nothing(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_can_be_written_under_a_lost_lease(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await tables.submit("a")
     monkeypatch.setattr(leases_module, "LEASE_S", -1.0)
     stale = await tables.claim()
-    assert await tables.leases.claim() is None, "nobody takes its own work a second time"
+    assert await tables.leases.claim() is None, "a process does not claim its own job again"
     tables.leases.release("a")
     fresh = await tables.claim()
     assert (stale.lease, fresh.lease) == (1, 2)
@@ -108,7 +110,7 @@ async def test_a_lost_lease_writes_nothing(tables: Tables, monkeypatch: pytest.M
     await tables.complete(fresh)
 
 
-async def test_a_commit_whose_answer_was_lost_may_be_repeated(tables: Tables) -> None:
+async def test_a_commit_can_be_repeated_when_its_response_was_lost(tables: Tables) -> None:
     await tables.submit("a")
     job = await tables.claim()
     for _ in range(2):
@@ -116,7 +118,7 @@ async def test_a_commit_whose_answer_was_lost_may_be_repeated(tables: Tables) ->
     assert len(await tables.feed.events_after("a", after=2)) == 1
 
 
-async def test_only_what_is_held_is_renewed(
+async def test_only_held_leases_are_renewed(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await tables.submit("a")
@@ -132,7 +134,7 @@ async def test_only_what_is_held_is_renewed(
     assert await tables.leases.still_held(["a", "b"]) == {"a"}
 
 
-async def test_a_deleted_job_cannot_be_written(tables: Tables) -> None:
+async def test_a_deleted_job_cannot_be_changed(tables: Tables) -> None:
     await tables.submit("a")
     job = await tables.claim()
     assert await tables.table.delete("a")
@@ -143,7 +145,7 @@ async def test_a_deleted_job_cannot_be_written(tables: Tables) -> None:
     assert await tables.feed.events_after("a", after=0) == []
 
 
-async def test_after_a_restart_what_ran_is_taken_at_once(tmp_path: Path) -> None:
+async def test_running_jobs_are_claimed_at_once_after_a_restart(tmp_path: Path) -> None:
     backend = Backend("", tmp_path / "jobs.sqlite")
     async with backend.opened() as tables:
         for job_id in ("a", "b", "c"):
@@ -159,7 +161,7 @@ async def test_after_a_restart_what_ran_is_taken_at_once(tmp_path: Path) -> None
         assert await tables.leases.claim() is None
 
 
-async def test_two_processes_never_take_the_same_job(postgres: PostgresServer) -> None:
+async def test_two_processes_never_claim_the_same_job(postgres: PostgresServer) -> None:
     backend = Backend(postgres.create_database(new_id()), Path())
     async with backend.opened() as ours, backend.opened() as theirs:
         names = [f"job{number}" for number in range(20)]

@@ -1,4 +1,4 @@
-"""A repeated request is given the result of the first one."""
+"""A repeated request reuses the result of the first one."""
 
 import asyncio
 
@@ -9,15 +9,15 @@ from tests.support.jobs import finished, form, status, submit, unlimited_api
 from tests.support.quick_model import MUSIC, VERSION, app_of
 
 
-async def test_a_result_that_has_no_name_yet_is_reused(anywhere: Settings) -> None:
-    async with unlimited_api(anywhere) as client:
+async def test_a_result_that_is_not_finalized_is_reused(backend_settings: Settings) -> None:
+    async with unlimited_api(backend_settings) as client:
         app = app_of(client)
         first = await submit(client)
         await finished(client, first)
         async with asyncio.timeout(10):
             while await app[STORAGE].list_names(first) != {GENERATED}:
                 await asyncio.sleep(0.01)
-        await app[STORAGE].rename(first, GENERATED, part_name(1))  # as a moment before
+        await app[STORAGE].rename(first, GENERATED, part_name(1))  # its name before it is finalized
         second = await submit(client)
         assert (await status(client, second))["status"] == "completed"
         for job_id in (first, second):
@@ -25,8 +25,8 @@ async def test_a_result_that_has_no_name_yet_is_reused(anywhere: Settings) -> No
             assert await (await client.get(f"/api/download/{job_id}")).read() == MUSIC
 
 
-async def test_a_repeated_request_is_answered_with_what_was_made(anywhere: Settings) -> None:
-    async with unlimited_api(anywhere) as client:
+async def test_a_repeated_request_reuses_the_existing_result(backend_settings: Settings) -> None:
+    async with unlimited_api(backend_settings) as client:
         app = app_of(client)
         first = await submit(client)
         await finished(client, first)
@@ -50,7 +50,7 @@ async def test_a_repeated_request_is_answered_with_what_was_made(anywhere: Setti
         assert (await status(client, named))["status"] == "completed"
 
 
-async def test_reuse_can_be_switched_off(settings: Settings) -> None:
+async def test_reuse_can_be_disabled(settings: Settings) -> None:
     async with unlimited_api(settings, reuse_results=False) as client:
         for _ in range(2):
             done = await finished(client, await submit(client))

@@ -1,4 +1,4 @@
-"""Submitting a job: API keys, a database that is away, uploads that stall or break off."""
+"""Submitting a job: API keys, an unreachable database, stalled uploads, lost responses."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from aiohttp import ServerDisconnectedError
 from orchestrator.api import multipart as form_module
 from orchestrator.api.app_keys import JOB_TABLE, STORAGE
 from orchestrator.settings import Settings
-from tests.support.api import accepted, api, code_of, generate
+from tests.support.api import accepted, api, generate, status_and_code
 from tests.support.cache import entries
 from tests.support.postgres import PostgresServer
 from tests.support.quick_model import app_of
@@ -27,16 +27,18 @@ from tests.support.tables import new_id
         ({"Authorization": "Bearer second"}, 202),
     ],
 )
-async def test_api_keys(settings: Settings, headers: dict[str, str], status: int) -> None:
+async def test_generating_and_deleting_require_an_api_key(
+    settings: Settings, headers: dict[str, str], status: int
+) -> None:
     async with api(settings, api_keys="first, second") as client:
-        answer = await generate(client, None, **headers)
-        assert answer.status == status
+        response = await generate(client, None, **headers)
+        assert response.status == status
         if status == 401:
-            assert (await answer.json())["code"] == "unauthorized"
+            assert (await response.json())["code"] == "unauthorized"
             assert (await client.get("/api/models")).status == 401
             assert (await client.delete("/api/cleanup/x")).status == 401
             return
-        job_id = await accepted(answer)
+        job_id = await accepted(response)
         assert (await client.get(f"/api/status/{job_id}")).status == 200
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         assert (await client.get("/api/models", headers=names)).status == 200
@@ -44,7 +46,7 @@ async def test_api_keys(settings: Settings, headers: dict[str, str], status: int
         assert (await client.delete(f"/api/cleanup/{job_id}", headers=names)).status == 200
 
 
-async def test_a_database_that_is_away_is_said_to_be(
+async def test_an_unreachable_database_is_reported(
     postgres: PostgresServer, settings: Settings
 ) -> None:
     url = postgres.create_database(f"test_{new_id()}")
@@ -52,12 +54,12 @@ async def test_a_database_that_is_away_is_said_to_be(
         job_id = await accepted(await generate(client, Idempotency_Key="one"))
         await asyncio.to_thread(postgres.stop)
         try:
-            for answer in (
+            for response in (
                 await client.get(f"/api/status/{job_id}"),
                 await generate(client),
             ):
-                assert await code_of(answer) == (503, "database_unavailable")
-                assert answer.headers["Retry-After"]
+                assert await status_and_code(response) == (503, "database_unavailable")
+                assert response.headers["Retry-After"]
             assert (await client.get("/health")).status == 200
             metrics = (await (await client.get("/metrics")).text()).splitlines()
             assert "musiclab_database_up 0.0" in metrics
@@ -68,15 +70,15 @@ async def test_a_database_that_is_away_is_said_to_be(
         assert await accepted(await generate(client, Idempotency_Key="one")) == job_id
 
 
-async def test_an_upload_that_stands_still_is_given_up(
+async def test_a_stalled_upload_is_aborted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form_module, "STALLED_S", 0.5)
+    monkeypatch.setattr(form_module, "STALL_TIMEOUT_S", 0.5)
 
     async def stalling() -> AsyncIterator[bytes]:
         head = 'Content-Disposition: form-data; name="track1"; filename="a.wav"'
         yield f"--x\r\n{head}\r\n\r\n".encode()
-        for _ in range(4):  # slow, but it comes
+        for _ in range(4):  # slow, but not stalled
             yield bytes(2000)
             await asyncio.sleep(0.3)
         await asyncio.sleep(60)
@@ -85,12 +87,12 @@ async def test_an_upload_that_stands_still_is_given_up(
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         began = time.monotonic()
         refused = await client.post("/api/generate", data=stalling(), headers=headers)
-        assert await code_of(refused) == (408, "upload_timeout")
+        assert await status_and_code(refused) == (408, "upload_timeout")
         assert 1.2 < time.monotonic() - began < 20
         assert entries(settings.cache) == []
 
 
-async def test_what_was_accepted_stays_whatever_happens_until_the_answer(
+async def test_an_accepted_job_is_kept_when_the_response_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with api(settings) as client:

@@ -1,4 +1,4 @@
-"""A job can be followed through all logs by its id."""
+"""The logs: jobs are identified by id, requests and errors are recorded."""
 
 import asyncio
 import subprocess
@@ -20,14 +20,14 @@ from tests.support.service import Service, command, environment, log_of
 from tests.support.signals import SEGMENT, encoded, noise
 
 SOUND = {f"track{n}": (f"{n}.wav", encoded(noise(SEGMENT, n))) for n in (1, 2)}
-ASKED = "inference request sent"
+REQUEST_SENT = "inference request sent"
 
 
-def ours(lines: list[Line]) -> list[Line]:
+def orchestrator_lines(lines: list[Line]) -> list[Line]:
     return [line for line in lines if line["logger"].startswith("orchestrator.")]
 
 
-def test_one_job_through_all_logs(service: Service) -> None:
+def test_a_job_can_be_followed_through_all_logs(service: Service) -> None:
     log = log_of(service.settings, "up")
     before = len(log_lines(log))
     job_id = service.generate(SOUND).json()["job_id"]
@@ -36,22 +36,22 @@ def test_one_job_through_all_logs(service: Service) -> None:
     service.call("GET", f"/api/download/{job_id}")
     service.call("DELETE", f"/api/cleanup/{job_id}")
 
-    lines = ours(log_lines(log)[before:])
+    lines = orchestrator_lines(log_lines(log)[before:])
     named = [line for line in lines if is_of(line, job_id)]
-    assert [line for line in lines if "job_id" not in line] == [], "nothing else was asked for"
-    said = [line["event"] for line in named if line["event"] != "request"]
-    assert said == ["job taken", ASKED, "job completed"]
+    assert [line for line in lines if "job_id" not in line] == [], "there were no other requests"
+    messages = [line["event"] for line in named if line["event"] != "request"]
+    assert messages == ["job claimed", REQUEST_SENT, "job completed"]
     by_worker = [line["model_version"] for line in named if line["event"] != "request"]
     assert by_worker == [None, "starter", "starter"]
 
     requests = [line for line in named if line["event"] == "request"]
-    known = [line["model_version"] for line in requests]
-    assert known == sorted(known, key=bool), "a version that was known was forgotten"
-    assert known[-3:] == ["starter"] * 3
+    versions = [line["model_version"] for line in requests]
+    assert versions == sorted(versions, key=bool), "a later line lacks the known version"
+    assert versions[-3:] == ["starter"] * 3
     assert events.status_code == 200
-    told = Counter((r["method"], r["path"], r["status"], r["level"]) for r in requests)
-    assert told.pop(("GET", "/api/status/{job_id}", 200, "debug")) > 1
-    assert told == {
+    counted = Counter((r["method"], r["path"], r["status"], r["level"]) for r in requests)
+    assert counted.pop(("GET", "/api/status/{job_id}", 200, "debug")) > 1
+    assert counted == {
         ("POST", "/api/generate", 202, "info"): 1,
         ("GET", "/api/events/{job_id}", 200, "info"): 1,
         ("GET", "/api/download/{job_id}", 200, "info"): 1,
@@ -60,13 +60,13 @@ def test_one_job_through_all_logs(service: Service) -> None:
     assert {line["client"] for line in requests} == {"127.0.0.1"}
     assert all(line["seconds"] >= 0 for line in requests)
 
-    # TorchServe's own log, and what it passes on to that of the process.
+    # TorchServe's own log, and the lines that it forwards to the log of the process.
     for file in (service.settings.model_server_dir / "logs" / "model_log.log", log):
-        answered = [line for line in lines_of(file, job_id) if line["event"] == "request answered"]
-        assert [line["model_version"] for line in answered] == ["starter"]
+        responses = [line for line in lines_of(file, job_id) if line["event"] == "request answered"]
+        assert [line["model_version"] for line in responses] == ["starter"]
 
 
-def test_lines_of_torchserve_reach_the_log_of_the_process_without_its_polls(
+def test_torchserve_lines_are_forwarded_to_the_log_without_access_logs(
     service: Service,
 ) -> None:
     loggers = Counter(line["logger"] for line in log_lines(log_of(service.settings, "up")))
@@ -78,7 +78,7 @@ def test_lines_of_torchserve_reach_the_log_of_the_process_without_its_polls(
     assert len(log_lines(logs / "ts_log.log")) > 0
 
 
-async def test_jobs_at_work_together_keep_their_names_apart(
+async def test_lines_of_concurrent_jobs_carry_the_right_ids(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
@@ -98,7 +98,7 @@ async def test_jobs_at_work_together_keep_their_names_apart(
             job_ids = await asyncio.gather(*(submit(client) for _ in range(4)))
             for job_id in job_ids:
                 await finished(client, job_id)
-    attempt = [("job taken", None), (ASKED, VERSION)]
+    attempt = [("job claimed", None), (REQUEST_SENT, VERSION)]
     for job_id in job_ids:
         assert [
             (line["event"], line["model_version"])
@@ -107,16 +107,16 @@ async def test_jobs_at_work_together_keep_their_names_apart(
         ] == [*attempt, ("attempt failed", VERSION), *attempt, ("job completed", VERSION)]
 
 
-async def test_what_is_not_there_and_redirects_are_logged_too(settings: Settings) -> None:
+async def test_unknown_paths_and_redirects_are_logged(settings: Settings) -> None:
     with structlog.testing.capture_logs() as lines:
         async with quick_api(settings) as client:
             await client.get(URL("/no%0Awhere", encoded=True))
             await client.get("/docs", allow_redirects=False)
-    said = [(line["path"], line["status"]) for line in lines if line["event"] == "request"]
-    assert said == [("/no%0Awhere", 404), ("/docs", 302)]
+    messages = [(line["path"], line["status"]) for line in lines if line["event"] == "request"]
+    assert messages == [("/no%0Awhere", 404), ("/docs", 302)]
 
 
-def test_the_last_sentence_of_a_process_is_a_line_too(settings: Settings, tmp_path: Path) -> None:
+def test_the_final_error_of_a_process_is_logged(settings: Settings, tmp_path: Path) -> None:
     def refused(log_format: str) -> Path:
         chosen = settings.model_copy(update={"log_format": log_format})
         file = tmp_path / log_format

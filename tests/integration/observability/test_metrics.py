@@ -1,4 +1,4 @@
-"""What the orchestrator tells Prometheus, with a model that answers at once."""
+"""The metrics of the orchestrator, with a model that responds immediately."""
 
 import asyncio
 from dataclasses import replace
@@ -23,12 +23,12 @@ LONGEST_S = 60
 
 
 async def sample(client: Client, name: str, **labels: str) -> float | None:
-    """The value of the one sample on /metrics with this name and these labels; None: no such."""
-    answer = await client.get("/metrics")
-    assert answer.status == 200, await answer.text()
+    """Returns the value of the sample on /metrics with this name and these labels, or None."""
+    response = await client.get("/metrics")
+    assert response.status == 200, await response.text()
     values = [
         each.value
-        for family in text_string_to_metric_families(await answer.text())
+        for family in text_string_to_metric_families(await response.text())
         for each in family.samples
         if each.name == name and each.labels == labels
     ]
@@ -41,42 +41,44 @@ async def model_seen(client: Client) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_since_when_a_process_runs_is_told(settings: Settings) -> None:
-    """The alert JobsGivenUp goes by it."""
+async def test_the_start_time_of_the_process_is_exported(settings: Settings) -> None:
+    """The alert JobsGivenUp depends on it."""
     async with asyncio.timeout(LONGEST_S), quick_api(settings) as client:
         started = await sample(client, "process_start_time_seconds")
     assert started == pytest.approx(psutil.Process().create_time(), abs=2)
 
 
-async def test_what_a_version_is_still_needed_for_is_told(settings: Settings) -> None:
-    """An unanswered request and a job that named the version, until both have ended."""
-    asked, answer = asyncio.Event(), asyncio.Event()
+async def test_open_requests_and_pinned_jobs_are_exported_by_version(settings: Settings) -> None:
+    """Counts an open request and a job that names the version until both have ended."""
+    received, respond = asyncio.Event(), asyncio.Event()
 
     async def predict(request: web.Request) -> web.Response:
         await request.read()
-        asked.set()
-        await answer.wait()
+        received.set()
+        await respond.wait()
         return web.Response(body=MUSIC)
 
-    async def needs(client: Client) -> list[float | None]:
+    async def usage(client: Client) -> list[float | None]:
         names = ("musiclab_inference_requests_in_flight", "musiclab_jobs_pinned")
         return [await sample(client, name, model_version=VERSION) for name in names]
 
     async with asyncio.timeout(LONGEST_S), quick_api(settings, predict) as client:
         await model_seen(client)
-        assert await needs(client) == [None, 0]
+        assert await usage(client) == [None, 0]
         job_id = await submit(client, form(model_version=VERSION))
-        await asked.wait()
-        assert await needs(client) == [1, 1]
-        answer.set()
+        await received.wait()
+        assert await usage(client) == [1, 1]
+        respond.set()
         await finished(client, job_id)
-        assert await needs(client) == [0, 0]
+        assert await usage(client) == [0, 0]
         unpinned = await submit(client, form(start_time="0.1"))
         assert await sample(client, "musiclab_jobs_pinned", model_version=VERSION) == 0
         await finished(client, unpinned)
 
 
-async def test_the_queue_is_told_from_any_database(tables: Tables, settings: Settings) -> None:
+async def test_queue_metrics_are_exported_from_either_database(
+    tables: Tables, settings: Settings
+) -> None:
     async def gauges() -> dict[tuple[str, ...], float]:
         files = LocalStorage(settings.cache)
         nothing = ModelStatus(ready=False)
@@ -100,18 +102,18 @@ async def test_the_queue_is_told_from_any_database(tables: Tables, settings: Set
     assert now["musiclab_database_up",] == 1
 
 
-async def test_how_jobs_ended_and_what_it_took(
+async def test_outcomes_and_attempts_of_jobs_are_counted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_S", (0.01, 0.05))
     monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0.1)
-    asked = 0
+    requests = 0
 
     async def predict(request: web.Request) -> web.Response:
-        nonlocal asked
+        nonlocal requests
         await request.read()
-        asked += 1
-        if asked == 1:
+        requests += 1
+        if requests == 1:
             return web.json_response({"code": 503, "message": "Prediction failed"}, status=503)
         return web.Response(body=MUSIC)
 
@@ -120,7 +122,7 @@ async def test_how_jobs_ended_and_what_it_took(
         await finished(client, await submit(client))
         too_late = form(encoded(noise(RATE, 3)), start_time_1="9")
         await finished(client, await submit(client, too_late))
-        await submit(client)  # is given what the first one made
+        await submit(client)  # reuses the result of the first job
         finished_total = "musiclab_jobs_finished_total"
         for value, name, labels in (
             (1, finished_total, {"outcome": "completed", "model_version": VERSION}),
@@ -137,7 +139,7 @@ async def test_how_jobs_ended_and_what_it_took(
             assert await sample(client, name, **labels) == value, (name, labels)
 
 
-async def test_requests_are_counted_by_route_and_never_by_what_clients_choose(
+async def test_requests_are_counted_by_route_and_never_by_client_input(
     settings: Settings,
 ) -> None:
     async with unlimited_api(settings) as client:
@@ -145,7 +147,7 @@ async def test_requests_are_counted_by_route_and_never_by_what_clients_choose(
             await client.get(path)
         await client.request("PROPFIND", "/health")
         await client.get("/docs", allow_redirects=False)
-        answers = "musiclab_http_requests_total"
+        responses = "musiclab_http_requests_total"
         for value, method, route, status in (
             (2, "GET", "/api/status/{job_id}", "404"),
             (2, "GET", "none", "404"),
@@ -153,8 +155,9 @@ async def test_requests_are_counted_by_route_and_never_by_what_clients_choose(
             (1, "GET", "/docs", "302"),
         ):
             labels = {"method": method, "route": route, "status": status}
-            assert await sample(client, answers, **labels) == value, labels
+            assert await sample(client, responses, **labels) == value, labels
         timed = "musiclab_http_request_seconds_count"
         assert await sample(client, timed, method="GET", route="/api/status/{job_id}") == 2
-        assert await sample(client, "musiclab_http_requests_in_flight") == 1  # this one
+        # The request to /metrics is the only one.
+        assert await sample(client, "musiclab_http_requests_in_flight") == 1
         assert await sample(client, "musiclab_refused_requests_total", code="not_found") == 2

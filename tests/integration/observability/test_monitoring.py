@@ -1,4 +1,4 @@
-"""What operators see: a real Prometheus on a real MusicLab, the alerts and the dashboard."""
+"""Monitoring: Prometheus scrapes a running MusicLab; the alerts and the dashboard are valid."""
 
 import json
 import math
@@ -11,8 +11,8 @@ import requests
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.documentation import DOCS, documented_metrics, rows
 from tests.support.prometheus import DEPLOY, Prometheus, prometheus_server, promtool
-from tests.support.readme import documented_metrics, rows
 from tests.support.service import TIMEOUT_S, Service
 from tests.support.signals import RATE, encoded, noise
 
@@ -22,17 +22,17 @@ RULES = [
     for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
-# A machine without a GPU has no memory of one to tell of.
-OF_A_GPU = "musiclab_gpu_memory_"
-# What Prometheus and TorchServe add to every series.
-ADDED = {"__name__", "instance", "job", "le", "Hostname"}
+# Metrics with this prefix are not exported on a machine without a GPU.
+GPU_METRICS = "musiclab_gpu_memory_"
+# Labels that Prometheus and TorchServe add to every series.
+ADDED_LABELS = {"__name__", "instance", "job", "le", "Hostname"}
 
-SECTIONS = {"orchestrator": "Of the API and the worker", "torchserve": "Of the model"}
+SECTIONS = {"orchestrator": "Metrics of the orchestrator", "torchserve": "Metrics of the model"}
 
 
 @pytest.fixture(scope="module")
 def addresses(service: Service) -> dict[str, str]:
-    """Where each of Prometheus' jobs is served."""
+    """The address of each Prometheus scrape job."""
     settings = service.settings
     return {
         "orchestrator": f"127.0.0.1:{settings.api_port}",
@@ -42,8 +42,8 @@ def addresses(service: Service) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def served(service: Service, addresses: dict[str, str]) -> dict[str, str]:
-    """The text of each /metrics after one job."""
-    make_music(service)
+    """The text of /metrics of each scrape job, after one MusicLab job."""
+    run_job(service)
     return {
         job: requests.get(f"http://{address}/metrics", timeout=TIMEOUT_S).text
         for job, address in addresses.items()
@@ -57,20 +57,20 @@ def prometheus(
     served: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Prometheus]:
-    """It has seen a job that gave music, one that failed, and a request that was refused."""
-    assert served  # so that all series are there at the first scrape, and grow after it
+    """A Prometheus server that has scraped a completed job, a failed job and a refused request."""
+    assert served  # all series exist at the first scrape, and grow after it
     with prometheus_server(tmp_path_factory.mktemp("prometheus"), addresses) as server:
         server.wait_for_scrapes(2)
-        make_music(service)
-        failed = make_music(service, start_time_1="600")
+        run_job(service)
+        failed = run_job(service, start_time_1="600")
         assert failed["error_code"] == "window_past_end"
         assert service.generate({}).status_code == 400
         server.wait_for_scrapes(2)
         yield server
 
 
-def make_music(service: Service, **times: str) -> dict[str, Any]:
-    """The status of a job when it is done."""
+def run_job(service: Service, **times: str) -> dict[str, Any]:
+    """Runs a job and returns its final status."""
     files = {f"track{n}": (f"{n}.wav", encoded(noise(RATE, seed=n))) for n in (1, 2)}
     accepted = service.generate(files, **times)
     assert accepted.status_code == 202, accepted.text
@@ -81,12 +81,14 @@ def has_gpu(service: Service) -> bool:
     return bool(service.call("GET", "/health").json()["device"] != "cpu")
 
 
-def ours(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Type and labels of each metric of ours in what is served, for those that have samples."""
+def musiclab_metrics(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Returns the type and the labels of each MusicLab metric that has samples in `text`."""
     return {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,
-            tuple(sorted({name for sample in family.samples for name in sample.labels} - ADDED)),
+            tuple(
+                sorted({name for sample in family.samples for name in sample.labels} - ADDED_LABELS)
+            ),
         )
         for family in text_string_to_metric_families(text)
         if family.name.startswith("musiclab_") and family.samples
@@ -94,13 +96,13 @@ def ours(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize("job", SECTIONS)
-def test_the_readme_has_every_metric_that_is_served_and_no_other(
+def test_exactly_the_exported_metrics_are_documented(
     service: Service, served: dict[str, str], job: str
 ) -> None:
     documented = documented_metrics(SECTIONS[job])
     if not has_gpu(service):
-        documented = {name: what for name, what in documented.items() if OF_A_GPU not in name}
-    assert ours(served[job]) == documented
+        documented = {name: what for name, what in documented.items() if GPU_METRICS not in name}
+    assert musiclab_metrics(served[job]) == documented
 
 
 @pytest.mark.parametrize("job", SECTIONS)
@@ -108,17 +110,17 @@ def test_prometheus_has_every_documented_metric(
     service: Service, prometheus: Prometheus, job: str
 ) -> None:
     for name, (kind, labels) in documented_metrics(SECTIONS[job]).items():
-        if OF_A_GPU in name and not has_gpu(service):
+        if GPU_METRICS in name and not has_gpu(service):
             continue
         stored = name + "_bucket" if kind == "histogram" else name
         series = prometheus.series(f'{stored}{{job="{job}"}}')
         assert series, f"Prometheus has no {stored}"
-        assert {label for each in series for label in each} - ADDED == set(labels), name
+        assert {label for each in series for label in each} - ADDED_LABELS == set(labels), name
 
 
 @pytest.mark.parametrize("job", SECTIONS)
-def test_the_metrics_keep_the_conventions(served: dict[str, str], job: str) -> None:
-    """TorchServe's own names do not, and are not ours to choose."""
+def test_metrics_follow_the_conventions_of_prometheus(served: dict[str, str], job: str) -> None:
+    """Metrics of TorchServe itself are not checked: their names are not under our control."""
     lines = served[job].splitlines(keepends=True)
     of_torchserve = re.compile(r"(# (HELP|TYPE) )?(?!musiclab_)\w")
     if job == "torchserve":
@@ -127,23 +129,25 @@ def test_the_metrics_keep_the_conventions(served: dict[str, str], job: str) -> N
     promtool("check", "metrics", text="".join(lines))
 
 
-def test_configuration_and_alerts_are_sound() -> None:
+def test_configuration_and_alerts_are_valid() -> None:
     promtool("check", "config", DEPLOY / "prometheus.yml")
     promtool("check", "rules", DEPLOY / "alerts.yml")
     promtool("test", "rules", DEPLOY / "alerts_test.yml")
 
 
-def test_every_alert_is_documented_says_what_to_do_and_is_tested_both_ways() -> None:
+def test_every_alert_is_documented_and_tested_both_firing_and_silent() -> None:
     expected: dict[str, set[bool]] = {rule["alert"]: set() for rule in RULES}
     for test in yaml.safe_load((DEPLOY / "alerts_test.yml").read_text())["tests"]:
         for case in test["promql_expr_test"]:
             for name in expected:
                 if re.search(rf"\b{name}\b", case["expr"]):
                     expected[name].add(bool(case["exp_samples"]))
-    documented = {row[0].strip(): row[1] for row in rows("Prometheus, alerts and the dashboard")}
+    documented = {row[0]: row[1] for row in rows(DOCS / "operations.md", "Alerts")}
     assert documented == {rule["alert"]: rule["labels"]["severity"] for rule in RULES}
     for rule in RULES:
-        assert expected[rule["alert"]] == {True, False}, f"test when {rule['alert']} fires, or not"
+        assert expected[rule["alert"]] == {True, False}, (
+            f"{rule['alert']} lacks a test that it fires, or that it does not"
+        )
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert len(rule["annotations"]["summary"]) < 80
         assert len(rule["annotations"]["description"]) > 80
@@ -156,7 +160,7 @@ def test_every_alert_is_evaluated_without_an_error(prometheus: Prometheus) -> No
         assert rule["health"] == "ok", rule
 
 
-def test_every_query_of_the_dashboard_has_an_answer(
+def test_every_query_of_the_dashboard_returns_data(
     service: Service, prometheus: Prometheus
 ) -> None:
     queries = {
@@ -173,7 +177,7 @@ def test_every_query_of_the_dashboard_has_an_answer(
     assert empty == (set() if has_gpu(service) else {"GPU memory in use A"})
 
 
-def test_the_dashboard_is_of_the_provisioned_datasource_and_easy_to_read() -> None:
+def test_the_dashboard_uses_the_provisioned_datasource_with_units_and_legends() -> None:
     provisioned = yaml.safe_load(
         (DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
     )
@@ -195,7 +199,7 @@ def test_the_dashboard_is_of_the_provisioned_datasource_and_easy_to_read() -> No
             for target in panel["targets"]:
                 assert target["datasource"]["uid"] == f"${{{variable['name']}}}"
                 assert target["legendFormat"], panel["title"]
-                said = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                labels = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
                 grouped = re.findall(r"\bby \(([\w, ]+)\)", target["expr"])
                 if grouped:
-                    assert said <= set(re.findall(r"\w+", grouped[0])), panel["title"]
+                    assert labels <= set(re.findall(r"\w+", grouped[0])), panel["title"]

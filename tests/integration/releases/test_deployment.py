@@ -1,4 +1,4 @@
-"""Another version of the model is brought to serve, or is not, and what served before serves on."""
+"""Deployments: a new version becomes the default, or the previous one stays the default."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ POLL_S = 0.5
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """`musiclab up` with a model store of its own, in which FIRST and SECOND are."""
+    """`musiclab up` with its own model store, which holds FIRST and SECOND."""
     limits = {"rate_limit": 0, "reuse_results": False}
     settings = settings_in(tmp_path_factory.mktemp("deployment")).model_copy(update=limits)
     pack_two(settings)
@@ -40,15 +40,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield Service(settings)
 
 
-def test_no_job_is_lost_under_swaps(service: Service) -> None:
+def test_no_job_is_lost_during_deployments(service: Service) -> None:
     report = run_swaps(service, deploys=1, bare=1, clients=2, jobs_between=1)
-    assert not report.load.faults
+    assert not report.load.failures
     assert set(report.load.completed) == {FIRST, SECOND}
 
 
 @pytest.fixture
-def serving_first(service: Service) -> Service:
-    """The same, with FIRST alone, whatever a test before left."""
+def service_with_first(service: Service) -> Service:
+    """The same service with only FIRST loaded, whatever the previous test left."""
     if default(service) != FIRST:
         deploy(service, FIRST)
     for version in versions(service) - {FIRST}:
@@ -58,7 +58,7 @@ def serving_first(service: Service) -> Service:
 
 
 def musiclab(service: Service, *arguments: str) -> str:
-    """What a command prints that ends well."""
+    """Runs a command that must succeed; returns its output."""
     ended = run(service, *arguments)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -103,104 +103,110 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(POLL_S)
 
 
-def test_a_deployed_version_outlives_torchserve_and_one_command_goes_back(
-    serving_first: Service,
+def test_a_deployed_version_survives_a_restart_and_can_be_rolled_back(
+    service_with_first: Service,
 ) -> None:
-    said = deploy(serving_first, SECOND)
-    for step in ("is registered", "a worker is ready", "canary job", "serves now", "is unloaded"):
-        assert step in said
-    assert (default(serving_first), versions(serving_first)) == (SECOND, {SECOND})
-    assert wanted(serving_first) == DesiredState(SECOND, previous=(FIRST,))
-    assert archive_path(serving_first.settings.model_store, FIRST).exists()
-    assert "serves already" in deploy(serving_first, SECOND)
+    output = deploy(service_with_first, SECOND)
+    for step in (
+        "is registered",
+        "a worker is ready",
+        "canary job",
+        "is now the default",
+        "is unloaded",
+    ):
+        assert step in output
+    assert (default(service_with_first), versions(service_with_first)) == (SECOND, {SECOND})
+    assert wanted(service_with_first) == DesiredState(SECOND, previous=(FIRST,))
+    assert archive_path(service_with_first.settings.model_store, FIRST).exists()
+    assert "is already the default" in deploy(service_with_first, SECOND)
 
-    kill_torchserve(serving_first)
-    assert versions(serving_first) == {SECOND}
+    kill_torchserve(service_with_first)
+    assert versions(service_with_first) == {SECOND}
 
-    musiclab(serving_first, "model", "rollback")
-    assert (default(serving_first), versions(serving_first)) == (FIRST, {FIRST})
-    assert wanted(serving_first) == DesiredState(FIRST)
-    nowhere = run(serving_first, "model", "rollback")
-    assert nowhere.returncode == 1
-    assert "no version to go back to" in nowhere.stderr
+    musiclab(service_with_first, "model", "rollback")
+    assert (default(service_with_first), versions(service_with_first)) == (FIRST, {FIRST})
+    assert wanted(service_with_first) == DesiredState(FIRST)
+    failed = run(service_with_first, "model", "rollback")
+    assert failed.returncode == 1
+    assert "no version to roll back to" in failed.stderr
 
 
-def test_two_versions_side_by_side_until_one_is_removed(serving_first: Service) -> None:
-    copy = altered(serving_first.settings, SECOND, "spare", unchanged)
-    deploy(serving_first, copy, "--keep-old")
-    assert (default(serving_first), versions(serving_first)) == (copy, {FIRST, copy})
-    assert wanted(serving_first) == DesiredState(copy, (FIRST,), (FIRST,))
-    table = musiclab(serving_first, "model", "list").splitlines()
+def test_two_versions_stay_loaded_until_one_is_removed(service_with_first: Service) -> None:
+    copy = altered(service_with_first.settings, SECOND, "spare", unchanged)
+    deploy(service_with_first, copy, "--keep-old")
+    assert (default(service_with_first), versions(service_with_first)) == (copy, {FIRST, copy})
+    assert wanted(service_with_first) == DesiredState(copy, (FIRST,), (FIRST,))
+    table = musiclab(service_with_first, "model", "list").splitlines()
     listed = {line.split()[0]: line for line in table}
     assert "default" in listed[copy]
-    assert "beside" in listed[FIRST]
+    assert "additional" in listed[FIRST]
 
-    refused = run(serving_first, "model", "remove", copy)
+    refused = run(service_with_first, "model", "remove", copy)
     assert refused.returncode == 1
-    assert f"version {copy} is the one that serves" in refused.stderr
-    deploy(serving_first, FIRST)
-    assert versions(serving_first) == {FIRST}
-    musiclab(serving_first, "model", "remove", copy)
-    assert not archive_path(serving_first.settings.model_store, copy).exists()
+    assert f"version {copy} is the default; deploy another" in refused.stderr
+    deploy(service_with_first, FIRST)
+    assert versions(service_with_first) == {FIRST}
+    musiclab(service_with_first, "model", "remove", copy)
+    assert not archive_path(service_with_first.settings.model_store, copy).exists()
 
 
-def test_what_was_changed_by_hand_is_noted(serving_first: Service) -> None:
-    client = client_of(serving_first)
+def test_changes_through_the_management_api_are_recorded(service_with_first: Service) -> None:
+    client = client_of(service_with_first)
     register(client, SECOND)
     manage(client, "PUT", f"/models/musiclab/{SECOND}/set-default")
-    noted = DesiredState(SECOND, additional=(FIRST,), previous=(FIRST,))
-    until(lambda: wanted(serving_first) == noted, f"{noted} is noted")
+    expected = DesiredState(SECOND, additional=(FIRST,), previous=(FIRST,))
+    until(lambda: wanted(service_with_first) == expected, f"{expected} is recorded")
 
 
 def kill_torchserve(service: Service) -> None:
-    """Kill its process, and wait for the next one to be ready."""
+    """Kills TorchServe and waits until its replacement is ready."""
     service.kill_torchserve()
-    until(lambda: service.call("GET", "/ready").status_code == 503, "the model is away")
+    until(lambda: service.call("GET", "/ready").status_code == 503, "the model is unavailable")
     until(lambda: service.call("GET", "/ready").status_code == 200, "a model is ready")
 
 
-def without(lost: str) -> Change:
-    return lambda name, content: None if name == lost else content
+def without(removed: str) -> Change:
+    return lambda name, content: None if name == removed else content
 
 
 BROKEN = {
     "missing weights": (without("checkpoint.pt"), "did not load: .*checkpoint.pt"),
     "other codec": (
         lambda name, content: b"other" if name == "codec.th" else content,
-        "did not load: .*codec.th in the archive is not the file of its manifest",
+        "did not load: .*the SHA-256 of codec.th does not match the archive's manifest",
     ),
     "starter codec under the official one's name": (
         with_text(MANIFEST, '"kind": "starter"', '"kind": "official"'),
         "did not load: ",
     ),
-    "NaN of music": (
+    "NaN output": (
         with_text(
             "musiclab_handler.py",
             "generated.waveforms.numpy(), strict",
             "(generated.waveforms * float('nan')).numpy(), strict",
         ),
-        "answered the canary job with 500: the model made NaN",
+        "failed the canary job with 500: the model output NaN",
     ),
     "handler that raises": (
         with_text("musiclab_handler.py", "return write_wav(", "raise KeyError('broken')\n    ("),
-        "answered the canary job with 503: .*; its worker: KeyError: 'broken'",
+        "failed the canary job with 503: .*; its worker: KeyError: 'broken'",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_archive_changes_nothing_and_is_explained(
-    serving_first: Service, fault: str
+def test_a_broken_archive_is_explained_and_changes_nothing(
+    service_with_first: Service, fault: str
 ) -> None:
     change, explanation = BROKEN[fault]
-    version = altered(serving_first.settings, SECOND, "broken", change)
-    before = wanted(serving_first)
+    version = altered(service_with_first.settings, SECOND, "broken", change)
+    before = wanted(service_with_first)
     try:
-        failed = run(serving_first, "model", "deploy", version)
+        failed = run(service_with_first, "model", "deploy", version)
     finally:
-        archive_path(serving_first.settings.model_store, version).unlink()
+        archive_path(service_with_first.settings.model_store, version).unlink()
     assert failed.returncode == 1, failed.stdout
     assert re.search(explanation, failed.stderr), failed.stderr
     assert "Traceback" not in failed.stderr
-    assert (default(serving_first), versions(serving_first)) == (FIRST, {FIRST})
-    assert wanted(serving_first) == before
+    assert (default(service_with_first), versions(service_with_first)) == (FIRST, {FIRST})
+    assert wanted(service_with_first) == before

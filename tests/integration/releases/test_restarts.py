@@ -1,4 +1,4 @@
-"""TorchServe ends while a command runs: it is restarted, the API goes on, and nothing is left."""
+"""TorchServe dies while a command runs: it is restarted, and the API keeps responding."""
 
 import os
 import shutil
@@ -17,21 +17,21 @@ from orchestrator.settings import Settings
 from tests.support.service import (
     ENDED_WITHIN_S,
     Service,
-    assert_all_end,
     log_of,
     running,
     torchserve_processes,
+    wait_torchserve_exit,
 )
 
 WITHIN_S = 60
 HELD_S = 3.0
-ANSWERED_WITHIN_S = 15  # where the event loop is blocked, there is no answer at all
-RESTARTS = "TorchServe ended; it is started again"
+ANSWERED_WITHIN_S = 15  # if the event loop is blocked, there is no response at all
+RESTARTS = "TorchServe exited; restarting it"
 
 
 @pytest.fixture
 def service(packed: Settings, starter_archive: Path, tmp_path: Path) -> Service:
-    """One with a model store of its own, not started yet."""
+    """A service with its own model store, not started yet."""
     store = tmp_path / "own_store"
     store.mkdir()
     shutil.copy(starter_archive, store)
@@ -39,11 +39,11 @@ def service(packed: Settings, starter_archive: Path, tmp_path: Path) -> Service:
 
 
 @contextmanager
-def held_restart(service: Service) -> Iterator[Path]:
-    """TorchServe is killed, and not restarted until `let_go`, or the end of this.
+def blocked_restart(service: Service) -> Iterator[Path]:
+    """Kills TorchServe and blocks its restart until `release`, or until the context ends.
 
-    The archive to restart it with is a named pipe: to open it for reading takes until somebody
-    opens it for writing.
+    The archive for the restart is a named pipe: opening it for reading blocks until it is opened
+    for writing.
     """
     pipe = archive_path(service.settings.model_store, "pipe")
     os.mkfifo(pipe)
@@ -52,17 +52,17 @@ def held_restart(service: Service) -> Iterator[Path]:
     log = log_of(service.settings, "up")
     deadline = time.monotonic() + WITHIN_S
     while RESTARTS not in log.read_text():
-        assert time.monotonic() < deadline, "the end of TorchServe was not noticed"
+        assert time.monotonic() < deadline, "the death of TorchServe was not detected"
         time.sleep(0.1)
     try:
         yield pipe
     finally:
         with suppress(OSError):
-            let_go(pipe)
+            release(pipe)
 
 
-def assert_answers(service: Service) -> None:
-    """The event loop turns: the API answers for some seconds, and quickly."""
+def assert_responds(service: Service) -> None:
+    """Asserts that the API responds quickly for HELD_S: its event loop is not blocked."""
     until = time.monotonic() + HELD_S
     while time.monotonic() < until:
         began = time.monotonic()
@@ -71,8 +71,8 @@ def assert_answers(service: Service) -> None:
         time.sleep(0.05)
 
 
-def let_go(pipe: Path) -> None:
-    """Let the restart find an archive without content; fails where no restart waits for it."""
+def release(pipe: Path) -> None:
+    """Unblocks the restart, which reads an empty archive; raises OSError if none is blocked."""
     os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
@@ -84,7 +84,7 @@ def wait_healthy(service: Service) -> None:
 
 
 def server_processes(settings: Settings) -> list[psutil.Process]:
-    """Those of TorchServe itself, without those of its workers."""
+    """Returns the processes of TorchServe itself, without those of its workers."""
     return [
         process
         for process in torchserve_processes(settings)
@@ -92,32 +92,35 @@ def server_processes(settings: Settings) -> list[psutil.Process]:
     ]
 
 
-def test_the_api_answers_during_a_restart_after_which_torchserve_stays(service: Service) -> None:
+def test_the_api_responds_during_a_restart_and_torchserve_keeps_running(service: Service) -> None:
     with running(service.settings, "up") as process:
-        with held_restart(service) as pipe:
-            assert_answers(service)
+        with blocked_restart(service) as pipe:
+            assert_responds(service)
             assert torchserve_processes(service.settings) == []
             assert service.call("GET", "/health").json()["status"] != "healthy"
-            let_go(pipe)
+            release(pipe)
         wait_healthy(service)
-        assert "what served before serves again" in log_of(service.settings, "up").read_text()
+        assert (
+            "restarting with the versions of the last start"
+            in log_of(service.settings, "up").read_text()
+        )
         restarted = server_processes(service.settings)
-        time.sleep(HELD_S)  # Linux would have ended it with the thread that started it
+        time.sleep(HELD_S)  # Linux must not kill it along with the thread that started it
         assert server_processes(service.settings) == restarted != []
         process.kill()
-        assert_all_end(service.settings)
+        wait_torchserve_exit(service.settings)
 
 
 def test_stopping_does_not_wait_for_a_restart_that_hangs(service: Service) -> None:
-    with running(service.settings, "up") as process, held_restart(service):
-        assert_answers(service)
+    with running(service.settings, "up") as process, blocked_restart(service):
+        assert_responds(service)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         assert process.wait(ENDED_WITHIN_S) == 0
         assert torchserve_processes(service.settings) == []
 
 
-def test_serve_model_restarts_torchserve_too_until_ctrl_c(settings: Settings) -> None:
+def test_serve_model_restarts_torchserve_until_ctrl_c(settings: Settings) -> None:
     with running(settings, "serve-model") as process:
         assert len(torchserve_processes(settings)) >= 2
         Service(settings).kill_torchserve()

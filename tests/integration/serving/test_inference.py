@@ -1,4 +1,4 @@
-"""The clients of TorchServe: what serves, and what becomes of a request."""
+"""The TorchServe clients: the status of loaded versions and the outcome of requests."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from orchestrator.serving.status import LoadedVersion, ModelStatus
 from orchestrator.serving.tokens import Tokens
 from orchestrator.serving.watcher import ModelWatcher
 from orchestrator.settings import Settings
-from tests.support.inference import TRACKS, watching
+from tests.support.inference import TRACKS, inference_client
 from tests.support.log_lines import Line, lines_of
 from tests.support.model_client import ModelClient
 from tests.support.service import torchserve_processes
@@ -33,7 +33,7 @@ from tests.support.versions import Change, altered, unchanged, with_text
 
 JOB = "b1946ac92492d2347c6235b4d2611184"
 WAIT_S = 60.0
-KNOWN_WITHIN_S = 8.0  # of a worker's end, by the request that it had
+FAILED_WITHIN_S = 8.0  # after a worker has died, until its request fails
 
 Load = Callable[[str, Change], None]
 
@@ -42,7 +42,7 @@ Load = Callable[[str, Change], None]
 def own_server(
     starter_archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TorchServe]:
-    """A TorchServe that nobody else uses: here workers are killed and versions loaded."""
+    """A TorchServe for these tests only, which kill workers and load versions."""
     settings = settings_in(tmp_path_factory.mktemp("own"))
     import_archive(settings, starter_archive)
     altered(settings, "starter", "first", unchanged)
@@ -53,15 +53,17 @@ def own_server(
 
 @pytest.fixture
 def load(own_server: TorchServe) -> Iterator[Load]:
-    """Loads a version beside the first, from which it has one change."""
+    """Loads an additional version: the first one with a change."""
     loaded = []
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 
     def load_version(version: str, change: Change) -> None:
         altered(own_server.settings, "first", version, change)
         archive = archive_path(own_server.settings.model_store, version)
-        answer = manage("POST", "/models", url=archive.name, initial_workers=1, synchronous="true")
-        assert answer.status_code == 200, answer.text
+        response = manage(
+            "POST", "/models", url=archive.name, initial_workers=1, synchronous="true"
+        )
+        assert response.status_code == 200, response.text
         loaded.append(version)
 
     yield load_version
@@ -70,10 +72,10 @@ def load(own_server: TorchServe) -> Iterator[Load]:
 
 
 async def until(watch: ModelWatcher, condition: Callable[[ModelStatus], bool]) -> None:
-    """Wait until a look finds it so."""
+    """Waits until a poll finds that the condition holds."""
     deadline = time.monotonic() + WAIT_S
     while not condition(watch.status):
-        assert time.monotonic() < deadline, f"not so after {WAIT_S:g} s: {watch.status}"
+        assert time.monotonic() < deadline, f"condition not met after {WAIT_S:g} s: {watch.status}"
         await watch.next_poll()
 
 
@@ -87,8 +89,10 @@ def found(status: ModelStatus, version: str) -> LoadedVersion:
     return loaded
 
 
-async def at_work(server: TorchServe, client: InferenceClient, version: str) -> asyncio.Task[bytes]:
-    """A request that a worker has begun to work on."""
+async def running_request(
+    server: TorchServe, client: InferenceClient, version: str
+) -> asyncio.Task[bytes]:
+    """Sends a request and waits until a worker has started on it; returns its task."""
     metrics = ModelClient(server.settings, server.key_file)
 
     async def batches() -> float:
@@ -99,14 +103,14 @@ async def at_work(server: TorchServe, client: InferenceClient, version: str) -> 
     before, deadline = await batches(), time.monotonic() + WAIT_S
     request = asyncio.create_task(client.generate(version, *TRACKS, JOB))
     while await batches() == before:
-        assert time.monotonic() < deadline, f"no worker took the request in {WAIT_S:g} s"
-        assert not request.done(), "the request was answered before it was seen at work"
+        assert time.monotonic() < deadline, f"no worker accepted the request within {WAIT_S:g} s"
+        assert not request.done(), "the request was answered before it was seen running"
         await asyncio.sleep(0.01)
     return request
 
 
-async def test_the_status_tells_what_serves(model_server: TorchServe) -> None:
-    async with watching(model_server.settings) as client:
+async def test_the_status_describes_the_loaded_versions(model_server: TorchServe) -> None:
+    async with inference_client(model_server.settings) as client:
         status = client.watcher.status
         pids = found(status, "starter").worker_pids
         (version,) = status.versions
@@ -123,10 +127,12 @@ async def test_the_status_tells_what_serves(model_server: TorchServe) -> None:
         assert elsewhere == replace(status, versions=(without_pids,))
 
 
-async def test_music_or_a_refusal_comes_back(model_server: TorchServe) -> None:
-    async with watching(model_server.settings) as client:
+async def test_a_request_returns_music_or_a_refusal(model_server: TorchServe) -> None:
+    async with inference_client(model_server.settings) as client:
         assert len(decoded(await client.generate("starter", *TRACKS, "answered"))) == SEGMENT
-        with pytest.raises(ModelRejectedInputError, match="track2 is not audio") as refused:
+        with pytest.raises(
+            ModelRejectedInputError, match="track2 is not a readable audio file"
+        ) as refused:
             await client.generate("starter", TRACKS[0], b"no audio", "refused")
         assert refused.value.code == "not_audio"
         for job_id, status, stages in (
@@ -141,12 +147,12 @@ async def test_music_or_a_refusal_comes_back(model_server: TorchServe) -> None:
         assert "track2" in line["detail"]
 
 
-async def test_a_request_that_nobody_takes_finds_the_model_away(
+async def test_a_request_that_torchserve_does_not_accept_is_not_started(
     model_server: TorchServe, tmp_path: Path
 ) -> None:
     stale = tmp_path / "key_file.json"
     stale.write_text('{"inference": {"key": "of-an-earlier-start"}}')
-    async with watching(model_server.settings) as client:
+    async with inference_client(model_server.settings) as client:
         with pytest.raises(InferenceNotStartedError, match="404"):
             await client.generate("unknown", *TRACKS, JOB)
         with pytest.raises(InferenceNotStartedError, match="400"):
@@ -156,30 +162,28 @@ async def test_a_request_that_nobody_takes_finds_the_model_away(
         running = asyncio.create_task(without_key.run())
         await without_key.next_poll()
         running.cancel()
-        assert without_key.status.reason == "the model server refuses the key that is here"
+        assert without_key.status.reason == "the model server rejects the available key"
 
 
-async def test_without_torchserve_the_model_is_away(settings: Settings) -> None:
-    async with watching(settings) as client:
-        assert client.watcher.status == ModelStatus(
-            False, reason="the model server does not answer"
-        )
-        with pytest.raises(InferenceNotStartedError, match=r"cannot be reached$"):
+async def test_without_torchserve_the_model_is_unavailable(settings: Settings) -> None:
+    async with inference_client(settings) as client:
+        assert client.watcher.status == ModelStatus(False, reason="the model server is unreachable")
+        with pytest.raises(InferenceNotStartedError, match=r"is unreachable$"):
             await client.generate("starter", *TRACKS, JOB)
 
 
-async def test_a_killed_worker_is_known_soon_and_the_next_one_serves(
+async def test_a_killed_worker_is_detected_soon_and_replaced(
     own_server: TorchServe,
 ) -> None:
-    async with watching(own_server.settings) as client:
+    async with inference_client(own_server.settings) as client:
         (pid,) = killed = found(client.watcher.status, "first").worker_pids
-        request = await at_work(own_server, client, "first")
+        request = await running_request(own_server, client, "first")
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
         with pytest.raises(ModelUnavailableError) as lost:
             await request
         assert not isinstance(lost.value, InferenceNotStartedError)
-        assert time.monotonic() - began < KNOWN_WITHIN_S
+        assert time.monotonic() - began < FAILED_WITHIN_S
 
         await until(client.watcher, lambda status: not status.ready)
         assert client.watcher.status.reason == "the model is loading"
@@ -188,12 +192,12 @@ async def test_a_killed_worker_is_known_soon_and_the_next_one_serves(
         assert len(decoded(await client.generate("first", *TRACKS, JOB))) == SEGMENT
 
 
-async def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
+async def test_all_versions_are_listed_and_requests_to_a_deleted_one_fail(
     own_server: TorchServe, load: Load
 ) -> None:
     manage = ModelClient(own_server.settings, own_server.key_file).manage
     load("second", unchanged)
-    async with watching(own_server.settings) as client:
+    async with inference_client(own_server.settings) as client:
         both = {loaded.version: loaded for loaded in client.watcher.status.versions}
         assert {version: loaded.default for version, loaded in both.items()} == {
             "first": True,
@@ -208,26 +212,26 @@ async def test_every_version_is_seen_and_a_request_to_one_that_is_deleted_ends(
         manage("PUT", "/models/musiclab/first/set-default")
         await until(client.watcher, lambda status: status.version == "first")
 
-        # To a request whose version is deleted nothing is ever answered, or that its worker died.
-        request = await at_work(own_server, client, "second")
+        # A request whose version is deleted gets no response, or the error that its worker died.
+        request = await running_request(own_server, client, "second")
         began = time.monotonic()
         assert manage("DELETE", "/models/musiclab/second").status_code == 200
-        with pytest.raises(ModelUnavailableError, match=r"no answer|Worker died") as lost:
+        with pytest.raises(ModelUnavailableError, match=r"did not respond|Worker died") as lost:
             await request
         assert not isinstance(lost.value, InferenceNotStartedError)
-        assert time.monotonic() - began < KNOWN_WITHIN_S
+        assert time.monotonic() - began < FAILED_WITHIN_S
         await until(client.watcher, lambda status: status.find("second") is None)
 
 
-async def test_no_worker_is_away_and_code_that_raises_is_not(
+async def test_a_missing_worker_is_distinguished_from_failing_code(
     own_server: TorchServe, load: Load
 ) -> None:
     raising = "raise ValueError('on purpose')"
     load("raising", with_text("musiclab_handler.py", "started = time.perf_counter()", raising))
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 
-    # TorchServe answers 503 in both cases.
-    async with watching(own_server.settings) as client:
+    # TorchServe returns 503 in both cases.
+    async with inference_client(own_server.settings) as client:
         with pytest.raises(ModelUnavailableError, match="503") as failed:
             await client.generate("raising", *TRACKS, "raised")
         assert not isinstance(failed.value, InferenceNotStartedError)

@@ -1,15 +1,15 @@
-"""Files that are set aside for a while, and come back."""
+"""Quarantined files, which can be restored or discarded."""
 
 import time
 
 from orchestrator.storage.base import GENERATED
-from tests.support.storage import OpenHost, kept
+from tests.support.storage import OpenHost, persist_job
 
 
-async def test_files_go_into_quarantine_and_come_back(host: OpenHost) -> None:
-    here, there = host("here"), host("there")
+async def test_quarantined_files_can_be_restored_or_discarded(open_host: OpenHost) -> None:
+    here, there = open_host("here"), open_host("there")
     for job_id in ("a", "b"):
-        await kept(here, job_id, track1_mp3=job_id.encode(), generated_wav=b"music")
+        await persist_job(here, job_id, track1_mp3=job_id.encode(), generated_wav=b"music")
     assert await there.quarantined() == {}
     await there.quarantine("a")
     await here.release_workspace("a")
@@ -29,19 +29,21 @@ async def test_files_go_into_quarantine_and_come_back(host: OpenHost) -> None:
     assert await there.list_names("b") == set()
 
 
-async def test_what_comes_later_joins_what_is_in_quarantine(host: OpenHost) -> None:
-    files = host("here")
-    await kept(files, "a", track1_mp3=b"one", track2_mp3=b"two")
+async def test_later_files_are_added_to_those_in_quarantine(open_host: OpenHost) -> None:
+    files = open_host("here")
+    await persist_job(files, "a", track1_mp3=b"one", track2_mp3=b"two")
     await files.quarantine("a")
-    await kept(files, "a", track2_mp3=b"new", generated_wav=b"music")
+    await persist_job(files, "a", track2_mp3=b"new", generated_wav=b"music")
     await files.quarantine("a")
     await files.restore("a")
     assert await files.list_names("a") == {"track1.mp3", "track2.mp3", GENERATED}
     assert await files.read("a", "track2.mp3") == b"new"
 
 
-async def test_a_workspace_alone_is_not_quarantined(bucket_host: OpenHost) -> None:
-    files = bucket_host("here")
+async def test_a_workspace_without_stored_files_is_not_quarantined(
+    open_bucket_host: OpenHost,
+) -> None:
+    files = open_bucket_host("here")
     await files.create("a")
     await files.quarantine("a")
     assert await files.job_ids() == set()

@@ -1,4 +1,4 @@
-"""The URL of a bucket, and a bucket that is away, missing or refuses the key."""
+"""Bucket URLs, and buckets that are unreachable, missing or refuse the credentials."""
 
 import asyncio
 import os
@@ -16,13 +16,13 @@ from orchestrator.storage.base import GENERATED, JobStorage
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.s3 import S3Storage
 from tests.support.s3 import S3Server
-from tests.support.storage import HASTE, OpenHost, kept
+from tests.support.storage import SPEEDUP, OpenHost, persist_job
 
-AWAY_WITHIN_S = 30
+FAILED_WITHIN_S = 30
 
 
-async def away_after(files: JobStorage) -> list[float]:
-    """How many seconds each operation takes to find out that the bucket is away."""
+async def failure_times(files: JobStorage) -> list[float]:
+    """Returns the seconds after which each operation fails, as the bucket is unreachable."""
 
     async def one(attempt: Coroutine[Any, Any, object]) -> float:
         started = time.monotonic()
@@ -46,44 +46,45 @@ async def away_after(files: JobStorage) -> list[float]:
 
 
 @pytest.mark.usefixtures("short_timeouts")
-async def test_a_bucket_away_is_told_of_in_time_and_may_be_back(
-    bucket_host: OpenHost, s3: S3Server
+async def test_an_unreachable_bucket_fails_in_time_and_may_recover(
+    open_bucket_host: OpenHost, s3: S3Server
 ) -> None:
-    files = bucket_host("here")
-    await kept(files, "a", track1_mp3=b"one", track2_mp3=bytes(20_000_000))
+    files = open_bucket_host("here")
+    await persist_job(files, "a", track1_mp3=b"one", track2_mp3=bytes(20_000_000))
     os.kill(s3.pid, signal.SIGSTOP)
     try:
-        silent = await away_after(files)
+        silent = await failure_times(files)
     finally:
         os.kill(s3.pid, signal.SIGCONT)
-    assert max(silent) < AWAY_WITHIN_S / HASTE
+    assert max(silent) < FAILED_WITHIN_S / SPEEDUP
     s3.stop()
     try:
-        refusing = await away_after(files)
+        refusing = await failure_times(files)
     finally:
         s3.start()
-    assert max(refusing) < AWAY_WITHIN_S / HASTE
-    assert await bucket_host("there").read("a", "track1.mp3") == b"one"
+    assert max(refusing) < FAILED_WITHIN_S / SPEEDUP
+    assert await open_bucket_host("there").read("a", "track1.mp3") == b"one"
 
 
-async def test_a_missing_bucket_is_not_taken_for_missing_files(
+async def test_a_missing_bucket_is_not_mistaken_for_missing_files(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    files = open_storage("s3://nobody-made-this", tmp_path, tmp_path)
-    with pytest.raises(StorageUnavailableError, match=r"x\.wav of job a failed: .* no such bucket"):
+    files = open_storage("s3://missing-bucket", tmp_path, tmp_path)
+    missing = r"x\.wav of job a failed: the bucket does not exist"
+    with pytest.raises(StorageUnavailableError, match=missing):
         await files.read("a", "x.wav")
     with pytest.raises(StorageUnavailableError, match="The specified bucket does not exist"):
         await files.list_names("a")
 
 
-async def test_a_wrong_key_is_told_of(
-    bucket_host: OpenHost, monkeypatch: pytest.MonkeyPatch
+async def test_a_wrong_key_is_reported(
+    open_bucket_host: OpenHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     with pytest.raises(StorageUnavailableError, match=r"of job a failed: .*signature"):
-        await bucket_host("here").read("a", GENERATED)
+        await open_bucket_host("here").read("a", GENERATED)
 
 
 def test_without_a_url_the_files_are_in_the_cache(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_without_a_url_the_files_are_in_the_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket/a/prefix/"])
-def test_a_bucket_is_named_by_a_url(tmp_path: Path, url: str) -> None:
+def test_a_url_selects_a_bucket(tmp_path: Path, url: str) -> None:
     files = open_storage(url, tmp_path / "cache", tmp_path / "scratch")
     assert isinstance(files, S3Storage)
     assert files.workspace("a") == tmp_path / "scratch" / "music_a"
@@ -103,6 +104,6 @@ def test_a_bucket_is_named_by_a_url(tmp_path: Path, url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["bucket", "s3://", "s3:///prefix", "gs://bucket", "/srv/files", "s3://b/p?x=1"]
 )
-def test_a_url_that_names_no_bucket_is_told_of(tmp_path: Path, url: str) -> None:
+def test_a_url_without_a_bucket_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError, match=r"MUSICLAB_FILES_URL .* s3://bucket/prefix"):
         open_storage(url, tmp_path, tmp_path)

@@ -1,4 +1,4 @@
-"""The files of jobs, in a folder and in a bucket of a real S3 server alike."""
+"""The files of jobs, both in a directory and in a bucket of a real S3 server."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import pytest
 from orchestrator.errors import StorageUnavailableError
 from orchestrator.storage.base import GENERATED, part_name, upload_name, window_name
 from orchestrator.storage.local import LocalStorage
-from tests.support.storage import UPLOAD, OpenHost, kept, lacks
+from tests.support.storage import UPLOAD, OpenHost, assert_missing, persist_job
 
 
 def test_names_of_uploads_windows_and_parts_differ() -> None:
@@ -18,11 +18,11 @@ def test_names_of_uploads_windows_and_parts_differ() -> None:
     assert len(names | {GENERATED}) == 6
 
 
-async def test_what_one_host_keeps_every_host_has(host: OpenHost) -> None:
-    here, there = host("here"), host("there")
+async def test_files_are_visible_to_every_host(open_host: OpenHost) -> None:
+    here, there = open_host("here"), open_host("there")
     big = os.urandom(12_000_000)  # uploaded in parts, the last one smaller
-    await kept(here, "a", track1_mp3=big, track2_mp3=b"two")
-    await kept(here, "ab", track1_mp3=b"of another job")
+    await persist_job(here, "a", track1_mp3=big, track2_mp3=b"two")
+    await persist_job(here, "ab", track1_mp3=b"of another job")
     assert await there.list_names("a") == {"track1.mp3", "track2.mp3"}
     assert await there.job_ids() == {"a", "ab"}
     path = await there.fetch("a", "track1.mp3")
@@ -32,38 +32,38 @@ async def test_what_one_host_keeps_every_host_has(host: OpenHost) -> None:
     assert (await here.fetch("a", "track2.mp3")).read_bytes() == b"two"
 
 
-async def test_a_file_that_is_not_there_is_told_of(host: OpenHost) -> None:
-    files = host("here")
+async def test_missing_files_are_reported(open_host: OpenHost) -> None:
+    files = open_host("here")
     assert await files.list_names("a") == set()
     assert await files.job_ids() == set()
-    await lacks(files.fetch("a", UPLOAD))
+    await assert_missing(files.fetch("a", UPLOAD))
     await files.create("a")
     assert await files.list_names("a") == set()
-    await lacks(files.persist("a", UPLOAD))
-    await lacks(files.fetch("a", UPLOAD))
-    await lacks(files.read("a", UPLOAD))
-    await lacks(files.rename("a", UPLOAD, GENERATED))
-    await lacks(files.copy("a", UPLOAD, "b"))
+    await assert_missing(files.persist("a", UPLOAD))
+    await assert_missing(files.fetch("a", UPLOAD))
+    await assert_missing(files.read("a", UPLOAD))
+    await assert_missing(files.rename("a", UPLOAD, GENERATED))
+    await assert_missing(files.copy("a", UPLOAD, "b"))
     await files.delete("a", UPLOAD, GENERATED)
     await files.remove("b")
     assert await files.job_ids() == {"a"}
 
 
-async def test_a_rename_takes_the_place_of_what_was_there(host: OpenHost) -> None:
-    here, there = host("here"), host("there")
-    await kept(here, "a", generated_wav=b"old", generated_7_part=b"new")
+async def test_a_rename_replaces_an_existing_file(open_host: OpenHost) -> None:
+    here, there = open_host("here"), open_host("there")
+    await persist_job(here, "a", generated_wav=b"old", generated_7_part=b"new")
     assert (await there.fetch("a", GENERATED)).read_bytes() == b"old"
     await there.rename("a", part_name(7), GENERATED)
     assert await here.list_names("a") == {GENERATED}
     assert await here.read("a", GENERATED) == b"new"
     assert (await there.fetch("a", GENERATED)).read_bytes() == b"new"
-    await lacks(there.fetch("a", part_name(7)))
+    await assert_missing(there.fetch("a", part_name(7)))
 
 
-async def test_a_copy_outlives_the_job_it_came_from(host: OpenHost) -> None:
-    here, there = host("here"), host("there")
-    await kept(here, "a", track1_mp3=b"one")
-    for _ in range(2):  # a repetition is no error
+async def test_a_copy_survives_the_original_job(open_host: OpenHost) -> None:
+    here, there = open_host("here"), open_host("there")
+    await persist_job(here, "a", track1_mp3=b"one")
+    for _ in range(2):  # copying again is not an error
         await there.copy("a", UPLOAD, "b")
     assert there.workspace("b").is_dir()
     await here.remove("a")
@@ -72,35 +72,35 @@ async def test_a_copy_outlives_the_job_it_came_from(host: OpenHost) -> None:
     assert (await here.fetch("b", UPLOAD)).read_bytes() == b"one"
 
 
-async def test_a_copy_is_made_where_links_are_not(
+async def test_files_are_copied_if_hard_links_are_not_supported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_links(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     files = LocalStorage(tmp_path)
-    await kept(files, "a", track1_mp3=b"one")
+    await persist_job(files, "a", track1_mp3=b"one")
     monkeypatch.setattr(os, "link", no_links)
     await files.copy("a", UPLOAD, "b")
     assert await files.read("b", UPLOAD) == b"one"
     assert [path.name for path in files.workspace("b").iterdir()] == [UPLOAD]
 
 
-async def test_deleted_files_are_gone_everywhere_and_others_stay(host: OpenHost) -> None:
-    here, there = host("here"), host("there")
-    await kept(here, "a", track1_mp3=b"one", track2_mp3=b"two", generated_wav=b"music")
+async def test_deleted_files_are_gone_on_every_host_and_others_remain(open_host: OpenHost) -> None:
+    here, there = open_host("here"), open_host("there")
+    await persist_job(here, "a", track1_mp3=b"one", track2_mp3=b"two", generated_wav=b"music")
     await here.delete("a", "track1.mp3", "track2.mp3", "window1.wav")
     assert await there.list_names("a") == {GENERATED}
-    await lacks(here.fetch("a", "track1.mp3"))
-    await lacks(there.fetch("a", "track1.mp3"))
+    await assert_missing(here.fetch("a", "track1.mp3"))
+    await assert_missing(there.fetch("a", "track1.mp3"))
     await here.delete("a")
     assert await there.read("a", GENERATED) == b"music"
 
 
-async def test_a_removed_job_leaves_nothing(host: OpenHost) -> None:
-    here, there = host("here"), host("there")
-    await kept(here, "a", track1_mp3=b"one", track2_mp3=b"two")
-    await kept(here, "b", track1_mp3=b"one")
+async def test_a_removed_job_leaves_no_files(open_host: OpenHost) -> None:
+    here, there = open_host("here"), open_host("there")
+    await persist_job(here, "a", track1_mp3=b"one", track2_mp3=b"two")
+    await persist_job(here, "b", track1_mp3=b"one")
     await there.fetch("a", UPLOAD)
     await there.remove("a")
     assert not there.workspace("a").exists()
@@ -110,11 +110,11 @@ async def test_a_removed_job_leaves_nothing(host: OpenHost) -> None:
     assert await here.job_ids() == {"b"}
 
 
-async def test_removing_catches_what_is_written_meanwhile(tmp_path: Path) -> None:
-    async def write(folder: Path) -> None:
+async def test_removing_a_job_includes_files_written_meanwhile(tmp_path: Path) -> None:
+    async def write(directory: Path) -> None:
         with pytest.raises(FileNotFoundError):
             for count in range(10_000):
-                await asyncio.to_thread((folder / f"track{count}.mp3").write_bytes, b"late")
+                await asyncio.to_thread((directory / f"track{count}.mp3").write_bytes, b"late")
 
     files = LocalStorage(tmp_path)
     await files.create("a")
@@ -124,9 +124,11 @@ async def test_removing_catches_what_is_written_meanwhile(tmp_path: Path) -> Non
     assert not files.workspace("a").exists()
 
 
-async def test_the_scratch_of_a_host_is_released_alone(bucket_host: OpenHost) -> None:
-    here, there = bucket_host("here"), bucket_host("there")
-    await kept(here, "a", track1_mp3=b"one")
+async def test_releasing_a_workspace_keeps_the_files_in_the_bucket(
+    open_bucket_host: OpenHost,
+) -> None:
+    here, there = open_bucket_host("here"), open_bucket_host("there")
+    await persist_job(here, "a", track1_mp3=b"one")
     await here.create("only here")
     assert await here.job_ids() == {"a", "only here"}
     assert await there.job_ids() == {"a"}
@@ -137,31 +139,31 @@ async def test_the_scratch_of_a_host_is_released_alone(bucket_host: OpenHost) ->
     assert (await here.fetch("a", UPLOAD)).read_bytes() == b"one"
 
 
-async def test_releasing_the_folder_of_a_job_keeps_its_files(tmp_path: Path) -> None:
+async def test_releasing_a_local_workspace_keeps_its_files(tmp_path: Path) -> None:
     files = LocalStorage(tmp_path)
-    await kept(files, "a", track1_mp3=b"one")
+    await persist_job(files, "a", track1_mp3=b"one")
     await files.release_workspace("a")
     assert await files.read("a", UPLOAD) == b"one"
 
 
-async def test_a_download_given_up_leaves_no_piece(bucket_host: OpenHost) -> None:
-    here, there = bucket_host("here"), bucket_host("there")
-    await kept(here, "a", track1_mp3=os.urandom(20_000_000))
+async def test_a_cancelled_download_leaves_no_partial_file(open_bucket_host: OpenHost) -> None:
+    here, there = open_bucket_host("here"), open_bucket_host("there")
+    await persist_job(here, "a", track1_mp3=os.urandom(20_000_000))
     fetching = asyncio.create_task(there.fetch("a", UPLOAD))
-    folder = there.workspace("a")
-    while not folder.exists() or not list(folder.iterdir()):
+    directory = there.workspace("a")
+    while not directory.exists() or not list(directory.iterdir()):
         assert not fetching.done(), "the download was over before it could be cancelled"
         await asyncio.sleep(0)
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    assert list(folder.iterdir()) == []
+    assert list(directory.iterdir()) == []
     assert (await there.fetch("a", UPLOAD)).stat().st_size == 20_000_000
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../b", "a/b", ".hidden", "/etc/passwd"])
-async def test_only_plain_names_are_taken(host: OpenHost, name: str) -> None:
-    files = host("here")
+async def test_only_plain_file_names_are_accepted(open_host: OpenHost, name: str) -> None:
+    files = open_host("here")
     for attempt in (
         files.persist("a", name),
         files.fetch("a", name),
@@ -176,16 +178,17 @@ async def test_only_plain_names_are_taken(host: OpenHost, name: str) -> None:
         files.workspace("../../a")
 
 
-async def test_the_disk_is_that_of_the_workspaces(host: OpenHost) -> None:
-    files = host("here")
+async def test_disk_usage_is_that_of_the_workspaces(open_host: OpenHost) -> None:
+    files = open_host("here")
     disk = await files.disk_usage()
     usage = psutil.disk_usage(str(files.workspace("a").parent))
     assert disk.size == usage.total
     assert disk.free == pytest.approx(usage.free, abs=0.05 * usage.total)
 
 
-async def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     files = LocalStorage(tmp_path / "cache")
-    with pytest.raises(StorageUnavailableError, match=r"a folder for job a failed: .*[Dd]irectory"):
+    refused = r"a directory for job a failed: .*[Dd]irectory"
+    with pytest.raises(StorageUnavailableError, match=refused):
         await files.create("a")

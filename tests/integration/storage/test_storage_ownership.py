@@ -1,4 +1,4 @@
-"""A cache folder or a bucket belongs to one database, whoever else is started on it."""
+"""A cache directory or a bucket belongs to one database; other instances are refused."""
 
 import asyncio
 import errno
@@ -28,22 +28,22 @@ from tests.support.project import PROJECT
 from tests.support.s3 import S3Server
 from tests.support.service import command, environment, running
 from tests.support.settings import settings_in
-from tests.support.storage import OpenHost, kept
+from tests.support.storage import OpenHost, persist_job
 from tests.support.tables import new_id
 
 STARTED_WITHIN_S = 60
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(directory: Path) -> dict[str, bytes]:
     return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
         if path.is_file()
     }
 
 
 def refusal(settings: Settings) -> str:
-    """What `musiclab orchestrator` says as it ends, with a status other than 0."""
+    """Runs `musiclab orchestrator`, which must fail; returns its error message."""
     ended = subprocess.run(
         command("orchestrator"),
         cwd=PROJECT,
@@ -56,8 +56,8 @@ def refusal(settings: Settings) -> str:
     return " ".join(ended.stderr.split())
 
 
-async def left_by_a_dead_process(settings: Settings) -> str:
-    """A job that waits, with its files."""
+async def leave_queued_job(settings: Settings) -> str:
+    """Submits a job and stops the API; returns the id of the job, which stays queued."""
     async with api(settings) as client:
         return await accepted(await generate(client))
 
@@ -65,33 +65,33 @@ async def left_by_a_dead_process(settings: Settings) -> str:
 async def test_a_second_instance_on_one_cache_is_refused(
     settings: Settings, tmp_path: Path
 ) -> None:
-    job_id = await left_by_a_dead_process(settings)
+    job_id = await leave_queued_job(settings)
     second = settings_in(tmp_path / "second").model_copy(update={"cache": settings.cache})
     with running(settings, "orchestrator"):
         before = contents(settings.cache)
         assert f"music_{job_id}/track1.wav" in before
-        sentence = refusal(second)
-        assert f"MUSICLAB_CACHE is {settings.cache}, which holds the files of another" in sentence
+        message = refusal(second)
+        assert f"MUSICLAB_CACHE is {settings.cache}, which holds the files of another" in message
         assert contents(settings.cache) == before
     with running(second.model_copy(update={"cache": tmp_path / "other"}), "orchestrator"):
         assert contents(settings.cache) == before
 
 
-async def test_an_instance_with_another_postgresql_is_refused(
+async def test_an_instance_with_another_postgresql_database_is_refused(
     postgres: PostgresServer, settings: Settings
 ) -> None:
     urls = [postgres.create_database(f"test_{new_id()}") for _ in range(2)]
     first, second = (settings.model_copy(update={"database_url": url}) for url in urls)
-    await left_by_a_dead_process(first)
+    await leave_queued_job(first)
     before = contents(settings.cache)
     assert "another database" in refusal(second)
-    await left_by_a_dead_process(first)
+    await leave_queued_job(first)
     assert contents(settings.cache).items() > before.items()
 
 
 async def test_a_cache_without_a_marker_is_adopted(settings: Settings) -> None:
-    """As it was left, with its database, by a version that knew of no markers."""
-    job_id = await left_by_a_dead_process(settings)
+    """The cache and the database are as a version without markers left them."""
+    job_id = await leave_queued_job(settings)
     (settings.cache / MARKER).unlink()
     engine = sa.create_engine(f"sqlite:///{settings.database_file}")
     with engine.begin() as connection:
@@ -105,21 +105,21 @@ async def test_a_cache_without_a_marker_is_adopted(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("short_timeouts")
-async def test_a_bucket_that_is_away_does_not_keep_the_service_from_starting(
+async def test_the_service_starts_while_the_bucket_is_unreachable(
     settings: Settings, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing in it is deleted, once it is back, before it is known whose it is."""
+    """When it is reachable again, nothing is deleted before its owner is checked."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     url = s3.create_bucket(f"bucket-{new_id()}")
     files = open_storage(url, settings.cache, settings.scratch_dir)
     await files.claim("f" * 32)
-    await kept(files, "a", generated_wav=b"music")
+    await persist_job(files, "a", generated_wav=b"music")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{settings.metrics_port}")
     async with api(settings, files_url=url) as client:
         assert (await client.get("/health")).status == 200
         assert isinstance(client.server, TestServer)
-        cleanup = Cleanup(client.server.app[DATABASE], files, kept_s=60)
+        cleanup = Cleanup(client.server.app[DATABASE], files, retention_s=60)
         with pytest.raises(SettingsError, match="another database"):
             await cleanup.run_once()
     assert await files.list_names("a") == {GENERATED}
@@ -141,10 +141,10 @@ async def database_id(settings: Settings) -> str:
     return database.id
 
 
-async def test_files_of_a_database_that_is_gone_are_kept_for_a_day(
+async def test_files_of_a_lost_database_are_quarantined_for_a_day(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its owner has deleted the marker, as the sentence says."""
+    """The operator has deleted the marker, as the error message suggests."""
     monkeypatch.setattr(cleanup_module, "LEASE_S", 0.1)
     files = LocalStorage(settings.cache)
     await files.create("a")
@@ -152,7 +152,7 @@ async def test_files_of_a_database_that_is_gone_are_kept_for_a_day(
     await files.claim("f" * 32)
     assert "delete" in refusal(settings)
     (settings.cache / MARKER).unlink()
-    aside = settings.cache / "quarantine" / "music_a" / GENERATED
+    quarantined = settings.cache / "quarantine" / "music_a" / GENERATED
 
     async def until(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(STARTED_WITHIN_S):
@@ -160,18 +160,18 @@ async def test_files_of_a_database_that_is_gone_are_kept_for_a_day(
                 await asyncio.sleep(0.05)
 
     async with api(settings):
-        await until(aside.exists)
-        assert aside.read_bytes() == b"music"
-    yesterday = aside.stat().st_mtime - 24 * 3600 - 60
-    os.utime(aside.parent, (yesterday, yesterday))
+        await until(quarantined.exists)
+        assert quarantined.read_bytes() == b"music"
+    yesterday = quarantined.stat().st_mtime - 24 * 3600 - 60
+    os.utime(quarantined.parent, (yesterday, yesterday))
     async with api(settings):
-        await until(lambda: not aside.parent.exists())
+        await until(lambda: not quarantined.parent.exists())
 
 
-async def test_files_belong_to_the_database_that_was_first(host: OpenHost) -> None:
-    here, there = host("here"), host("there")
+async def test_files_belong_to_the_first_database_that_claims_them(open_host: OpenHost) -> None:
+    here, there = open_host("here"), open_host("there")
     await here.claim("a" * 32)
-    await kept(here, "a", track1_mp3=b"one")
+    await persist_job(here, "a", track1_mp3=b"one")
     for _ in range(2):
         with pytest.raises(SettingsError, match=REFUSED):
             await there.claim("b" * 32)
@@ -186,14 +186,16 @@ REFUSED = (
 )
 
 
-async def test_files_that_are_claimed_at_once_belong_to_one(host: OpenHost) -> None:
-    claims = (host(f"host{each}").claim(str(each) * 32) for each in range(8))
+async def test_concurrent_claims_succeed_for_one_database(open_host: OpenHost) -> None:
+    claims = (open_host(f"host{each}").claim(str(each) * 32) for each in range(8))
     refused = await asyncio.gather(*claims, return_exceptions=True)
     assert sum(each is None for each in refused) == 1, refused
     assert sum(isinstance(each, SettingsError) for each in refused) == 7
 
 
-async def test_a_marker_needs_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_marker_needs_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 

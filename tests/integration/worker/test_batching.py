@@ -1,4 +1,4 @@
-"""The model is sent as many requests as it batches, and the next ones are ready by then."""
+"""Batching: the model receives one batch at a time, and the worker prepares the next one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,19 +14,19 @@ from tests.support.jobs import converted_job, finished, status
 from tests.support.quick_model import BATCH_SIZE, MUSIC, VERSION, Client, quick_api
 
 WITHIN_S = 15.0
-LOOK_S = 0.1
-AT_WORK = "Generating music..."
-WAITS = "Waiting for the model..."
+WATCH_S = 0.1
+GENERATING = "Generating music..."
+WAITING = "Waiting for the model..."
 
 
 class SlowModel:
-    """Answers nobody until it is told to.
+    """A model that holds its responses until `go` is set.
 
     Attributes:
-        versions: of the requests that wait for their answer.
-        loaded: versions, the default one first.
-        most: how many waited at once, at most.
-        go: set while requests are answered.
+        versions: the version of each request that waits for its response.
+        loaded: the loaded versions, the default version first.
+        most: the largest number of requests that waited at the same time.
+        go: set while responses are sent.
     """
 
     def __init__(self) -> None:
@@ -47,18 +47,18 @@ class SlowModel:
 
 @asynccontextmanager
 async def slow_model(settings: Settings) -> AsyncIterator[tuple[Client, SlowModel]]:
-    """A client of the API and the model that it asks."""
+    """A client of the API, and the model behind the API."""
     model = SlowModel()
     async with quick_api(settings, model.predict, model.loaded) as client:
         try:
             yield client, model
         finally:
-            model.go.set()  # else the model's server waits for its requests
+            model.go.set()  # otherwise the model server waits for its open requests
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", LOOK_S)
+def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", WATCH_S)
 
 
 async def reached(what: str, condition: Callable[[], Awaitable[bool]]) -> None:
@@ -74,12 +74,12 @@ async def messages(client: Client, job_ids: list[str]) -> list[str]:
     return [(await status(client, job_id))["message"] for job_id in job_ids]
 
 
-async def test_a_batch_is_at_work_and_the_next_one_waits_for_it(settings: Settings) -> None:
+async def test_one_batch_runs_while_the_next_one_waits(settings: Settings) -> None:
     async with slow_model(settings) as (client, model):
         job_ids = [await converted_job(client) for _ in range(2 * BATCH_SIZE + 2)]
         taken, queued = job_ids[: 2 * BATCH_SIZE], job_ids[2 * BATCH_SIZE :]
-        # Of those that are taken, whoever is ready first asks first.
-        expected = sorted([AT_WORK, WAITS] * BATCH_SIZE)
+        # Claimed jobs send their requests in the order in which they become ready.
+        expected = sorted([GENERATING, WAITING] * BATCH_SIZE)
 
         async def as_expected() -> bool:
             in_queue = await messages(client, queued) == ["Waiting in the queue"] * 2
@@ -89,8 +89,8 @@ async def test_a_batch_is_at_work_and_the_next_one_waits_for_it(settings: Settin
         await asyncio.sleep(0.5)
         assert await as_expected()
         assert len(model.versions) == BATCH_SIZE
-        first = (await messages(client, taken)).index(AT_WORK)
-        waiting = (await messages(client, taken)).index(WAITS)
+        first = (await messages(client, taken)).index(GENERATING)
+        waiting = (await messages(client, taken)).index(WAITING)
         model.go.set()
         done = [await finished(client, job_id) for job_id in job_ids]
         assert {document["status"] for document in done} == {"completed"}
@@ -100,7 +100,7 @@ async def test_a_batch_is_at_work_and_the_next_one_waits_for_it(settings: Settin
         assert waited["wait"] > 0.5 > waited["generate"]
 
 
-async def test_as_the_model_takes_more_it_is_sent_more(
+async def test_more_requests_are_sent_when_the_batch_size_grows(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 1)
@@ -108,17 +108,17 @@ async def test_as_the_model_takes_more_it_is_sent_more(
         for _ in range(6):
             await converted_job(client)
 
-        async def at_work(number: int) -> bool:
+        async def are_running(number: int) -> bool:
             return len(model.versions) == number
 
-        await reached("one request", lambda: at_work(1))
+        await reached("one request", lambda: are_running(1))
         monkeypatch.setattr(module, "BATCH_SIZE", 3)
-        await reached("three requests", lambda: at_work(3))
-        await asyncio.sleep(2 * LOOK_S)
+        await reached("three requests", lambda: are_running(3))
+        await asyncio.sleep(2 * WATCH_S)
         assert model.most == 3
 
 
-async def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then(
+async def test_a_waiting_job_uses_the_version_that_is_the_default_when_it_is_sent(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 1)
@@ -126,7 +126,7 @@ async def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then
         job_ids = [await converted_job(client) for _ in range(2)]
 
         async def one_waits() -> bool:
-            return sorted(await messages(client, job_ids)) == [AT_WORK, WAITS]
+            return sorted(await messages(client, job_ids)) == [GENERATING, WAITING]
 
         async def is_default() -> bool:
             health = await (await client.get("/health")).json()
@@ -134,7 +134,7 @@ async def test_who_waited_is_answered_by_the_version_that_is_the_default_by_then
 
         await reached("one job waits for the other", one_waits)
         by_message = dict(zip(await messages(client, job_ids), job_ids, strict=True))
-        first, second = by_message[AT_WORK], by_message[WAITS]
+        first, second = by_message[GENERATING], by_message[WAITING]
         assert (await status(client, second))["progress"] == 40
         model.loaded.insert(0, "newer")
         await reached("the newer version is the default", is_default)

@@ -1,4 +1,4 @@
-"""What APIs learn of workers on other hosts."""
+"""The model status that APIs derive from the workers on other hosts."""
 
 import asyncio
 from dataclasses import replace
@@ -16,17 +16,17 @@ from tests.support.tables import new_id
 V1 = LoadedVersion("v1", default=True, workers=1, ready=1, device="cpu", codec="starter")
 V2 = LoadedVersion("v2", default=False, workers=2, ready=2, device="cpu", codec="starter")
 READY = ModelStatus(ready=True, version="v1", device="cpu", versions=(V1, V2))
-AWAY = ModelStatus(ready=False, reason="the model server does not answer")
+UNAVAILABLE = ModelStatus(ready=False, reason="the model server is unreachable")
 
 
 def test_one_ready_worker_makes_the_fleet_ready() -> None:
-    together = merged([AWAY, READY])
+    together = merged([UNAVAILABLE, READY])
     assert (together.ready, together.version) == (True, "v1")
-    assert merged([AWAY, AWAY]) == AWAY
+    assert merged([UNAVAILABLE, UNAVAILABLE]) == UNAVAILABLE
     assert merged([]).reason == "no worker is running"
 
 
-def test_versions_of_all_workers_are_known() -> None:
+def test_versions_of_all_workers_are_merged() -> None:
     other = replace(READY, version="v2", versions=(replace(V2, default=True),))
     together = merged([READY, other])
     assert [(each.version, each.default, each.ready) for each in together.versions] == [
@@ -35,7 +35,7 @@ def test_versions_of_all_workers_are_known() -> None:
     ]
 
 
-async def test_an_api_without_a_model_server_follows_the_workers(
+async def test_an_api_without_a_model_server_reports_the_status_of_the_workers(
     postgres: PostgresServer, settings: Settings
 ) -> None:
     shared = settings.model_copy(update={"database_url": postgres.create_database(new_id())})
@@ -61,7 +61,7 @@ async def test_an_api_without_a_model_server_follows_the_workers(
             assert (loaded["version"], loaded["default"]) == (VERSION, True)
             assert "musiclab_jobs_at_work 0.0" in await (await worker.get("/metrics")).text()
             assert (await worker.get("/api/models")).status == 404
-        # It has signed off, so nobody waits for its silence.
+        # The worker has signed off, so no timeout has to pass.
         await reaches(client, "degraded")
         reason = (await (await client.get("/health")).json())["reason"]
         assert reason == "no worker is running"

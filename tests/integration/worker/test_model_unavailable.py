@@ -1,4 +1,4 @@
-"""The API while TorchServe is down: nothing is lost, and nothing is spent."""
+"""The API while TorchServe is down: jobs wait, and no attempts are counted."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.settings import Settings
 from orchestrator.worker import worker
-from tests.support.api import accepted, api, code_of, form, generate
+from tests.support.api import accepted, api, form, generate, status_and_code
 from tests.support.cache import entries
 
 
@@ -20,7 +20,7 @@ async def test_jobs_wait_and_can_be_deleted(
         assert health["reason"]
 
         job_id = await accepted(await generate(client))
-        await asyncio.sleep(1)  # time in which a worker that does not wait would try
+        await asyncio.sleep(1)  # long enough for a worker that does not wait to try
         status = await (await client.get(f"/api/status/{job_id}")).json()
         assert (status["status"], status["progress"], status["attempts"]) == ("queued", 0, 0)
         assert status["queue_position"] == 1
@@ -31,12 +31,12 @@ async def test_jobs_wait_and_can_be_deleted(
         assert entries(settings.cache) == []
 
 
-async def test_without_a_model_the_service_says_so(settings: Settings) -> None:
+async def test_the_api_reports_that_no_model_is_available(settings: Settings) -> None:
     async with api(settings) as client:
-        assert await code_of(await client.get("/ready")) == (503, "model_not_ready")
+        assert await status_and_code(await client.get("/ready")) == (503, "model_not_ready")
         assert await (await client.get("/api/models")).json() == {"models": []}
         refused = await generate(client, form(model_version="v9"))
-        assert await code_of(refused) == (400, "model_not_loaded")
+        assert await status_and_code(refused) == (400, "model_not_loaded")
         assert "none" in (await refused.json())["detail"]
-        assert await code_of(await client.post("/api/chat")) == (501, "chat_inactive")
+        assert await status_and_code(await client.post("/api/chat")) == (501, "chat_inactive")
         assert entries(settings.cache) == []

@@ -1,4 +1,4 @@
-"""What is tried again, how often, and what counts as an attempt."""
+"""Retries: which failures are retried, how often, and which of them count as attempts."""
 
 import asyncio
 from pathlib import Path
@@ -29,15 +29,15 @@ NO_VERSION = {"code": 404, "type": "ModelVersionNotFoundException", "message": "
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "RETRY_S", (0.01, 0.05))
     monkeypatch.setattr(worker_module, "POLL_S", 0.05)
     monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0.1)
 
 
-def answering(*answers: tuple[int, object]) -> Predict:
-    """A model that gives these answers, and the music after them."""
-    left = list(answers)
+def responding(*responses: tuple[int, object]) -> Predict:
+    """A model that returns these responses, and then music."""
+    left = list(responses)
 
     async def predict(request: web.Request) -> web.Response:
         await request.read()
@@ -50,33 +50,33 @@ def answering(*answers: tuple[int, object]) -> Predict:
 
 
 async def outcome(settings: Settings, predict: Predict) -> tuple[str, int, str]:
-    """Of one job: how it ends, after how many attempts, and what is said of it."""
+    """Runs one job; returns its status, its attempts, and its error code or message."""
     async with quick_api(settings, predict) as client:
         done = await finished(client, await submit(client))
         return done["status"], done["attempts"], done.get("error_code") or done["message"]
 
 
-async def test_a_failed_prediction_is_repeated_and_counts(settings: Settings) -> None:
+async def test_a_failed_prediction_is_retried_and_counts_as_an_attempt(settings: Settings) -> None:
     failures = [(503, PREDICTION_FAILED)] * 4
-    assert (await outcome(settings, answering(*failures)))[:2] == ("completed", 5)
+    assert (await outcome(settings, responding(*failures)))[:2] == ("completed", 5)
 
 
-async def test_after_five_attempts_the_job_fails_with_the_cause(settings: Settings) -> None:
+async def test_a_job_fails_after_five_attempts(settings: Settings) -> None:
     failures = [(503, PREDICTION_FAILED)] * 5
-    assert await outcome(settings, answering(*failures)) == ("failed", 5, "too_many_attempts")
+    assert await outcome(settings, responding(*failures)) == ("failed", 5, "too_many_attempts")
 
 
-async def test_what_no_worker_took_counts_for_nothing(settings: Settings) -> None:
+async def test_requests_that_no_worker_accepts_do_not_count_as_attempts(settings: Settings) -> None:
     refusals = [(503, NO_WORKER)] * 12
-    assert (await outcome(settings, answering(*refusals)))[:2] == ("completed", 1)
+    assert (await outcome(settings, responding(*refusals)))[:2] == ("completed", 1)
 
 
-async def test_what_cannot_pass_is_not_repeated(settings: Settings) -> None:
+async def test_permanent_failures_are_not_retried(settings: Settings) -> None:
     refusal = (400, {"code": "not_finite", "detail": "track1 holds NaN"})
-    assert await outcome(settings, answering(refusal)) == ("failed", 1, "not_finite")
+    assert await outcome(settings, responding(refusal)) == ("failed", 1, "not_finite")
 
 
-async def test_a_conversion_that_may_pass_is_repeated(
+async def test_temporary_failures_of_a_conversion_are_retried(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convert, failures = cutting.cut_window, [ConversionError("no memory")] * 2
@@ -87,26 +87,26 @@ async def test_a_conversion_that_may_pass_is_repeated(
         return await convert(source, window, target)
 
     monkeypatch.setattr(cutting, "cut_window", failing)
-    done = await outcome(settings, answering())
+    done = await outcome(settings, responding())
     assert done[0] == "completed"
     assert done[1] > 1
 
 
-async def test_a_disk_that_stays_full_ends_the_job_with_that_cause(
+async def test_a_job_fails_if_the_disk_stays_full(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(source: Path, window: Window, target: Path) -> bytes:
         raise ConversionError("No space left on device")
 
     monkeypatch.setattr(cutting, "cut_window", full)
-    assert await outcome(settings, answering()) == ("failed", 5, "too_many_attempts")
+    assert await outcome(settings, responding()) == ("failed", 5, "too_many_attempts")
 
 
-async def test_while_it_waits_the_status_says_why(
+async def test_the_status_explains_why_a_job_waits(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "RETRY_S", (30.0, 30.0))
-    predict = answering((503, PREDICTION_FAILED))
+    predict = responding((503, PREDICTION_FAILED))
     async with quick_api(settings, predict) as client, asyncio.timeout(20):
         job_id = await submit(client)
         now = await status(client, job_id)
@@ -118,10 +118,10 @@ async def test_while_it_waits_the_status_says_why(
 
 
 @pytest.mark.parametrize(("deaths", "outcome"), [(20, "completed"), (21, "too_many_attempts")])
-async def test_a_job_outlives_many_processes_but_not_any_number(
+async def test_a_job_survives_a_limited_number_of_killed_processes(
     settings: Settings, deaths: int, outcome: str
 ) -> None:
-    async with quick_api(settings, answering()) as client:
+    async with quick_api(settings, responding()) as client:
         app = app_of(client)
         await app[WORKER].finish(0)
         job_id = await submit(client)
@@ -130,47 +130,50 @@ async def test_a_job_outlives_many_processes_but_not_any_number(
             connection.execute(jobs.update().values(deaths=deaths))
 
         await app[DATABASE].write(die)
-    async with quick_api(settings, answering()) as client:
+    async with quick_api(settings, responding()) as client:
         done = await finished(client, job_id)
         assert outcome in (done["status"], done.get("error_code")), done
 
 
 @pytest.fixture
-def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is loaded is looked at all the time, and each look tells what was so a moment ago."""
-    look = ModelWatcher._fetch_status
+def stale_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls the loaded versions continuously; each result is slightly out of date."""
+    fetch = ModelWatcher._fetch_status
 
     async def slow(watch: ModelWatcher) -> ModelStatus:
-        status = await look(watch)
+        status = await fetch(watch)
         await asyncio.sleep(0.05)
         return status
 
     monkeypatch.setattr(ModelWatcher, "_fetch_status", slow)
     monkeypatch.setattr(watcher_module, "WATCH_INTERVAL_S", 0)
-    monkeypatch.setattr(leases, "STRANDED_S", 0.05)
+    monkeypatch.setattr(leases, "PINNED_WAIT_S", 0.05)
 
 
-async def looked(client: Client) -> None:
-    """Wait until it is known what is loaded."""
+async def wait_ready(client: Client) -> None:
+    """Waits until the API reports that a model is ready."""
     async with asyncio.timeout(10):
         while (await client.get("/ready")).status != 200:
             await asyncio.sleep(0.01)
 
 
-def cut_off(loaded: list[str], then: list[str]) -> tuple[Predict, list[str]]:
-    """A model whose first request is cut off when other versions are loaded; and which were asked.
+def aborting_model(loaded: list[str], then: list[str]) -> tuple[Predict, list[str]]:
+    """A model that aborts its first request and then has the versions `then` loaded.
 
-    Where none are, they are again a moment later.
+    If `then` is empty, the previous versions are loaded again half a second later.
+
+    Returns:
+        The model, and the versions of the requests that it received.
     """
-    asked: list[str] = []
+    requested: list[str] = []
 
     async def predict(request: web.Request) -> web.StreamResponse:
         await request.read()
         version = request.match_info["version"]
         if version not in loaded:
             return web.json_response(NO_VERSION, status=404)
-        asked.append(version)
-        if len(asked) > 1:
+        requested.append(version)
+        if len(requested) > 1:
             return web.Response(body=MUSIC)
         before = list(loaded)
         loaded[:] = then
@@ -180,52 +183,58 @@ def cut_off(loaded: list[str], then: list[str]) -> tuple[Predict, list[str]]:
         request.transport.abort()
         return web.Response()
 
-    return predict, asked
+    return predict, requested
 
 
-async def cut_off_once(
+async def run_with_abort(
     settings: Settings, loaded: list[str], then: list[str], data: FormData | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """How a job ends whose first request is cut off so, and which versions were asked."""
-    predict, asked = cut_off(loaded, then)
+    """Runs a job whose first request is aborted; returns its status and the requested versions."""
+    predict, requested = aborting_model(loaded, then)
     async with quick_api(settings, predict, loaded) as client:
-        await looked(client)
-        return await finished(client, await submit(client, data)), asked
+        await wait_ready(client)
+        return await finished(client, await submit(client, data)), requested
 
 
-@pytest.mark.usefixtures("watchful")
-async def test_a_job_whose_version_vanishes_is_made_by_the_next_and_does_not_count(
+@pytest.mark.usefixtures("stale_polling")
+async def test_a_job_whose_version_is_unloaded_uses_the_next_one_without_counting_an_attempt(
     settings: Settings,
 ) -> None:
-    done, asked = await cut_off_once(settings, ["old"], then=["new"])
-    assert asked == ["old", "new"]
+    done, requested = await run_with_abort(settings, ["old"], then=["new"])
+    assert requested == ["old", "new"]
     assert (done["status"], done["model_version"], done["attempts"]) == ("completed", "new", 1)
 
 
-@pytest.mark.usefixtures("watchful")
-async def test_a_job_that_torchserve_ends_under_counts(settings: Settings) -> None:
-    done, asked = await cut_off_once(settings, ["old"], then=[])
-    assert asked == ["old", "old"]
+@pytest.mark.usefixtures("stale_polling")
+async def test_a_crash_of_torchserve_counts_as_an_attempt(settings: Settings) -> None:
+    done, requested = await run_with_abort(settings, ["old"], then=[])
+    assert requested == ["old", "old"]
     assert (done["status"], done["model_version"], done["attempts"]) == ("completed", "old", 2)
 
 
-@pytest.mark.usefixtures("watchful")
-async def test_a_job_whose_version_by_name_vanishes_at_work_fails(settings: Settings) -> None:
-    done, asked = await cut_off_once(settings, ["new", "old"], ["new"], form(model_version="old"))
-    assert asked == ["old"]
+@pytest.mark.usefixtures("stale_polling")
+async def test_a_job_fails_if_its_named_version_is_unloaded_while_it_runs(
+    settings: Settings,
+) -> None:
+    done, requested = await run_with_abort(
+        settings, ["new", "old"], ["new"], form(model_version="old")
+    )
+    assert requested == ["old"]
     assert (done["status"], done["error_code"]) == ("failed", "model_not_loaded")
     assert done["model_version"] == "old"
 
 
-@pytest.mark.usefixtures("watchful")
-async def test_a_job_whose_version_by_name_was_unloaded_fails_unasked(settings: Settings) -> None:
-    async with quick_api(settings, answering()) as client:
+@pytest.mark.usefixtures("stale_polling")
+async def test_a_job_fails_without_a_request_if_its_named_version_is_not_loaded(
+    settings: Settings,
+) -> None:
+    async with quick_api(settings, responding()) as client:
         app = app_of(client)
-        await looked(client)
+        await wait_ready(client)
         await app[WORKER].finish(0)
         job_id = await submit(client, form(model_version=VERSION))
-    async with quick_api(settings, answering(), ["other"]) as client:
+    async with quick_api(settings, responding(), ["other"]) as client:
         done = await finished(client, job_id)
         assert (done["status"], done["error_code"]) == ("failed", "model_not_loaded")
         assert done["attempts"] == 0
-        assert f"Version {VERSION} of the model is no longer loaded" in done["message"]
+        assert f"Model version {VERSION} is no longer loaded" in done["message"]

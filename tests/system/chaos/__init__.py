@@ -1,1 +1,1 @@
-"""What was accepted is never lost: MusicLab killed at random under steady submissions."""
+"""Fault injection: no accepted job is lost when MusicLab is killed at random under load."""

@@ -17,14 +17,14 @@ def main() -> int:
     parser.add_argument("--backend", choices=sorted(SYSTEMS), required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends all processes
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the context managers clean up
     folder = Path(tempfile.mkdtemp(prefix="musiclab-chaos-"))
-    out.print(f"{asked.backend}, {asked.kills} kills, seed {asked.seed}, in {folder}")
-    report = run(asked.backend, asked.kills, asked.seed, settings_in(folder), folder)
-    report.show(f"{asked.backend}, {asked.kills} kills, seed {asked.seed}")
-    if report.faults:
-        out.print(f"Something was lost, or too much is there; {folder} is left for a look at it.")
+    out.print(f"{arguments.backend}, {arguments.kills} kills, seed {arguments.seed}, in {folder}")
+    report = run(arguments.backend, arguments.kills, arguments.seed, settings_in(folder), folder)
+    report.show(f"{arguments.backend}, {arguments.kills} kills, seed {arguments.seed}")
+    if report.violations:
+        out.print(f"Jobs or files were lost or left over; see the logs in {folder}")
         return 1
     shutil.rmtree(folder)
     return 0

@@ -1,4 +1,4 @@
-"""What has to be true when all is over."""
+"""Invariants that are checked after all faults are injected and all jobs are finished."""
 
 import io
 from collections import Counter
@@ -25,44 +25,44 @@ SOUND = f"{RATE} Hz, 1 channel, {SEGMENT} frames of PCM_16, not silent"
 
 @dataclass(frozen=True)
 class Check:
-    """How many were as they have to be, and which were not."""
+    """The number of items that passed a check, and a description of each that failed."""
 
     name: str
-    right: int
-    faults: list[str]
+    passed: int
+    violations: list[str]
 
 
 def check(system: System, accepted: list[str]) -> Iterator[Check]:
-    """Look at everything, then delete the jobs and look at what is left.
+    """Check all jobs, then delete them and check that nothing is left.
 
     Args:
-        system: nothing is at work any more.
-        accepted: the job of every key that was answered.
+        system: a system with no running jobs.
+        accepted: the job of each idempotency key that received a response.
     """
     url = f"http://127.0.0.1:{system.settings.api_port}"
     ours = set(accepted)
     twice = [job_id for job_id, keys in Counter(accepted).items() if keys > 1]
-    yield Check("jobs, each of a key of its own", len(ours), twice)
+    yield Check("jobs, each with a distinct key", len(ours), twice)
 
     states = {row.id: row.state for row in rows(system, sa.select(jobs.c.id, jobs.c.state))}
-    yield _judged("rows that say completed", ours, states.get, "completed")
-    yield _settled("rows of other jobs", lambda: sorted(_job_ids(system) - ours), [])
+    yield _check_each("rows with state completed", ours, states.get, "completed")
+    yield _check_eventually("rows of other jobs", lambda: sorted(_job_ids(system) - ours), [])
     documents = rows(system, sa.select(events.c.job_id, events.c.document))
     ends = Counter(row.job_id for row in documents if row.document["status"] == "completed")
-    yield _judged("events that say completed, one a job", ours, lambda each: ends[each], 1)
+    yield _check_each("completed events, one per job", ours, lambda each: ends[each], 1)
 
-    yield _judged("downloads that are music", ours, lambda each: _download(url, each), SOUND)
+    yield _check_each("downloads with valid music", ours, lambda each: _download(url, each), SOUND)
     results = [f"{JOB_PREFIX}{each}/{GENERATED}" for each in ours]
-    yield _settled("files, the music alone", system.files, results)
-    yield _settled("files in scratch folders", lambda: _scratch(system.settings), [])
+    yield _check_eventually("files, only the music", system.files, results)
+    yield _check_eventually("files in scratch directories", lambda: _scratch(system.settings), [])
 
-    yield _judged("jobs deleted", ours, lambda each: _delete(url, each), 200)
+    yield _check_each("jobs deleted", ours, lambda each: _delete(url, each), 200)
     left = [
         f"{table.name}: {row}" for table in (jobs, events) for row in rows(system, table.select())
     ]
     yield Check("rows left", 0, left)
-    yield _settled("files left", system.files, [])
-    yield _settled("scratch files left", lambda: _scratch(system.settings), [])
+    yield _check_eventually("files left", system.files, [])
+    yield _check_eventually("scratch files left", lambda: _scratch(system.settings), [])
 
 
 def rows(system: System, query: sa.Select[Any]) -> list[sa.Row[Any]]:
@@ -71,39 +71,41 @@ def rows(system: System, query: sa.Select[Any]) -> list[sa.Row[Any]]:
 
 
 def _job_ids(system: System) -> set[str]:
-    """All, those included that a process was receiving when it was killed, until they are swept."""
+    """All jobs, including uploads interrupted by a kill, until the sweep deletes them."""
     return {row.id for row in rows(system, sa.select(jobs.c.id))}
 
 
 def _scratch(settings: Settings) -> list[str]:
-    """What lies in the folders of the processes."""
+    """Files in the scratch directories of the processes."""
     return sorted(str(path) for path in settings.scratch_dir.glob("*/*"))
 
 
-def _judged(name: str, ours: set[str], look: Callable[[str], object], wanted: object) -> Check:
-    """What is seen of each job is what is wanted."""
-    seen = {job_id: look(job_id) for job_id in sorted(ours)}
-    faults = [f"{job_id}: {found}" for job_id, found in seen.items() if found != wanted]
-    return Check(name, len(ours) - len(faults), faults)
+def _check_each(
+    name: str, ours: set[str], observe: Callable[[str], object], expected: object
+) -> Check:
+    """Check that `observe` returns the expected value for each job."""
+    seen = {job_id: observe(job_id) for job_id in sorted(ours)}
+    violations = [f"{job_id}: {found}" for job_id, found in seen.items() if found != expected]
+    return Check(name, len(ours) - len(violations), violations)
 
 
-def _settled(name: str, look: Callable[[], list[str]], wanted: list[str]) -> Check:
-    """What is there is what is wanted, once the sweep has come."""
+def _check_eventually(name: str, observe: Callable[[], list[str]], expected: list[str]) -> Check:
+    """Check that `observe` returns the expected items by the time the sweep has run."""
     try:
-        wait_until(lambda: look() == sorted(wanted), SWEPT_WITHIN_S, name)
+        wait_until(lambda: observe() == sorted(expected), SWEPT_WITHIN_S, name)
     except AssertionError:
-        found = look()
-        extra = [f"{path} is there" for path in sorted(set(found) - set(wanted))]
-        missing = [f"{path} is missing" for path in sorted(set(wanted) - set(found))]
-        return Check(name, len(wanted) - len(missing), extra + missing)
-    return Check(name, len(wanted), [])
+        found = observe()
+        extra = [f"{path} is left over" for path in sorted(set(found) - set(expected))]
+        missing = [f"{path} is missing" for path in sorted(set(expected) - set(found))]
+        return Check(name, len(expected) - len(missing), extra + missing)
+    return Check(name, len(expected), [])
 
 
 def _download(url: str, job_id: str) -> str:
-    answer = requests.get(f"{url}/api/download/{job_id}", timeout=TIMEOUT_S)
-    if answer.status_code != 200:
-        return f"{answer.status_code} {answer.text}"
-    with soundfile.SoundFile(io.BytesIO(answer.content)) as file:
+    response = requests.get(f"{url}/api/download/{job_id}", timeout=TIMEOUT_S)
+    if response.status_code != 200:
+        return f"{response.status_code} {response.text}"
+    with soundfile.SoundFile(io.BytesIO(response.content)) as file:
         loudest = abs(file.read(dtype="int16")).max()
         return (
             f"{file.samplerate} Hz, {file.channels} channel, {file.frames} frames of "

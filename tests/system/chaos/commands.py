@@ -1,4 +1,4 @@
-"""`musiclab` commands that are killed, frozen and started again."""
+"""`musiclab` commands that can be killed, frozen and restarted."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.project import PROJECT
 from tests.support.service import ENDED_WITHIN_S, command, environment
 
 READY_WITHIN_S = 120
-LOOK_S = 0.1
+POLL_S = 0.1
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Command:
     """One serving command.
 
     Attributes:
-        words: what follows `musiclab`.
-        health: port at which it answers /ready; None for one that does not.
-        log: what it says, over all its lives.
-        extra: environment beside the settings.
+        words: the arguments after `musiclab`.
+        health: port on which it serves /ready; None if it serves none.
+        log: its output, across all restarts.
+        extra: additional environment variables.
     """
 
     words: tuple[str, ...]
@@ -46,7 +46,7 @@ class Command:
             )
 
     def kill(self) -> None:
-        """End it at once, and start the next one at once."""
+        """Kill the process and restart it immediately."""
         process = self._running()
         process.kill()
         process.wait()
@@ -55,7 +55,7 @@ class Command:
     def freeze(self) -> None:
         self._running().send_signal(signal.SIGSTOP)
 
-    def wake(self) -> None:
+    def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
@@ -70,7 +70,7 @@ class Command:
             self._process.wait()
 
     def is_ready(self) -> bool:
-        """Whether jobs are run; an AssertionError if it ended by itself."""
+        """True if /ready succeeds; raises AssertionError if the process exited unexpectedly."""
         self._running()
         if self.health is None:
             return True
@@ -80,19 +80,19 @@ class Command:
             return False
 
     def _running(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, f"{self.words} was not started; start() it"
-        assert self._process.poll() is None, f"{self.words} ended by itself; see {self.log}"
+        assert self._process is not None, f"{self.words} was not started; call start()"
+        assert self._process.poll() is None, f"{self.words} exited unexpectedly; see {self.log}"
         return self._process
 
 
-def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float, goal: str) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
-        time.sleep(LOOK_S)
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {goal}"
+        time.sleep(POLL_S)
 
 
 def wait_ready(*commands: Command) -> None:
-    """Return once all of them run jobs, or would."""
+    """Wait until all commands are ready."""
     for each in commands:
         wait_until(each.is_ready, READY_WITHIN_S, f"{each.words} is ready; see {each.log}")

@@ -1,4 +1,4 @@
-"""Steady submissions to an API that may be gone at any moment, and a look at every job."""
+"""Submits jobs steadily to an API that may be killed at any moment, and polls every job."""
 
 import statistics
 import threading
@@ -16,24 +16,24 @@ import requests
 from tests.support.signals import RATE, encoded, noise
 from tests.system.chaos.commands import wait_until
 
-AT_ONCE = 4  # jobs that are not done yet: two at work, the others in the queue
+AT_ONCE = 4  # unfinished jobs: two running, the others in the queue
 SUBMITTERS = 2
 PAUSE_S = 0.2
 TIMEOUT_S = 15
-IMPATIENT_S = 0.1  # as long as a request takes: its answer may be lost though it was accepted
+SHORT_TIMEOUT_S = 0.1  # about as long as a request takes, so that some responses are lost
 FIRST_JOBS = 1
 FIRST_WITHIN_S = 120
 
 
 class Load:
-    """Submits tracks that are all different, each under a key of its own until it is answered.
+    """Submits distinct tracks, and retries each with the same idempotency key until it succeeds.
 
     Attributes:
-        submitted: requests that were made, however often each.
-        accepted: the job of every key that was answered.
-        repeated: keys whose first answer was lost: the job was there already.
-        refusals: answers that said to try again.
-        faults: what should never be seen.
+        submitted: number of distinct requests, not counting retries.
+        accepted: the job of each key that received a response.
+        repeated: keys whose first response was lost, so that a retry returned the existing job.
+        refusals: number of responses that asked the client to retry.
+        violations: descriptions of incorrect responses and failed jobs.
     """
 
     def __init__(self, port: int) -> None:
@@ -41,11 +41,11 @@ class Load:
         self.accepted: dict[str, str] = {}
         self.repeated: set[str] = set()
         self.refusals = 0
-        self.faults: list[str] = []
+        self.violations: list[str] = []
         self._url = f"http://127.0.0.1:{port}"
         self._numbers = count()
         self._submitters: list[Future[None]] = []
-        self._unfinished: dict[str, int] = {}  # the progress that was seen last
+        self._unfinished: dict[str, int] = {}  # the last observed progress
         self._job_seconds: list[float] = []
         self._sending = threading.Event()
         self._no_more = threading.Event()
@@ -64,7 +64,7 @@ class Load:
             follower.result()
 
     def job_seconds(self) -> float:
-        """The median time that a job was at work, from its start to its end."""
+        """The median running time of a job, from its start to its end."""
         wait_until(
             lambda: len(self._job_seconds) >= FIRST_JOBS,
             FIRST_WITHIN_S,
@@ -73,12 +73,12 @@ class Load:
         return statistics.median(self._job_seconds)
 
     def wait_sending(self, within_s: float) -> None:
-        """Return when the next request is being sent, or after that time."""
+        """Wait until the next request is being sent, at most `within_s` seconds."""
         self._sending.clear()
         self._sending.wait(within_s)
 
     def finish(self, within_s: float) -> None:
-        """Submit no more, and wait until nothing is left to do."""
+        """Stop submitting, and wait until all jobs are finished."""
         self._no_more.set()
         for submitter in self._submitters:
             submitter.result(within_s)
@@ -95,23 +95,25 @@ class Load:
                 f"track{track}": (f"{number}.wav", encoded(noise(2 * RATE, 2 * number + track)))
                 for track in (1, 2)
             }
-            self._submit_one(str(uuid.uuid4()), files, IMPATIENT_S if number % 3 else TIMEOUT_S)
+            self._submit_one(str(uuid.uuid4()), files, SHORT_TIMEOUT_S if number % 3 else TIMEOUT_S)
 
     def _submit_one(self, key: str, files: dict[str, Any], timeout_s: float) -> None:
-        """Send a request again and again until it is answered; wait so long for the first time."""
+        """Retry a request until it gets a response; `timeout_s` applies to the first attempt."""
         while not self._end.is_set():
             self._sending.set()
-            answer = self._call("POST", "/api/generate", timeout_s, files=files, key=key)
+            response = self._call("POST", "/api/generate", timeout_s, files=files, key=key)
             timeout_s = TIMEOUT_S
-            if answer is None:
+            if response is None:
                 time.sleep(PAUSE_S)
                 continue
-            if answer.status_code != 202:
-                self.faults.append(f"a submission was answered {answer.status_code} {answer.text}")
+            if response.status_code != 202:
+                self.violations.append(
+                    f"response to a submission: {response.status_code} {response.text}"
+                )
                 return
-            job_id = answer.json()["job_id"]
+            job_id = response.json()["job_id"]
             self.accepted[key] = job_id
-            if "Idempotent-Replayed" in answer.headers:
+            if "Idempotent-Replayed" in response.headers:
                 self.repeated.add(key)
             self._unfinished[job_id] = 0
             return
@@ -119,22 +121,22 @@ class Load:
     def _follow(self) -> None:
         while not self._end.is_set():
             for job_id, seen in list(self._unfinished.items()):
-                answer = self._call("GET", f"/api/status/{job_id}")
-                if answer is None:
+                response = self._call("GET", f"/api/status/{job_id}")
+                if response is None:
                     continue
-                if answer.status_code != 200:
-                    self.faults.append(f"job {job_id} was accepted and has status {answer.text}")
+                if response.status_code != 200:
+                    self.violations.append(f"accepted job {job_id} has status {response.text}")
                     del self._unfinished[job_id]
                     continue
-                self._look(job_id, seen, answer.json())
+                self._check(job_id, seen, response.json())
             time.sleep(PAUSE_S)
 
-    def _look(self, job_id: str, seen: int, document: dict[str, Any]) -> None:
+    def _check(self, job_id: str, seen: int, document: dict[str, Any]) -> None:
         if document["progress"] < seen:
-            self.faults.append(f"job {job_id}: progress went back from {seen} in {document}")
+            self.violations.append(f"job {job_id}: progress decreased from {seen} in {document}")
         self._unfinished[job_id] = document["progress"]
         if document["status"] == "failed":
-            self.faults.append(f"job {job_id} failed: {document}")
+            self.violations.append(f"job {job_id} failed: {document}")
         if document["status"] == "completed" and document["attempts"] == 1:
             start, end = (
                 datetime.fromisoformat(document[at]) for at in ("started_at", "finished_at")
@@ -146,15 +148,15 @@ class Load:
     def _call(
         self, method: str, path: str, timeout_s: float = TIMEOUT_S, key: str = "", **body: Any
     ) -> requests.Response | None:
-        """The answer; None while there is none, or one that says to try again."""
+        """The response; None if no response arrives, or if it asks the client to retry."""
         headers = {"Idempotency-Key": key} if key else {}
         try:
-            answer = requests.request(
+            response = requests.request(
                 method, self._url + path, headers=headers, timeout=timeout_s, **body
             )
         except requests.RequestException:
             return None
-        if answer.status_code == 503 and "Retry-After" in answer.headers:
+        if response.status_code == 503 and "Retry-After" in response.headers:
             self.refusals += 1
             return None
-        return answer
+        return response

@@ -1,4 +1,4 @@
-"""The two ways in which MusicLab runs, and the blows that each has to stand."""
+"""The two ways to run MusicLab, and the faults injected into each."""
 
 import os
 import random
@@ -28,57 +28,57 @@ TORCHSERVE = {"TorchServe": "org.pytorch.serve.ModelServer", "its worker": "mode
 
 AnySystem = TypeVar("AnySystem", bound="System")
 
-# What a blow is called, and how it is dealt.
-Blow = tuple[str, Callable[[], None]]
+# The name of a fault, and a function that injects it.
+Fault = tuple[str, Callable[[], None]]
 
 
 class System(Protocol):
     """MusicLab with all its processes.
 
     Attributes:
-        settings: of the API.
-        commands: its processes, all of them, in the order in which they start.
-        database: where its tables are.
+        settings: settings of the API.
+        commands: all its processes, in start order.
+        database: its database.
     """
 
     settings: Settings
     commands: list[Command]
     database: sa.Engine
 
-    def blows(self, kills: int, chance: random.Random) -> Iterator[Blow]:
-        """So many kills of MusicLab's own processes, and what happens to others meanwhile."""
+    def faults(self, kills: int, rng: random.Random) -> Iterator[Fault]:
+        """`kills` kills of MusicLab's own processes, with faults of other processes in between."""
 
     def files(self) -> list[str]:
-        """All that is kept of jobs: `music_<job>/<name>`, and folders that are empty.
+        """All stored job files, as `music_<job>/<name>`, and empty directories.
 
-        What is in quarantine, too, but not the marker.
+        Includes files in quarantine, but not the marker.
         """
 
 
 class OneProcess:
-    """`musiclab up`: a database in a file, and a folder of files."""
+    """`musiclab up`, with a SQLite database and a local directory of job files."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.commands = [Command(("up",), settings, settings.api_port, folder / "up.log")]
         self.database = sa.create_engine(f"sqlite:///{settings.database_file}")
 
-    def blows(self, kills: int, chance: random.Random) -> Iterator[Blow]:
+    def faults(self, kills: int, rng: random.Random) -> Iterator[Fault]:
         (up,) = self.commands
         for number in range(kills):
             yield "musiclab up", up.kill
             if number % 4 == 2:
-                yield kill_torchserve(self.settings, chance)
+                yield kill_torchserve(self.settings, rng)
 
     def files(self) -> list[str]:
         return contents(self.settings.cache)
 
 
 class ManyProcesses:
-    """A model server, an API and two workers, which share PostgreSQL and a bucket.
+    """A model server, an API and two `musiclab worker` processes; uses PostgreSQL and a bucket.
 
     Attributes:
-        store: the bucket, which is named after the folder, as the database is.
+        store: the bucket; the bucket and the database are named after `folder`.
     """
 
     def __init__(
@@ -116,15 +116,15 @@ class ManyProcesses:
         )
         self._postgres = postgres
 
-    def blows(self, kills: int, chance: random.Random) -> Iterator[Blow]:
+    def faults(self, kills: int, rng: random.Random) -> Iterator[Fault]:
         _, api, *workers = self.commands
         for number in range(kills):
-            victim = chance.choice([api, *workers])
+            victim = rng.choice([api, *workers])
             yield f"musiclab {victim.words[0]}", victim.kill
             if number % 4 == 2:
-                yield kill_torchserve(self.settings, chance)
+                yield kill_torchserve(self.settings, rng)
             if number == 2 * kills // 3 and kills > 3:
-                worker = chance.choice(workers)
+                worker = rng.choice(workers)
                 yield "a worker frozen past its lease", partial(freeze, worker)
             if number == kills // 2:
                 yield "PostgreSQL restarted", self._postgres.restart
@@ -154,7 +154,7 @@ SYSTEMS = {"sqlite": sqlite_system, "postgresql": postgresql_system}
 
 @contextmanager
 def started(system: AnySystem) -> Iterator[AnySystem]:
-    """The system, while all its processes run."""
+    """Start all processes of a system, and stop them at the end."""
     try:
         for command in system.commands:
             command.start()
@@ -166,28 +166,28 @@ def started(system: AnySystem) -> Iterator[AnySystem]:
             command.stop()
 
 
-def kill_torchserve(settings: Settings, chance: random.Random) -> Blow:
-    """A blow to TorchServe, or to the Python process in which it runs the model."""
-    name, program = chance.choice(list(TORCHSERVE.items()))
+def kill_torchserve(settings: Settings, rng: random.Random) -> Fault:
+    """A fault that kills TorchServe or its Python worker process."""
+    name, program = rng.choice(list(TORCHSERVE.items()))
 
-    def blow() -> None:
+    def kill() -> None:
         for process in torchserve_processes(settings):
             if program in " ".join(process.cmdline()):
                 os.kill(process.pid, signal.SIGKILL)
-        time.sleep(3 * WATCH_INTERVAL_S)  # by then it has been noticed
+        time.sleep(3 * WATCH_INTERVAL_S)  # until the watcher has detected it
 
-    return name, blow
+    return name, kill
 
 
 def freeze(worker: Command) -> None:
-    """Stop a worker for so long that others take its jobs over, then let it go on."""
+    """Suspend a `musiclab worker` until its leases have expired, then resume it."""
     worker.freeze()
     time.sleep(LEASE_S + 5)
-    worker.wake()
+    worker.resume()
 
 
 def contents(folder: Path) -> list[str]:
-    """Every file below a folder, and every folder that has none."""
+    """All files below a directory, and all empty directories."""
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")

@@ -1,1 +1,1 @@
-"""The compose file built and run for real, by podman where there is no Docker engine."""
+"""Builds and runs the compose file with podman, which needs no Docker engine."""

@@ -1,7 +1,7 @@
 """`python -m tests.system.compose`: builds, starts and checks the containers.
 
-Needs root, apt and some 6 GB below /var/lib/containers, where podman keeps the base image and all
-layers for the next run; `podman system prune --all` removes them. Grafana takes no part: its image
+Needs root, apt and about 6 GB in /var/lib/containers, where podman keeps the base image and all
+layers for the next run; `podman system prune --all` removes them. Grafana is not tested: its image
 is not built here.
 """
 
@@ -39,7 +39,7 @@ out = Console(soft_wrap=True, highlight=False)
 def main() -> int:
     if os.geteuid() != 0:
         sys.exit("this test installs packages and runs containers: run it as root")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which takes all down
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the context managers clean up
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="musiclab-compose-", dir="/var/tmp") as folder:
@@ -48,14 +48,14 @@ def main() -> int:
         out.print(str(error), markup=False)
         out.print("[red]failed[/red]")
         return 1
-    out.print(f"all of it in {time.monotonic() - started:.0f} s")
+    out.print(f"total: {time.monotonic() - started:.0f} s")
     return 0
 
 
 def test(folder: Path) -> None:
-    """Build, start, check, and take down again, whatever happened."""
-    step("podman is there", install_programs)
-    tree = copied(folder)
+    """Build, start and check the containers, and always remove them."""
+    step("podman is installed", install_programs)
+    tree = copy_tree(folder)
     api, page = (int(os.environ.get(name, free)) for name, free in chosen_ports())
     environment = {
         "MUSICLAB_PORT": str(api),
@@ -66,10 +66,10 @@ def test(folder: Path) -> None:
     }
     podman = Podman(folder, tree, environment, PROJECT_NAME)
     stack = Stack(podman, f"http://127.0.0.1:{api}", f"http://127.0.0.1:{page}")
-    step("base image", podman.make_base_image)
+    step("base image exists", podman.make_base_image)
     for service in SERVICES:
-        step(f"image of {service}", partial(podman.build, service))
-    with taken_down(podman):
+        step(f"image of {service} is built", partial(podman.build, service))
+    with removed(podman):
         try:
             step("containers are started", partial(podman.compose, "up", "--detach", *SERVICES))
             step("health checks pass", stack.wait_healthy)
@@ -81,12 +81,12 @@ def test(folder: Path) -> None:
 
 
 def chosen_ports() -> list[tuple[str, int]]:
-    """The variables that name both published ports, and free ports for where they are not set."""
+    """The variables of both published ports, with free ports as their defaults."""
     return list(zip(("MUSICLAB_PORT", "MUSICLAB_PAGE_PORT"), free_ports(2), strict=True))
 
 
-def copied(folder: Path) -> Path:
-    """What the compose file needs, in a folder that has no checkpoints of anybody's."""
+def copy_tree(folder: Path) -> Path:
+    """A copy of the files that the compose file needs, with an empty checkpoints directory."""
     tree = folder / "musiclab"
     (tree / "checkpoints").mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "dist", "node_modules")
@@ -100,14 +100,14 @@ def copied(folder: Path) -> Path:
 
 
 @contextmanager
-def taken_down(podman: Podman) -> Iterator[None]:
-    """Without what an earlier run may have left, and leaving nothing."""
+def removed(podman: Podman) -> Iterator[None]:
+    """Remove containers of an earlier run, and remove those of this run at the end."""
     with suppress(CommandError):
         podman.compose(*DOWN)
     try:
         yield
     finally:
-        step("all is taken down", partial(podman.compose, *DOWN))
+        step("containers are removed", partial(podman.compose, *DOWN))
         for kind in ("container", "volume", "network"):
             lines = (kind, "ls", "--quiet", "--filter", f"name={PROJECT_NAME}")
             left = podman(*lines, *(("--all",) if kind == "container" else ()))
@@ -115,7 +115,7 @@ def taken_down(podman: Podman) -> Iterator[None]:
 
 
 def step(name: str, work: Callable[[], object]) -> None:
-    """Do it, and say how long it took."""
+    """Run a step, and print its duration."""
     started = time.monotonic()
     try:
         work()

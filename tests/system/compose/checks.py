@@ -1,4 +1,4 @@
-"""What has to hold of MusicLab in containers, each a step of the run."""
+"""Checks of MusicLab in containers; each is a step of the run."""
 
 import hashlib
 import html
@@ -11,7 +11,7 @@ from itertools import product
 
 import requests
 
-from orchestrator.api.routes.frontend import FOR_GOOD, HEADERS, POLICY
+from orchestrator.api.routes.frontend import HEADERS, IMMUTABLE, POLICY
 from tests.support import model_weights
 from tests.support.signals import RATE, SEGMENT, decoded, encoded, noise
 from tests.system.compose.podman import CommandError
@@ -28,16 +28,16 @@ TRACKS = {f"track{number}": encoded(noise(17 * RATE, number), "FLAC") for number
 
 def only_two_ports_are_published(stack: Stack) -> None:
     found = stack.published()
-    assert found == {"nginx": {"3000/tcp", "8001/tcp"}}, f"published are {found}"
+    assert found == {"nginx": {"3000/tcp", "8001/tcp"}}, f"published ports: {found}"
 
 
-def nobody_is_root(stack: Stack) -> None:
+def no_process_runs_as_root(stack: Stack) -> None:
     for service in SERVICES:
         users = stack.users(service)
-        assert users == {"musiclab"}, f"{service} has processes of {users}"
+        assert users == {"musiclab"}, f"{service} runs processes as {users}"
 
 
-def images_hold_what_they_need_and_no_more(stack: Stack) -> None:
+def images_contain_only_their_dependencies(stack: Stack) -> None:
     for service, package in (("orchestrator", "torch"), ("torchserve", "handlers")):
         try:
             stack.podman.execute(service, "python", "-Pc", f"import {package}")
@@ -50,14 +50,14 @@ def images_hold_what_they_need_and_no_more(stack: Stack) -> None:
     except CommandError:
         pass
     else:
-        raise AssertionError("the orchestrator's image has Java")
+        raise AssertionError("the orchestrator image contains Java")
 
 
-def metrics_and_requests_in_flight_stay_inside(stack: Stack) -> None:
+def metrics_and_in_flight_are_not_exposed(stack: Stack) -> None:
     for server, path in product((stack.api, stack.page), ("/metrics", "/in-flight")):
         address = server + path
-        answer = requests.get(address, timeout=TIMEOUT_S)
-        assert answer.status_code == 404, f"{address} is answered {answer.status_code}"
+        response = requests.get(address, timeout=TIMEOUT_S)
+        assert response.status_code == 404, f"{address}: {response.status_code}"
 
 
 def page_is_served(stack: Stack) -> None:
@@ -69,21 +69,21 @@ def page_is_served(stack: Stack) -> None:
     assert {name: page.headers.get(name) for name in expected} == expected
     files = re.findall(r'(?:src|href)="\./([^"#]+)"', page.text)
     assets = [name for name in files if name.startswith("assets/")]
-    assert assets, f"the page names no assets: {files}"
+    assert assets, f"the page references no assets: {files}"
     for name in files:
-        assert requests.get(f"{stack.page}/{name}", timeout=TIMEOUT_S).ok, f"no {name}"
+        assert requests.get(f"{stack.page}/{name}", timeout=TIMEOUT_S).ok, f"{name} is not served"
     for name, encoding in product(assets, ("br", "gzip", None)):
         accepted = {"Accept-Encoding": encoding or "identity"}
         asset = requests.get(f"{stack.page}/{name}", headers=accepted, timeout=TIMEOUT_S)
-        assert asset.headers.get("Content-Encoding") == encoding, f"{name} comes {asset.headers}"
-        assert asset.headers["Cache-Control"] == FOR_GOOD, asset.headers
+        assert asset.headers.get("Content-Encoding") == encoding, f"{name}: {asset.headers}"
+        assert asset.headers["Cache-Control"] == IMMUTABLE, asset.headers
         assert "Accept-Encoding" in asset.headers["Vary"], asset.headers
         assert asset.headers["X-Content-Type-Options"] == "nosniff"
     health = requests.get(f"{stack.page}/health", timeout=TIMEOUT_S).json()
-    assert health["model_loaded"], f"/health beside the page says {health}"
+    assert health["model_loaded"], f"/health at the address of the page: {health}"
 
 
-def job_is_done(stack: Stack) -> None:
+def job_completes(stack: Stack) -> None:
     job_id = stack.submit(TRACKS)
     stack.completed(job_id)
     assert len(decoded(stack.music(job_id))) == SEGMENT
@@ -91,17 +91,19 @@ def job_is_done(stack: Stack) -> None:
     assert removed.ok, removed.text
 
 
-def events_come_when_they_happen(stack: Stack) -> None:
-    """Also beside the page: the first while the job is not done, so nginx collects none."""
+def event_stream_is_not_buffered(stack: Stack) -> None:
+    """The event stream is not buffered by nginx: statuses arrive before the final one."""
     job_id = stack.submit(TRACKS)
     address = f"{stack.page}/api/events/{job_id}"
     with requests.get(address, stream=True, timeout=DONE_WITHIN_S) as events:
-        said = [json.loads(line[5:]) for line in events.iter_lines() if line.startswith(b"data:")]
-    assert said[-1]["status"] == "completed", said
-    assert len(said) > 2, f"nginx handed on no more than {said}"
+        statuses = [
+            json.loads(line[5:]) for line in events.iter_lines() if line.startswith(b"data:")
+        ]
+    assert statuses[-1]["status"] == "completed", statuses
+    assert len(statuses) > 2, f"nginx forwarded only {statuses}"
 
 
-def errors_are_the_services_own(stack: Stack) -> None:
+def errors_come_from_the_orchestrator(stack: Stack) -> None:
     body = b"0" * TOO_LARGE
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     address = f"{stack.api}/api/generate"
@@ -110,29 +112,29 @@ def errors_are_the_services_own(stack: Stack) -> None:
     assert refused.json()["code"] == "request_too_large"
 
 
-def clients_are_told_apart(stack: Stack) -> None:
-    """By the address that nginx sees, whatever a client says of itself."""
+def clients_are_distinguished_by_address(stack: Stack) -> None:
+    """Rate limits use the address seen by nginx, and ignore X-Forwarded-For."""
     address = f"{stack.api}/api/generate"
     for number in range(RATE_LIMIT + 1):
         spoofed = {"X-Forwarded-For": f"192.0.2.{number}"}
         files = {"track1": ("notes.txt", b"no music")}
-        answer = requests.post(address, files=files, headers=spoofed, timeout=TIMEOUT_S)
-    assert answer.status_code == 429, f"the last of many requests: {answer.status_code}"
+        response = requests.post(address, files=files, headers=spoofed, timeout=TIMEOUT_S)
+    assert response.status_code == 429, f"status of the last request: {response.status_code}"
     curl = ("curl", "-s", "-F", "track1=@/etc/hostname", "http://127.0.0.1:8001/api/generate")
-    said = json.loads(stack.podman.execute("nginx", *curl))
-    assert said["code"] == "unsupported_format", f"another client got {said}"
+    error = json.loads(stack.podman.execute("nginx", *curl))
+    assert error["code"] == "unsupported_format", f"response to another client: {error}"
 
 
 def prometheus_scrapes_both(stack: Stack) -> None:
-    def look() -> bool:
-        up = {each["metric"]["job"]: each["value"][1] for each in stack.ask_prometheus("up")}
+    def both_are_up() -> bool:
+        up = {each["metric"]["job"]: each["value"][1] for each in stack.query_prometheus("up")}
         return {job for job, value in up.items() if value == "1"} >= {"orchestrator", "torchserve"}
 
-    eventually(look, SCRAPED_WITHIN_S, "Prometheus' targets")
+    eventually(both_are_up, SCRAPED_WITHIN_S, "scrapes by Prometheus")
 
 
 def checkpoint_is_swapped(stack: Stack) -> None:
-    """The same tracks give other music, and no request fails meanwhile."""
+    """A deployment changes the music for the same tracks, and no request fails meanwhile."""
     before = _music_of(stack)
     weights = model_weights.random_weights(model_weights.cascade_shapes(128, 2))
     arguments = {"encoding_dim": 128, "nhead": 8, "num_layers": 2, "num_transformer_layers": 2}
@@ -143,12 +145,12 @@ def checkpoint_is_swapped(stack: Stack) -> None:
     stack.podman.execute("torchserve", *model, "pack", *options)
     stack.podman.execute("torchserve", *model, "deploy", NEW_VERSION)
 
-    def look() -> bool:
+    def is_default() -> bool:
         health = requests.get(f"{stack.api}/health", timeout=TIMEOUT_S).json()
         return bool(health["model_version"] == NEW_VERSION)
 
-    eventually(look, TIMEOUT_S, "the new version as the default one")
-    assert _music_of(stack) != before, "the new checkpoint makes the same music"
+    eventually(is_default, TIMEOUT_S, "the new version as the default version")
+    assert _music_of(stack) != before, "the new checkpoint generates the same music"
 
 
 def _music_of(stack: Stack) -> str:
@@ -157,53 +159,53 @@ def _music_of(stack: Stack) -> str:
     return hashlib.sha256(stack.music(job_id)).hexdigest()
 
 
-def torchserve_comes_back(stack: Stack) -> None:
-    """Its container is killed; a job that is sent meanwhile is done when it is back.
+def torchserve_is_restarted(stack: Stack) -> None:
+    """The container is restarted after a kill, and a job submitted meanwhile completes.
 
-    It is back with what was deployed last.
+    TorchServe restarts with the version deployed last.
     """
     old = stack.podman.inspect("torchserve")["State"]["Pid"]
     os.kill(old, signal.SIGKILL)
     done = stack.completed(stack.submit(TRACKS))
-    assert done["model_version"] == NEW_VERSION, f"it came back with {done['model_version']}"
+    assert done["model_version"] == NEW_VERSION, f"restarted with {done['model_version']}"
     assert stack.podman.inspect("torchserve")["State"]["Pid"] != old
 
 
-def new_containers_find_each_other(stack: Stack) -> None:
-    """As after an upgrade: the orchestrator is built anew, nginx and the jobs are the old ones."""
+def recreated_orchestrator_is_reachable(stack: Stack) -> None:
+    """As in an upgrade: nginx and the jobs are kept while the orchestrator is recreated."""
     job_id = stack.submit(TRACKS)
     stack.completed(job_id)
     stack.podman("stop", "--time", "30", stack.podman.name("orchestrator"))
-    away = requests.get(f"{stack.api}/api/status/{job_id}", timeout=TIMEOUT_S)
-    assert away.status_code == 503 and away.json()["code"] == "unavailable", away.text
+    refused = requests.get(f"{stack.api}/api/status/{job_id}", timeout=TIMEOUT_S)
+    assert refused.status_code == 503 and refused.json()["code"] == "unavailable", refused.text
     stack.podman.compose("up", "--detach", "--force-recreate", "--no-deps", "orchestrator")
     stack.wait_healthy("orchestrator")
-    eventually(lambda: stack.status(job_id)["status"] == "completed", TIMEOUT_S, "the old job")
+    eventually(lambda: stack.status(job_id)["status"] == "completed", TIMEOUT_S, "the earlier job")
 
 
-def they_stop_when_told(stack: Stack) -> None:
-    """Within their grace time, by SIGTERM: exit status 0, or 143 of those that it ends."""
+def containers_stop_on_sigterm(stack: Stack) -> None:
+    """Containers stop within their grace period: exit status 0, or 143 if ended by SIGTERM."""
     for service in SERVICES:
         started = time.monotonic()
         stack.podman("stop", "--time", "40", stack.podman.name(service))
         seconds = time.monotonic() - started
         code = stack.podman.inspect(service)["State"]["ExitCode"]
-        assert code in (0, 143), f"{service} ended with {code} after {seconds:.0f} s"
+        assert code in (0, 143), f"{service} exited with {code} after {seconds:.0f} s"
 
 
 STEPS = (
     only_two_ports_are_published,
-    nobody_is_root,
-    images_hold_what_they_need_and_no_more,
+    no_process_runs_as_root,
+    images_contain_only_their_dependencies,
     page_is_served,
-    metrics_and_requests_in_flight_stay_inside,
-    job_is_done,
-    events_come_when_they_happen,
-    errors_are_the_services_own,
+    metrics_and_in_flight_are_not_exposed,
+    job_completes,
+    event_stream_is_not_buffered,
+    errors_come_from_the_orchestrator,
     prometheus_scrapes_both,
     checkpoint_is_swapped,
-    torchserve_comes_back,
-    new_containers_find_each_other,
-    clients_are_told_apart,
-    they_stop_when_told,
+    torchserve_is_restarted,
+    recreated_orchestrator_is_reachable,
+    clients_are_distinguished_by_address,
+    containers_stop_on_sigterm,
 )

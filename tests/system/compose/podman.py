@@ -1,4 +1,4 @@
-"""podman in the place of a Docker engine, set up so that it runs wherever there is root and apt."""
+"""podman instead of a Docker engine, configured to run on any machine with root and apt."""
 
 import configparser
 import json
@@ -23,7 +23,7 @@ TORCH = "torch==2.13.0+cpu"
 CERTIFICATES = "/etc/pip-certificates.pem"
 NPM_CERTIFICATES = "/etc/npm-certificates.pem"
 
-# podman's own limits are higher than what some machines allow.
+# The default limits of podman are higher than some machines allow.
 CONFIG = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -35,16 +35,16 @@ events_logger = "file"
 
 
 class CommandError(Exception):
-    """A command failed; says which, and its last words."""
+    """A command failed; the message has the command and the end of its output."""
 
 
 def run(
     *command: str | Path, cwd: Path = PROJECT, environment: dict[str, str] | None = None
 ) -> str:
-    """What a command prints.
+    """Run a command and return its standard output.
 
     Raises:
-        CommandError: it failed.
+        CommandError: the command failed.
     """
     words = [str(word) for word in command]
     ended = subprocess.run(
@@ -56,13 +56,13 @@ def run(
         text=True,
     )
     if ended.returncode != 0:
-        said = (ended.stdout + ended.stderr)[-4000:]
-        raise CommandError(f"`{' '.join(words)}` ended with {ended.returncode}:\n{said}")
+        output = (ended.stdout + ended.stderr)[-4000:]
+        raise CommandError(f"`{' '.join(words)}` exited with {ended.returncode}:\n{output}")
     return ended.stdout
 
 
 def install_programs() -> None:
-    """Podman and what it needs, where they are missing."""
+    """Install podman and its dependencies if they are missing."""
     missing = [name for name in ("podman", "runc", "catatonit", "debootstrap") if not _has(name)]
     if missing:
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -77,13 +77,13 @@ def _has(program: str) -> bool:
 
 @dataclass(frozen=True)
 class Podman:
-    """podman and podman-compose with one project of the compose file.
+    """podman and podman-compose for one project of the compose file.
 
     Attributes:
-        folder: for their configuration.
-        tree: where the compose file is.
-        environment: what the compose file takes from the shell.
-        project: the prefix of all names of containers, networks and volumes.
+        folder: directory for their configuration.
+        tree: directory of the compose file.
+        environment: variables that the compose file reads.
+        project: name prefix of all containers, networks and volumes.
     """
 
     folder: Path
@@ -92,40 +92,40 @@ class Podman:
     project: str
 
     def __call__(self, *arguments: str | Path) -> str:
-        """What `podman` prints."""
+        """Run `podman` and return its standard output."""
         return run("podman", *arguments, environment=self._environment())
 
     def compose(self, *arguments: str) -> str:
-        """What `podman-compose` prints."""
+        """Run `podman-compose` and return its standard output."""
         program = Path(sys.executable).with_name("podman-compose")
         options = ("--project-name", self.project, "--in-pod", "false")
         return run(program, *options, *arguments, cwd=self.tree, environment=self._environment())
 
     def build(self, *services: str) -> None:
-        """Build images with the machine's own settings of pip and apt, which no image keeps."""
+        """Build images with the pip, npm and apt configuration of this machine, as mounts."""
         mounts = " ".join(f"--volume={mount}" for mount in self._client_settings())
         self.compose(f"--podman-build-args={mounts}", "build", *services)
 
     def execute(self, service: str, *command: str) -> str:
-        """What a command prints that runs in a service's container."""
+        """Run a command in a service's container and return its standard output."""
         return self("exec", self.name(service), *command)
 
     def name(self, service: str) -> str:
-        """Of the service's container."""
+        """The name of a service's container."""
         return f"{self.project}_{service}_1"
 
     def logs(self, service: str) -> str:
-        """The last that a service's container said, on both of its outputs."""
+        """The last log lines of a service's container, from stdout and stderr."""
         script = 'podman logs --tail 30 "$0" 2>&1'
         return run("sh", "-c", script, self.name(service), environment=self._environment())
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """All that podman knows of a service's container."""
+        """The output of `podman inspect` for a service's container."""
         found: list[dict[str, Any]] = json.loads(self("inspect", self.name(service)))
         return found[0]
 
     def make_base_image(self) -> None:
-        """debian:bookworm-slim out of Debian's own packages, where podman has no such image."""
+        """Build debian:bookworm-slim from Debian packages, unless podman has this image."""
         if self("images", "--quiet", BASE_IMAGE):
             return
         with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
@@ -138,12 +138,12 @@ class Podman:
     def _environment(self) -> dict[str, str]:
         config = self.folder / "containers.conf"
         config.write_text(CONFIG)
-        # Where there is no systemd, nobody starts the health checks: the test does it.
+        # Without systemd, podman does not run the health checks; the test runs them.
         own = {"CONTAINERS_CONF": str(config), "DISABLE_HC_SYSTEMD": "true"}
         return own | self.environment
 
     def _client_settings(self) -> list[str]:
-        """Mounts of the settings of pip, apt and npm, and of what they point to."""
+        """Mounts of the pip, apt and npm configuration, and of the files it refers to."""
         options = pip_options()
         mounts = ["/etc/apt/apt.conf.d:/etc/apt/apt.conf.d:ro"]
         if certificates := options.get("cert"):
@@ -156,10 +156,10 @@ class Podman:
         npmrc = self.folder / "npmrc"
         npmrc.write_text("".join(f"{name}={value}\n" for name, value in npm.items()))
         for name in ("constraint", "find-links", "index-url", "extra-index-url"):
-            for place in options.get(name, "").split():
-                if place.startswith(("/", "file:")):
-                    # An index of links names files in folders next to it.
-                    path = Path(urlsplit(place).path)
+            for location in options.get(name, "").split():
+                if location.startswith(("/", "file:")):
+                    # A local index refers to files in sibling directories.
+                    path = Path(urlsplit(location).path)
                     mounted = path.parent if name.endswith("index-url") else path
                     mounts.append(f"{mounted}:{mounted}:ro")
         parser = configparser.ConfigParser(interpolation=None)
@@ -171,7 +171,7 @@ class Podman:
 
 
 def pip_options() -> dict[str, str]:
-    """Settings of pip on this machine, from its files and its environment."""
+    """The pip configuration of this machine, from files and environment variables."""
     options = {}
     for line in run(sys.executable, "-m", "pip", "config", "list").splitlines():
         name, _, value = line.partition("=")
@@ -180,18 +180,18 @@ def pip_options() -> dict[str, str]:
 
 
 def npm_options() -> dict[str, str]:
-    """Settings of npm on this machine, where there is one, from its files and its environment."""
+    """The npm configuration of this machine; empty if npm is not installed."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     npm = shutil.which("npm", path=path)
     if npm is None:
         return {}
     names = ("registry", "cafile")
-    said = {name: run(npm, "config", "get", name, environment={"PATH": path}) for name in names}
-    return {name: value.strip() for name, value in said.items() if value.strip() != "null"}
+    values = {name: run(npm, "config", "get", name, environment={"PATH": path}) for name in names}
+    return {name: value.strip() for name, value in values.items() if value.strip() != "null"}
 
 
 def torch_source() -> str:
-    """Arguments by which pip finds torch without CUDA; empty where it does not."""
+    """Arguments with which pip installs torch without CUDA; empty if it finds no such package."""
     try:
         pip = (sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps")
         run(*pip, "--ignore-installed", TORCH)

@@ -1,4 +1,4 @@
-"""MusicLab in containers, as its users and operators meet it."""
+"""Access to MusicLab in containers, through its published ports and podman."""
 
 import json
 import time
@@ -16,7 +16,7 @@ HEALTHY_WITHIN_S = 300
 DONE_WITHIN_S = 300
 TIMEOUT_S = 60
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Stack:
     page: str
 
     def wait_healthy(self, *services: str) -> None:
-        """Run the health checks until all pass, as an engine with systemd does by itself."""
+        """Run the health checks until all pass; with systemd, the engine would run them."""
         for service in services or SERVICES:
             eventually(partial(self._is_healthy, service), HEALTHY_WITHIN_S, service)
 
@@ -42,39 +42,39 @@ class Stack:
         return True
 
     def submit(self, tracks: dict[str, bytes]) -> str:
-        """A new job's id."""
+        """Submit a job and return its id."""
         files = {name: (f"{name}.flac", content) for name, content in tracks.items()}
-        answer = requests.post(f"{self.api}/api/generate", files=files, timeout=TIMEOUT_S)
-        assert answer.status_code == 202, f"not accepted: {answer.status_code} {answer.text}"
-        job_id: str = answer.json()["job_id"]
+        response = requests.post(f"{self.api}/api/generate", files=files, timeout=TIMEOUT_S)
+        assert response.status_code == 202, f"not accepted: {response.status_code} {response.text}"
+        job_id: str = response.json()["job_id"]
         return job_id
 
     def status(self, job_id: str) -> dict[str, Any]:
-        answer = requests.get(f"{self.api}/api/status/{job_id}", timeout=TIMEOUT_S)
-        assert answer.ok, f"status of {job_id}: {answer.status_code} {answer.text}"
-        document: dict[str, Any] = answer.json()
+        response = requests.get(f"{self.api}/api/status/{job_id}", timeout=TIMEOUT_S)
+        assert response.ok, f"status of {job_id}: {response.status_code} {response.text}"
+        document: dict[str, Any] = response.json()
         return document
 
     def completed(self, job_id: str) -> dict[str, Any]:
-        """The status of a job that is completed, waited for."""
+        """Wait until a job is completed, and return its status."""
 
-        def look() -> dict[str, Any] | None:
+        def completed_status() -> dict[str, Any] | None:
             document = self.status(job_id)
             assert document["status"] != "failed", f"the job failed: {document['message']}"
             return document if document["status"] == "completed" else None
 
-        return eventually(look, DONE_WITHIN_S, f"the job {job_id}")
+        return eventually(completed_status, DONE_WITHIN_S, f"completion of job {job_id}")
 
     def music(self, job_id: str) -> bytes:
-        answer = requests.get(f"{self.api}/api/download/{job_id}", timeout=TIMEOUT_S)
-        assert answer.ok, f"download of {job_id}: {answer.status_code} {answer.text}"
-        return answer.content
+        response = requests.get(f"{self.api}/api/download/{job_id}", timeout=TIMEOUT_S)
+        assert response.ok, f"download of {job_id}: {response.status_code} {response.text}"
+        return response.content
 
-    def ask_prometheus(self, query: str) -> list[dict[str, Any]]:
-        """The results of a query, asked inside its network."""
+    def query_prometheus(self, query: str) -> list[dict[str, Any]]:
+        """The results of a query, sent from inside the Prometheus container."""
         curl = ("curl", "-fsS", "--get", "--data-urlencode", f"query={query}")
-        said = self.podman.execute("prometheus", *curl, "http://127.0.0.1:9090/api/v1/query")
-        found: list[dict[str, Any]] = json.loads(said)["data"]["result"]
+        output = self.podman.execute("prometheus", *curl, "http://127.0.0.1:9090/api/v1/query")
+        found: list[dict[str, Any]] = json.loads(output)["data"]["result"]
         return found
 
     def published(self) -> dict[str, set[str]]:
@@ -82,41 +82,43 @@ class Stack:
         found = {}
         for service in SERVICES:
             bindings = self.podman.inspect(service)["HostConfig"]["PortBindings"]
-            if ports := {port for port, places in bindings.items() if places}:
+            if ports := {port for port, addresses in bindings.items() if addresses}:
                 found[service] = ports
         return found
 
     def users(self, service: str) -> set[str]:
-        """Whose the processes in a service's container are."""
+        """The users of the processes in a service's container."""
         return set(self.podman("top", self.podman.name(service), "user").split()[1:])
 
     def logs(self) -> str:
-        """The last lines that each container said."""
-        said = []
+        """The last log lines of each container."""
+        sections = []
         for service in SERVICES:
             try:
                 lines = self.podman.logs(service)
             except CommandError as error:
                 lines = str(error)
-            said.append(f"--- {service}\n{lines}")
-        return "\n".join(said)
+            sections.append(f"--- {service}\n{lines}")
+        return "\n".join(sections)
 
 
 def eventually(
-    attempt: Callable[[], Answer | None], within_s: float, what: str, every_s: float = 1.0
-) -> Answer:
-    """What an attempt gives once it gives something; until then it may fail as it likes.
+    attempt: Callable[[], Result | None], within_s: float, goal: str, every_s: float = 1.0
+) -> Result:
+    """Repeat an attempt until it returns a true value, and return that value.
+
+    Failed commands and requests are retried.
 
     Raises:
-        AssertionError: an attempt says that there is no hope, or it takes too long.
+        AssertionError: raised by an attempt, or no attempt succeeded within `within_s` seconds.
     """
     deadline = time.monotonic() + within_s
     while True:
-        fault = "nothing yet"
+        reason = "not yet"
         try:
-            if answer := attempt():
-                return answer
+            if result := attempt():
+                return result
         except (CommandError, requests.RequestException) as error:
-            fault = str(error)
-        assert time.monotonic() < deadline, f"{what}: not after {within_s:g} s: {fault}"
+            reason = str(error)
+        assert time.monotonic() < deadline, f"{goal}: not within {within_s:g} s: {reason}"
         time.sleep(every_s)

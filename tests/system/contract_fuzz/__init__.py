@@ -1,1 +1,1 @@
-"""Thousands of requests, right and wrong ones, whose answers have to be what the contract says."""
+"""Contract fuzzing: valid and invalid requests, whose responses must conform to the contract."""

@@ -12,7 +12,7 @@ from tests.system.contract_fuzz.fuzzer import Fuzzer, unlimited_service
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.system.contract_fuzz",
-        description="Hold a running MusicLab to its contract.",
+        description="Check the responses of a running MusicLab against its contract.",
     )
     parser.add_argument("--max-examples", type=int, default=3200, help="requests to send")
     parser.add_argument("--seed", type=int, default=1)

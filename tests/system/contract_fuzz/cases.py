@@ -1,4 +1,4 @@
-"""What is sent: forms with tracks, right and wrong, and how many different ones there are."""
+"""Generators of valid and invalid forms with tracks."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ Part = tuple[str, tuple[str | None, bytes]]
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int, seed_number: int) -> list[Any]:
-    """So many different values, or all if there are fewer."""
+    """Up to `count` distinct values of a strategy; fewer if the strategy is exhausted."""
     values: list[Any] = []
 
     @seed(seed_number)
@@ -34,14 +34,14 @@ def drawn(strategy: st.SearchStrategy[Any], count: int, seed_number: int) -> lis
 
 
 def mostly(usual: Any, other: st.SearchStrategy[Any], parts: int) -> st.SearchStrategy[Any]:
-    """The usual value in that many parts of one more."""
+    """The usual value with probability parts / (parts + 1), otherwise a value of `other`."""
     return st.integers(0, parts).flatmap(lambda number: other if number == 0 else st.just(usual))
 
 
 def forms(tracks: dict[str, bytes], version: str) -> st.SearchStrategy[list[Part]]:
-    """The parts of a form; most can be accepted.
+    """The parts of a form; most forms are valid.
 
-    Most tracks are the same, so that most jobs get the music of an earlier one.
+    Most tracks are identical, so that most jobs reuse the result of an earlier one.
     """
     track = files(tracks)
 
@@ -65,7 +65,7 @@ def forms(tracks: dict[str, bytes], version: str) -> st.SearchStrategy[list[Part
 
 
 def files(tracks: dict[str, bytes]) -> st.SearchStrategy[tuple[str | None, bytes]]:
-    """Names and contents, most of them those of a track."""
+    """File names and contents; most are valid tracks."""
     good = mostly((".wav", tracks[".wav"]), st.sampled_from(list(tracks.items())), 6)
     broken = st.sampled_from(
         [
@@ -94,7 +94,7 @@ def files(tracks: dict[str, bytes]) -> st.SearchStrategy[tuple[str | None, bytes
 
 
 def times() -> st.SearchStrategy[dict[str, str]]:
-    """The window's fields: some that change nothing, starts past the end, and nonsense."""
+    """The window fields: defaults, starts past the end of the track, and invalid values."""
     same = st.sampled_from([{"start_time": "0"}, {"start_time_1": "0", "end_time_1": "16.0"}])
     past = st.sampled_from([{"start_time": "7"}, {"start_time_2": "1e9", "end_time": "3"}])
     fields = [f"{edge}_time{track}" for edge in ("start", "end") for track in ("", "_1", "_2")]
@@ -104,7 +104,7 @@ def times() -> st.SearchStrategy[dict[str, str]]:
 
 
 def make_tracks(folder: Path) -> dict[str, bytes]:
-    """A third of a second of sound in every format, by extension."""
+    """Tracks of a third of a second in every format, by extension."""
     kinds = ("stereo.wav", "48_khz.flac", "vorbis.ogg", "vbr.mp3", "edit_list.m4a")
     sound = noise(RATE // 3, 1)
     return {Path(kind).suffix: make_track(folder, kind, sound).read_bytes() for kind in kinds}

@@ -1,9 +1,9 @@
-"""Sends requests, right and wrong ones, and notes which answers the contract does not allow.
+"""Sends valid and invalid requests, and records responses that violate the contract.
 
-Schemathesis makes the requests from openapi.yaml and checks every answer against it. The forms with
-tracks are made in cases.py: a part's file name, by which the API tells a track's format, is nothing
-that a contract can speak of. Jobs that were accepted are asked for, followed, downloaded and
-removed.
+Schemathesis generates the requests from openapi.yaml and checks every response against it. The
+forms with tracks are generated in cases.py: the API derives the format of a track from the file
+name of its part, which a contract cannot describe. Accepted jobs are queried, followed, downloaded
+and deleted.
 """
 
 import itertools
@@ -35,7 +35,7 @@ from tests.system.contract_fuzz.cases import Part, drawn, forms, make_tracks
 from tests.system.contract_fuzz.report import Report
 from tests.system.contract_fuzz.schemas import fits, is_event
 
-SHAPES = [
+RESPONSE_CHECKS = [
     status_code_conformance,
     content_type_conformance,
     response_headers_conformance,
@@ -43,14 +43,14 @@ SHAPES = [
 ]
 KEY = "the key of this run"
 TIMEOUT_S = 60
-STREAM_S = 1.0  # for how long a job is followed
+STREAM_S = 1.0  # duration for which an event stream is read
 OF_JOBS = ("status", "events", "download", "cleanup")
 OTHERS = (
     *("/", "/health", "/ready", "/metrics", "/in-flight"),
     *("/api/models", "/openapi.json", "/docs"),
 )
-RIGHT_KEYS = [{"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}]
-WRONG_KEYS = [{}, {"X-API-Key": "another"}, {"Authorization": "Basic dTpw"}]
+VALID_KEYS = [{"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}]
+INVALID_KEYS = [{}, {"X-API-Key": "another"}, {"Authorization": "Basic dTpw"}]
 ACCEPTED = ["*/*", "application/json", "text/html,*/*;q=0.8"]
 IDEMPOTENCY_KEYS = ["first", "second", "third", "fourth", "", "é", "x" * 255, "x" * 256]
 CONDITIONS = {
@@ -60,7 +60,7 @@ CONDITIONS = {
 }
 FINAL = ("completed", "failed", "deleted")
 
-# The share of each kind of case; jobs are removed seldom, so that there are many.
+# The share of each kind of case. Jobs are rarely deleted, so that many exist.
 SHARES = {
     "form": 0.34,
     "check": 0.06,
@@ -71,16 +71,16 @@ SHARES = {
     "cleanup": 0.04,
     "other": 0.11,
     "chat": 0.01,
-    "nowhere": 0.06,
+    "unknown route": 0.06,
 }
 
 
 class Fuzzer:
-    """Sends requests to one service and takes notes.
+    """Sends requests to one service and records violations.
 
     Args:
-        service: without limits, and with KEY as its API key.
-        folder: for tracks.
+        service: a service without limits, with KEY as its API key.
+        folder: directory for tracks.
     """
 
     def __init__(self, service: Service, folder: Path) -> None:
@@ -89,22 +89,22 @@ class Fuzzer:
         self._session = requests.Session()
         self._schema = schemathesis.openapi.from_dict(CONTRACT)
         tracks = make_tracks(folder)
-        # The second starts past the end of its tracks, so that it fails.
-        self._jobs = [accepted(service, tracks[".wav"], start) for start in ("0", "7")]
+        # The window of the second job starts past the end of its tracks, so that the job fails.
+        self._jobs = [submit(service, tracks[".wav"], start) for start in ("0", "7")]
         for job_id in self._jobs:
             service.finished(job_id)
         self._forms = forms(tracks, service.call("GET", "/health").json()["model_version"])
         self._random = random.Random()  # noqa: S311
 
     def run(self, cases: int, seed_number: int) -> Report:
-        """Send about so many requests, in an order that the seed tells."""
+        """Send about `cases` requests, in an order determined by the seed."""
         self._random.seed(seed_number)
         plan = []
         for kind, share in SHARES.items():
             wanted = max(1, round(share * cases))
-            made = drawn(self._cases(kind), wanted, seed_number)
-            # Of some there are not as many different ones.
-            plan += [(kind, each) for each in itertools.islice(itertools.cycle(made), wanted)]
+            values = drawn(self._cases(kind), wanted, seed_number)
+            # Some kinds have fewer distinct cases, which are repeated.
+            plan += [(kind, each) for each in itertools.islice(itertools.cycle(values), wanted)]
         self._random.shuffle(plan)
         with self._session:
             for kind, case in plan:
@@ -112,16 +112,16 @@ class Fuzzer:
                     self._generate(case)
                 elif kind == "check" and isinstance(case, tuple):
                     self._check(*case)
-                elif kind == "nowhere":
-                    self._nowhere(*case)
+                elif kind == "unknown route":
+                    self._unknown_route(*case)
                 else:
-                    self._ask(kind, case)
+                    self._send(kind, case)
         return self.report
 
     def _cases(self, kind: str) -> st.SearchStrategy[Any]:
         if kind == "form":
             return self._forms
-        if kind == "nowhere":
+        if kind == "unknown route":
             paths = [*CONTRACT["paths"], "/nothing", "/api/x", "/api//x"]
             methods = ["PUT", "PATCH", "POST", "DELETE", "OPTIONS"]
             return st.tuples(st.sampled_from(methods), st.sampled_from(paths)).filter(
@@ -130,23 +130,25 @@ class Fuzzer:
         if kind == "check":
             one = self._forms.map(lambda parts: parts[:1])
             sent = st.tuples(st.sampled_from(["track1", "track1", "track2", "track3"]), one)
-            return sent | self._made("GET", "/api/check/{track}")
+            return sent | self._requests("GET", "/api/check/{track}")
         if kind == "other":
-            return st.one_of([self._made("GET", path) for path in OTHERS])
+            return st.one_of([self._requests("GET", path) for path in OTHERS])
         if kind in OF_JOBS:
-            return self._made("DELETE" if kind == "cleanup" else "GET", f"/api/{kind}/{{job_id}}")
-        return self._made("POST", f"/api/{kind}")
+            return self._requests(
+                "DELETE" if kind == "cleanup" else "GET", f"/api/{kind}/{{job_id}}"
+            )
+        return self._requests("POST", f"/api/{kind}")
 
-    def _made(self, method: str, path: str) -> st.SearchStrategy[Any]:
-        """What Schemathesis makes of an operation, right and wrong where it has any parameters."""
+    def _requests(self, method: str, path: str) -> st.SearchStrategy[Any]:
+        """Schemathesis cases of an operation; also invalid ones if it has parameters or a body."""
         operation = self._schema[path][method]
-        right = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        valid = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
         if not (list(operation.iter_parameters()) or operation.body):
-            return right
-        return right | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+            return valid
+        return valid | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
 
     def _generate(self, parts: list[Part]) -> None:
-        """A form with tracks, sometimes under a key that another one has."""
+        """Send a form with tracks, sometimes with an idempotency key that is already in use."""
         case = self._schema["/api/generate"]["POST"].Case()
         if self._random.random() < 0.2:
             case.headers["Idempotency-Key"] = self._random.choice(IDEMPOTENCY_KEYS)
@@ -155,12 +157,12 @@ class Fuzzer:
             self._jobs.append(response.json()["job_id"])
 
     def _check(self, track: str, parts: list[Part]) -> None:
-        """One file by its content."""
+        """Check a track by its content."""
         case = self._schema["/api/check/{track}"]["POST"].Case(path_parameters={"track": track})
         self._call("check content", case, files=parts)
 
-    def _ask(self, kind: str, case: Any) -> None:
-        """For a job that there is, if one is needed: one of the newest, or any."""
+    def _send(self, kind: str, case: Any) -> None:
+        """Send a request; a job id in its path is usually that of an existing, often recent job."""
         if kind in OF_JOBS and self._random.random() < 0.9:
             some = self._jobs[-3:] if self._random.random() < 0.4 else self._jobs
             case.path_parameters["job_id"] = job_id = self._random.choice(some)
@@ -169,42 +171,42 @@ class Fuzzer:
                     case.headers[name] = self._random.choice(values).format(job_id)
         response = self._call(kind, case, timeout=STREAM_S if kind == "events" else TIMEOUT_S)
         if response is not None and response.status_code == 200:
-            self._look_into(kind, response)
+            self._check_content(kind, response)
 
-    def _nowhere(self, method: str, path: str) -> None:
-        """A path or method that there is not: the contract's description tells what is answered."""
+    def _unknown_route(self, method: str, path: str) -> None:
+        """Request an unknown path or method; the contract specifies the response only in prose."""
         response = self._session.request(
             method, self._url + path.format(job_id="x", track="track1"), timeout=TIMEOUT_S
         )
-        self.report.statuses["nowhere", response.status_code] += 1
+        self.report.statuses["unknown route", response.status_code] += 1
         expected = ("method_not_allowed", 405) if path in CONTRACT["paths"] else ("not_found", 404)
-        named = response.headers.get("Content-Type", "").startswith("application/json")
-        document = response.json() if named else {}
+        is_json = response.headers.get("Content-Type", "").startswith("application/json")
+        document = response.json() if is_json else {}
         if (document.get("code"), response.status_code) != expected or not fits("Error", document):
-            self._note(f"{method} {path}: {response.status_code} {response.text[:200]}")
+            self._record(f"{method} {path}: {response.status_code} {response.text[:200]}")
         if response.status_code == 405 and not response.headers.get("Allow"):
-            self._note(f"{method} {path}: 405 without Allow")
+            self._record(f"{method} {path}: 405 without Allow")
 
     def _call(self, kind: str, case: Any, **arguments: Any) -> Any:
         arguments.setdefault("timeout", TIMEOUT_S)
-        case.headers.update(self._random.choice(RIGHT_KEYS * 10 + WRONG_KEYS))
+        case.headers.update(self._random.choice(VALID_KEYS * 10 + INVALID_KEYS))
         case.headers["Accept"] = self._random.choice(ACCEPTED)
         try:
             response = case.call(base_url=self._url, session=self._session, **arguments)
         except UnicodeEncodeError:
-            return None  # nothing that HTTP can carry
+            return None  # cannot be sent over HTTP
         self.report.statuses[kind, response.status_code] += 1
-        checks = SHAPES
+        checks = RESPONSE_CHECKS
         if kind in ("generate", "events", "check"):
-            checks = [*SHAPES, negative_data_rejection]
+            checks = [*RESPONSE_CHECKS, negative_data_rejection]
         try:
             case.validate_response(response, checks=checks)
         except FailureGroup as failures:
-            self._note(str(failures))
+            self._record(str(failures))
         return response
 
-    def _look_into(self, kind: str, response: Any) -> None:
-        """What the contract's schema of an answer does not tell of."""
+    def _check_content(self, kind: str, response: Any) -> None:
+        """Check parts of a response that its schema in the contract does not cover."""
         if kind == "status":
             self.report.states[response.json()["status"]] += 1
         elif kind == "events":
@@ -214,30 +216,30 @@ class Fuzzer:
             for document in documents:
                 self.report.states[f"event {document['status']}"] += 1
                 if not is_event(document):
-                    self._note(f"an event is {document}")
+                    self._record(f"invalid event: {document}")
             if any(document["status"] in FINAL for document in documents[:-1]):
-                self._note(f"events go on after the last one: {documents}")
+                self._record(f"events after the final one: {documents}")
 
-    def _note(self, violation: str) -> None:
+    def _record(self, violation: str) -> None:
         self.report.violations.append(violation)
 
 
-def accepted(service: Service, wav: bytes, start: str) -> str:
-    """The id of a new job."""
-    answer = service.call(
+def submit(service: Service, wav: bytes, start: str) -> str:
+    """Submit a job and return its id."""
+    response = service.call(
         "POST",
         "/api/generate",
         files={"track1": ("x.wav", wav), "track2": ("x.wav", wav)},
         data={"start_time": start},
         headers={"X-API-Key": KEY},
     )
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["job_id"])
+    assert response.status_code == 202, response.text
+    return str(response.json()["job_id"])
 
 
 @contextmanager
 def unlimited_service(settings: Settings) -> Iterator[Service]:
-    """`musiclab up` that takes whatever comes, from those who have the key."""
+    """`musiclab up` without limits; requests need the API key KEY."""
     limits = {"rate_limit": 0, "max_queued": 0, "max_stored_gb": 0}
     chosen = limits | {"api_keys": KEY, "grace_s": 0}
     unlimited = settings.model_copy(update=chosen)

@@ -1,4 +1,4 @@
-"""The numbers of answers, and those that are at fault."""
+"""Counts of responses, and contract violations."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Report:
-    """What a run has seen."""
+    """The results of a run."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
@@ -18,7 +18,7 @@ class Report:
         return self.statuses.total()
 
     def count(self, operation: str, *statuses: int) -> int:
-        """Answers to one operation, with these statuses if there are any."""
+        """The number of responses to one operation, limited to these statuses if given."""
         return sum(
             count
             for (name, status), count in self.statuses.items()
@@ -27,7 +27,7 @@ class Report:
 
     @property
     def server_errors(self) -> int:
-        """Without the 501 of chat, which is meant."""
+        """The number of 5xx responses, without the intended 501 of chat."""
         return sum(
             count
             for (name, status), count in self.statuses.items()

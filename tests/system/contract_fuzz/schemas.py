@@ -1,4 +1,4 @@
-"""What the contract's schemas say of an answer."""
+"""Validation of responses against the schemas of the contract."""
 
 from typing import Any
 
@@ -10,25 +10,25 @@ COMPONENTS = {"schemas": CONTRACT["components"]["schemas"]}
 
 
 def is_event(document: dict[str, Any]) -> bool:
-    """Whether it is a status, which of the past has no outlook, or says that the job is gone."""
+    """True for a valid status, whose ETA and queue position may be missing, or for a deletion."""
     if document["status"] == "deleted":
         return document.keys() == {"job_id", "status"}
-    outlook: dict[str, Any] = {}
+    estimates: dict[str, Any] = {}
     if document["status"] in ("queued", "running"):
-        outlook["eta_seconds"] = None
+        estimates["eta_seconds"] = None
     if document["status"] == "queued":
-        outlook["queue_position"] = 1
-    return fits("Status", outlook | document)
+        estimates["queue_position"] = 1
+    return fits("Status", estimates | document)
 
 
 def fits(schema: str, document: Any) -> bool:
-    """Whether a document is what a schema of the contract says."""
+    """True if a document is valid against a schema of the contract."""
     whole = {"$ref": f"#/components/schemas/{schema}", "components": with_null(COMPONENTS)}
     return bool(jsonschema_rs.validator_for(whole).is_valid(document))
 
 
 def with_null(schema: Any) -> Any:
-    """OpenAPI 3.0's `nullable` as JSON Schema has it."""
+    """Translate `nullable` of OpenAPI 3.0 to JSON Schema."""
     if isinstance(schema, list):
         return [with_null(each) for each in schema]
     if not isinstance(schema, dict):

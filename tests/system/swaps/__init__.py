@@ -1,1 +1,1 @@
-"""Swaps checkpoints under load, and looks whether a job was lost."""
+"""Swaps checkpoints under load, and checks that no job is lost."""

@@ -16,16 +16,16 @@ def main() -> int:
     parser.add_argument("--deploys", type=int, default=10)
     parser.add_argument("--bare", type=int, default=10)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--jobs-between", type=int, default=3, help="two swaps")
-    asked = parser.parse_args()
+    parser.add_argument("--jobs-between", type=int, default=3, help="jobs between two swaps")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="musiclab-swaps-") as folder:
         limits = {"rate_limit": 0, "reuse_results": False}
         settings = settings_in(Path(folder)).model_copy(update=limits)
         pack_two(settings)
         with running(settings, "up"):
-            report = run(Service(settings), **vars(asked))
+            report = run(Service(settings), **vars(arguments))
     report.show()
-    return 1 if report.load.faults else 0
+    return 1 if report.load.failures else 0
 
 
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""What the benchmarks could get wrong without anybody noticing."""
+"""Calculations of the benchmarks whose errors would go unnoticed."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import weights
 from benchmarks.batch_sizes import BatchSizes
-from benchmarks.end_to_end import TENTH, EndToEnd
+from benchmarks.end_to_end import TENTH_JOB, EndToEnd
 from benchmarks.floor import LstmProducts, job_flops
 from benchmarks.goals import PIPELINE, goals
 from benchmarks.load import Job, Load
@@ -19,11 +19,11 @@ from benchmarks.pipeline_speed import PipelineSpeed
 from benchmarks.sounds import LOUDNESS, PAIRS, SOUNDS, pair, snr_db
 from benchmarks.variant import Computed, Name
 from tests.support.signals import SEGMENT
-from tests.support.tracks import likeness
+from tests.support.tracks import correlation
 
 
 @pytest.mark.parametrize("name", SOUNDS)
-def test_a_sound_is_the_same_every_time(name: str) -> None:
+def test_sounds_are_reproducible(name: str) -> None:
     sound = SOUNDS[name]()
     assert np.array_equal(sound, SOUNDS[name]())
     assert len(sound) == SEGMENT
@@ -31,12 +31,12 @@ def test_a_sound_is_the_same_every_time(name: str) -> None:
     assert np.sqrt((sound**2).mean()) == pytest.approx(LOUDNESS, rel=1e-3)
 
 
-def test_sounds_are_different() -> None:
+def test_the_sounds_of_a_pair_are_uncorrelated() -> None:
     for name in PAIRS:
-        assert abs(likeness(*pair(name))) < 0.1
+        assert abs(correlation(*pair(name))) < 0.1
 
 
-def test_signal_to_noise_ratio() -> None:
+def test_the_signal_to_noise_ratio_is_in_decibels() -> None:
     signal = np.array([1.0, -1.0, 1.0, -1.0], dtype=np.float32)
     assert snr_db(signal, signal) == math.inf
     assert snr_db(signal, signal * 1.1) == pytest.approx(20, abs=1e-4)
@@ -60,15 +60,15 @@ CHANNELS_FIRST, TIME_FIRST = (BATCH, WIDTH, FRAMES), (FRAMES, BATCH, WIDTH)
     ("part", "shape", "multiplications"),
     [
         (nn.Conv1d(WIDTH, 32, 7, padding=3), CHANNELS_FIRST, FRAMES * WIDTH * 32 * 7),
-        # Each frame reaches as many samples as the kernel has taps.
+        # Each frame contributes to one sample per kernel tap.
         (nn.ConvTranspose1d(WIDTH, 32, 8, stride=4), CHANNELS_FIRST, FRAMES * WIDTH * 32 * 8),
         (
             nn.TransformerEncoderLayer(WIDTH, 8, 4 * WIDTH, batch_first=True),
             (BATCH, FRAMES, WIDTH),
-            # Queries, keys, values, output and feed-forward; scores, and what they weigh.
+            # Queries, keys, values, output and feed-forward; scores and their weighted sums.
             FRAMES * WIDTH**2 * (4 + 8) + 2 * FRAMES**2 * WIDTH,
         ),
-        # Two layers, of which each leads from input and state to four gates.
+        # Two layers; each computes four gates from its input and its state.
         (LstmProducts(nn.LSTM(WIDTH, WIDTH, 2)), TIME_FIRST, 2 * FRAMES * 2 * WIDTH * 4 * WIDTH),
     ],
     ids=["convolution", "transposed convolution", "attention", "LSTM"],
@@ -82,7 +82,7 @@ def test_every_kind_of_product_is_counted(
     assert counter.get_total_flops() == BATCH * 2 * multiplications
 
 
-def test_the_plain_codec_is_the_folded_one(tmp_path: Path) -> None:
+def test_the_plain_codec_matches_the_folded_one(tmp_path: Path) -> None:
     weights.save(tmp_path, "random")
     sound = torch.from_numpy(SOUNDS["chords"]()[:24_000])[None, None]
     plain, folded = weights.plain_codec(tmp_path), weights.folded_codec(tmp_path)
@@ -94,7 +94,7 @@ def test_the_plain_codec_is_the_folded_one(tmp_path: Path) -> None:
     assert expected.std() > 0.05
 
 
-def test_the_cascade_is_heard(tmp_path: Path) -> None:
+def test_the_random_cascade_contributes_to_the_output(tmp_path: Path) -> None:
     weights.save(tmp_path, "random")
     state = weights.load_model(tmp_path).state_dict()
     projections = [weight for name, weight in state.items() if name.endswith("output_proj.weight")]
@@ -104,7 +104,7 @@ def test_the_cascade_is_heard(tmp_path: Path) -> None:
     assert all(weight.any() for name, weight in state.items() if name.endswith("norm.weight"))
 
 
-def test_speed_ups() -> None:
+def test_speed_ups_are_calculated_from_medians() -> None:
     computed: dict[Name, list[Computed]] = {
         "eager": [Computed(seconds, {}, 0) for seconds in (4.0, 6.0, 20.0)],
         "fp32": [Computed(seconds, {}, 0) for seconds in (1.0, 3.0, 4.0)],
@@ -115,24 +115,24 @@ def test_speed_ups() -> None:
     assert speed.floor_seconds("fp32") == 2
 
 
-def test_throughput_is_from_the_first_creation_to_the_last_end() -> None:
+def test_throughput_is_measured_from_the_first_creation_to_the_last_end() -> None:
     stages = {"queued": 0.5, "generate": 2.0}
     jobs = [Job(11.0, 14.0, stages), Job(10.0, 15.0, stages)]
     load = Load(jobs, {}, {"encode": 1.0, "decode": 0.5}, {}, 0)
     assert (load.seconds, load.jobs_per_second, load.pipeline) == (5.0, 0.4, 1.5)
-    assert jobs[0].unexplained == 0.5
+    assert jobs[0].unaccounted == 0.5
 
 
 def figures(
     seconds: dict[Name, float], snr: float, jobs: tuple[float, float], worker_bytes: int
 ) -> tuple[PipelineSpeed, BatchSizes, EndToEnd]:
-    """What would be measured if one client's first job and the others took so long."""
+    """Measurements with these durations; `jobs` are those of one client's first and other jobs."""
     computed = {name: [Computed(each, {}, 0)] for name, each in seconds.items()}
     batch = {1: [Computed(1.0, {}, 0)]}
     first, other = jobs
     one = [
         Load([Job(10.0, 10.0 + each, {})], {}, {"encode": 1.0}, {}, 0)
-        for each in (first, *[other] * TENTH)
+        for each in (first, *[other] * TENTH_JOB)
     ]
     eight = Load([Job(20.0, 20.0 + other, {})], {}, {}, {}, 0)
     return (
@@ -152,20 +152,20 @@ def figures(
     )
 
 
-def test_goals_that_are_met() -> None:
+def test_good_figures_meet_all_goals() -> None:
     good = goals(*figures({"eager": 4, "fp32": 1.9, "bf16": 1}, 101, (1.4, 1.2), 2_100_000_000))
     assert [goal.name for goal in good if goal.met is not True] == []
     assert len(good) == 11
 
 
-def test_goals_that_are_missed() -> None:
+def test_bad_figures_miss_all_goals() -> None:
     bad = goals(*figures({"eager": 4, "fp32": 2.1, "bf16": 1.3}, 32, (2.7, 1.7), 2_600_000_000))
     assert [goal.name for goal in bad if goal.met is not False] == []
 
 
-def test_goals_of_bf16_where_there_is_none() -> None:
+def test_bf16_goals_are_not_evaluated_without_bf16() -> None:
     without = goals(*figures({"eager": 4, "fp32": 1}, 101, (1.4, 1.2), 2_100_000_000))
     assert [goal.name for goal in without if goal.met is None] == [
-        "`bf16` against `eager`",
-        "waveforms of `bf16`",
+        "speed-up of `bf16` over `eager`",
+        "SNR of `bf16`",
     ]

@@ -1,4 +1,4 @@
-"""Audio bytes become segments of exactly 16 s, and waveforms become WAV files."""
+"""Audio files are read as segments of exactly 16 s, and waveforms are written as WAV files."""
 
 import io
 
@@ -31,7 +31,7 @@ def sixteen_bit_noise(samples: int, seed: int = 1) -> Samples:
 
 
 @pytest.mark.parametrize(("file_format", "subtype"), EXACT_FORMATS)
-def test_lossless_samples_arrive_as_they_are(file_format: str, subtype: str) -> None:
+def test_lossless_samples_are_exact(file_format: str, subtype: str) -> None:
     sound = sixteen_bit_noise(3000)
     segment = read(encoded(sound, file_format, subtype))
     assert segment.shape == (SEGMENT,)
@@ -40,7 +40,7 @@ def test_lossless_samples_arrive_as_they_are(file_format: str, subtype: str) -> 
 
 
 @pytest.mark.parametrize(("subtype", "least_db"), [("VORBIS", 20), ("OPUS", 15)])
-def test_lossy_samples_arrive_alike_and_in_time(subtype: str, least_db: float) -> None:
+def test_lossy_samples_are_similar_and_aligned(subtype: str, least_db: float) -> None:
     sound = tones(2 * RATE, 220, 441, 1000) + 0.2 * noise(2 * RATE, seed=2)
     segment = read(encoded(sound, "OGG", subtype))
     assert segment.shape == (SEGMENT,)
@@ -50,18 +50,18 @@ def test_lossy_samples_arrive_alike_and_in_time(subtype: str, least_db: float) -
 
 @pytest.mark.parametrize(("file_format", "subtype"), EXACT_FORMATS)
 @pytest.mark.parametrize("start", [0, 1 / RATE, 0.12345, 1.5, 2.999])
-def test_the_window_begins_at_the_right_sample(
+def test_the_window_starts_at_the_right_sample(
     file_format: str, subtype: str, start: float
 ) -> None:
     sound = sixteen_bit_noise(3 * RATE)
-    heard = sound[int(start * RATE + 0.5) :]
+    expected = sound[int(start * RATE + 0.5) :]
     segment = read(encoded(sound, file_format, subtype), start)
-    assert np.array_equal(segment[: len(heard)], heard)
-    assert not segment[len(heard) :].any()
+    assert np.array_equal(segment[: len(expected)], expected)
+    assert not segment[len(expected) :].any()
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_the_window_of_a_lossy_file_begins_at_the_right_sample(subtype: str) -> None:
+def test_the_window_of_a_lossy_file_starts_at_the_right_sample(subtype: str) -> None:
     data = encoded(noise(3 * RATE, seed=3), "OGG", subtype)
     late, whole = read(data, start=1.25), read(data)
     assert si_sdr(whole[int(1.25 * RATE) : 3 * RATE], late[: int(1.75 * RATE)]) > 40
@@ -74,7 +74,7 @@ def test_a_longer_track_is_cut_to_the_window(start: float) -> None:
     assert np.array_equal(read(encoded(sound, "WAV"), start), sound[first : first + SEGMENT])
 
 
-def test_the_last_sample_is_a_window_too() -> None:
+def test_a_window_may_start_at_the_last_sample() -> None:
     sound = sixteen_bit_noise(1000)
     segment = read(encoded(sound, "WAV"), start=999 / RATE)
     assert segment[0] == sound[999] != 0
@@ -96,7 +96,7 @@ def test_samples_beyond_full_scale_are_clipped_before_channels_are_averaged() ->
 
 
 def from_a_pipe(wav: bytes) -> bytes:
-    """The WAV as a program writes it that cannot seek back to fill in the sizes."""
+    """The WAV as written by a program that cannot seek back to fill in the sizes."""
     data = wav.index(b"data")
     return b"RIFF" + b"\xff" * 4 + wav[8 : data + 4] + b"\xff" * 4 + wav[data + 8 :]
 
@@ -105,13 +105,13 @@ def from_a_pipe(wav: bytes) -> bytes:
 def test_a_wav_from_a_pipe_is_accepted(start: float) -> None:
     sound = sixteen_bit_noise(RATE)
     segment = read(from_a_pipe(encoded(sound, "WAV", "PCM_16")), start)
-    heard = sound[int(start * RATE) :]
-    assert np.array_equal(segment[: len(heard)], heard)
-    assert not segment[len(heard) :].any()
+    expected = sound[int(start * RATE) :]
+    assert np.array_equal(segment[: len(expected)], expected)
+    assert not segment[len(expected) :].any()
 
 
 @pytest.mark.parametrize("samples", [1, 1001, SEGMENT])
-def test_a_waveform_becomes_a_mono_16_bit_wav(samples: int) -> None:
+def test_a_waveform_is_written_as_a_mono_16_bit_wav(samples: int) -> None:
     waveform = sixteen_bit_noise(samples)
     data = write_wav(waveform)
     with soundfile.SoundFile(io.BytesIO(data)) as file:

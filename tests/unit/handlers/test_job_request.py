@@ -1,4 +1,4 @@
-"""The form fields of one request become the two segments of a job."""
+"""The form fields of one request are read as the two segments of a job."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def refusal(fields: dict[str, Any], code: str) -> str:
     return refused.value.detail
 
 
-def test_all_fields_are_heeded() -> None:
+def test_all_fields_are_used() -> None:
     job = read_job({"start_time_2": b"1.5", "start_time_1": b"0.25", **TRACKS})
     assert job.shape == (2, 1, SEGMENT)
     assert job.dtype == np.float32
@@ -33,45 +33,45 @@ def test_all_fields_are_heeded() -> None:
     assert np.array_equal(job[1, 0], padded(SOUND2[RATE * 3 // 2 :]))
 
 
-def test_tracks_begin_at_0_by_default() -> None:
+def test_windows_start_at_0_by_default() -> None:
     job = read_job(TRACKS)
     assert np.array_equal(job[0, 0], padded(SOUND1))
     assert np.array_equal(job[1, 0], padded(SOUND2))
 
 
 @pytest.mark.parametrize("half_a_second", [b"0.5", bytearray(b"0.5"), "0.5", 0.5])
-def test_a_time_may_come_decoded(half_a_second: object) -> None:
+def test_a_time_may_already_be_decoded(half_a_second: object) -> None:
     job = read_job({**TRACKS, "start_time_2": half_a_second})
     assert np.array_equal(job[1, 0], padded(SOUND2[RATE // 2 :]))
 
 
 @pytest.mark.parametrize("one_second", [b"1", "1", 1])
-def test_a_whole_time_may_come_decoded(one_second: object) -> None:
+def test_an_integer_time_may_already_be_decoded(one_second: object) -> None:
     job = read_job({**TRACKS, "start_time_2": one_second})
     assert np.array_equal(job[1, 0], padded(SOUND2[RATE:]))
 
 
-def test_a_track_may_come_as_bytearray() -> None:
+def test_a_track_may_be_a_bytearray() -> None:
     job = read_job({"track1": bytearray(TRACK1), "track2": bytearray(TRACK2)})
     assert np.array_equal(job, read_job(TRACKS))
 
 
 @pytest.mark.parametrize("field", ["track1", "track2"])
-def test_missing_field(field: str) -> None:
+def test_a_missing_field_is_refused(field: str) -> None:
     fields = {name: data for name, data in TRACKS.items() if name != field}
     assert refusal(fields, "missing_field").startswith(f"{field} is missing")
 
 
-def test_an_empty_form_lacks_a_field() -> None:
+def test_an_empty_form_is_refused() -> None:
     assert "track1 and track2" in refusal({}, "missing_field")
 
 
 @pytest.mark.parametrize("field", ["track3", "start_time", "Track1", "body", ""])
-def test_unknown_field(field: str) -> None:
-    sentence = refusal({**TRACKS, field: b"0"}, "unknown_field")
-    assert repr(field) in sentence
+def test_an_unknown_field_is_refused(field: str) -> None:
+    message = refusal({**TRACKS, field: b"0"}, "unknown_field")
+    assert repr(field) in message
     for known in ("track1", "track2", "start_time_1", "start_time_2"):
-        assert known in sentence
+        assert known in message
 
 
 @pytest.mark.parametrize("field", ["start_time_1", "start_time_2"])
@@ -80,13 +80,13 @@ def test_unknown_field(field: str) -> None:
     [b"NaN", "NaN", float("nan"), b"inf", float("inf"), b"-1", -1, b"x", b"", "", None, {"s": 1}],
     ids=repr,
 )
-def test_invalid_time(field: str, time: object) -> None:
+def test_an_invalid_time_is_refused(field: str, time: object) -> None:
     assert refusal({**TRACKS, field: time}, "invalid_time").startswith(f"{field} is ")
 
 
 @pytest.mark.parametrize("field", ["track1", "track2"])
 @pytest.mark.parametrize("text", ["some text", {"a": 1}, 7])
-def test_a_track_that_came_as_text_is_not_audio(field: str, text: object) -> None:
+def test_a_text_field_is_refused_as_a_track(field: str, text: object) -> None:
     assert refusal({**TRACKS, field: text}, "not_audio").startswith(field)
 
 
@@ -94,6 +94,6 @@ def test_a_track_that_came_as_text_is_not_audio(field: str, text: object) -> Non
     ("number", "seconds"), [("1", "1 s"), ("2", "2 s")], ids=["track 1", "track 2"]
 )
 def test_each_time_belongs_to_its_track(number: str, seconds: str) -> None:
-    sentence = refusal({**TRACKS, f"start_time_{number}": b"5"}, "window_past_end")
-    assert f"start_time_{number} is 5 s" in sentence
-    assert f"track{number} is only {seconds} long" in sentence
+    message = refusal({**TRACKS, f"start_time_{number}": b"5"}, "window_past_end")
+    assert f"start_time_{number} is 5 s" in message
+    assert f"track{number} is only {seconds} long" in message

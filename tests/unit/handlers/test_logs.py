@@ -1,4 +1,4 @@
-"""The lines of the model's worker, by themselves."""
+"""The format of the log lines of TorchServe workers."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def test_a_line_is_json_with_the_version_and_its_fields(
     logger, output = log
     logger.info("it is %s\n", "so", extra={"fields": {"job_id": JOB, "batch_size": 2}})
     (text,) = output.getvalue().splitlines()
-    assert text.startswith('{"timestamp": "'), "log4j2.xml knows our lines by this"
+    assert text.startswith('{"timestamp": "'), "log4j2.xml recognizes our lines by this prefix"
     line = json.loads(text)
     assert line.pop("timestamp").endswith("Z")
     assert line == {
@@ -43,7 +43,7 @@ def test_a_line_is_json_with_the_version_and_its_fields(
     }
 
 
-def test_an_error_is_told_with_what_led_to_it(log: tuple[logging.Logger, io.StringIO]) -> None:
+def test_an_exception_is_logged_with_its_causes(log: tuple[logging.Logger, io.StringIO]) -> None:
     logger, output = log
     try:
         try:
@@ -54,12 +54,14 @@ def test_an_error_is_told_with_what_led_to_it(log: tuple[logging.Logger, io.Stri
         logger.exception("the batch failed")
     (text,) = output.getvalue().splitlines()
     chain = json.loads(text)["exception"]
-    assert [each["exc_type"] for each in chain] == ["ValueError", "KeyError"]
+    assert [error["exc_type"] for error in chain] == ["ValueError", "KeyError"]
     assert chain[0]["exc_value"] == "then\nthat"
-    assert chain[0]["frames"][-1]["name"] == "test_an_error_is_told_with_what_led_to_it"
+    assert chain[0]["frames"][-1]["name"] == "test_an_exception_is_logged_with_its_causes"
 
 
-def test_metrics_stay_as_torchserve_reads_them(log: tuple[logging.Logger, io.StringIO]) -> None:
+def test_metric_lines_keep_the_format_that_torchserve_reads(
+    log: tuple[logging.Logger, io.StringIO],
+) -> None:
     logger, output = log
     logger.info("[METRICS]%s", "PredictionTime.ms:12|#ModelName:musiclab")
     assert output.getvalue() == "[METRICS]PredictionTime.ms:12|#ModelName:musiclab\n"
@@ -75,10 +77,10 @@ def test_metrics_stay_as_torchserve_reads_them(log: tuple[logging.Logger, io.Str
         ({"X-Job-Id": "a" * 64}, "a" * 64),
         ({"X-Job-Id": "a" * 65}, None),
         ({"X-Job-Id": "two\nlines"}, None),
-        ({"X-Job-Id": {"content-type": "text/plain"}}, None),  # a form field of that name
+        ({"X-Job-Id": {"content-type": "text/plain"}}, None),  # a form field with that name
     ],
 )
-def test_the_job_is_taken_from_a_header_that_can_name_one(
+def test_the_job_id_is_read_from_a_valid_header(
     headers: dict[str, Any], job_id: str | None
 ) -> None:
     assert job_id_in(headers) == job_id

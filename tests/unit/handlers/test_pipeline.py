@@ -1,4 +1,4 @@
-"""A batch is one call of codec and model each, and becomes what its jobs become alone."""
+"""A batch is one call of each stage and produces the same output as its jobs one by one."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,7 @@ from handlers.model.simple_transformer import ModelArgs, SimpleTransformer, buil
 from handlers.pipeline import SEGMENT_SAMPLES, Pipeline
 
 HOP = 320
-SHORT = 75 * HOP  # the pipeline does not ask how long a clip is, and a second is cheap
+SHORT = 75 * HOP  # the pipeline accepts clips of any length, and one second is fast
 
 Calls = dict[str, list[Tensor]]
 
@@ -40,7 +40,7 @@ def clips(jobs: int, samples: int, seed: int) -> Tensor:
 
 @contextmanager
 def recorded_calls(pipeline: Pipeline) -> Iterator[Calls]:
-    """What each call of encoder, model and decoder returns, as long as the context lasts."""
+    """Records the outputs of all calls of encoder, model and decoder within the context."""
     parts: dict[str, nn.Module] = {
         "encoder": pipeline.encoder,
         "model": pipeline.model,
@@ -57,7 +57,7 @@ def recorded_calls(pipeline: Pipeline) -> Iterator[Calls]:
         yield calls
 
 
-def test_a_batch_is_what_its_jobs_are_alone(cascade: Pipeline) -> None:
+def test_a_batch_produces_the_same_output_as_single_jobs(cascade: Pipeline) -> None:
     track1, track2 = clips(3, SHORT, seed=1), clips(3, SHORT, seed=2)
     together = cascade.generate(track1, track2).waveforms
     alone = [cascade.generate(track1[[job]], track2[[job]]).waveforms for job in range(len(track1))]
@@ -75,23 +75,23 @@ def test_a_batch_is_one_call_of_each_part(cascade: Pipeline) -> None:
     }
 
 
-def test_a_single_stage_spends_nothing_on_track_2(single_stage: Pipeline) -> None:
+def test_a_single_stage_does_not_encode_track_2(single_stage: Pipeline) -> None:
     track1 = clips(2, SHORT, seed=1)
     with recorded_calls(single_stage) as calls:
-        heard = single_stage.generate(track1, clips(2, SHORT, seed=2)).waveforms
+        generated = single_stage.generate(track1, clips(2, SHORT, seed=2)).waveforms
     assert [len(latents) for latents in calls["encoder"]] == [2]
-    assert torch.equal(heard, single_stage.generate(track1, torch.zeros(2, 1, SHORT)).waveforms)
+    assert torch.equal(generated, single_stage.generate(track1, torch.zeros(2, 1, SHORT)).waveforms)
 
 
 def test_tracks_keep_their_roles(cascade: Pipeline, starter_codec: Codec) -> None:
     track1, track2 = clips(2, SHORT, seed=1), clips(2, SHORT, seed=2)
     generated = cascade.generate(track1, track2).waveforms
-    expected = by_the_reference(starter_codec, track1, track2)
+    expected = reference_output(starter_codec, track1, track2)
     torch.testing.assert_close(generated, expected, rtol=0, atol=1e-5)
 
 
-def by_the_reference(codec: Codec, track1: Tensor, track2: Tensor) -> Tensor:
-    """What EnCodec's own network and the plain model make, in float32."""
+def reference_output(codec: Codec, track1: Tensor, track2: Tensor) -> Tensor:
+    """The output of EnCodec's own network and the plain model, in float32."""
     model = random_model(stages=2)
     with torch.inference_mode():
         latent = model(codec.encode(track1), codec.encode(track2))
@@ -105,12 +105,12 @@ def test_bf16_is_close_and_its_latents_are_float32(starter_codec: Codec) -> None
         generated = pipeline.generate(track1, track2).waveforms
     assert calls["encoder"][0].dtype == calls["decoder"][0].dtype == torch.bfloat16
     assert calls["model"][0].dtype == generated.dtype == torch.float32
-    expected = by_the_reference(starter_codec, track1, track2)
+    expected = reference_output(starter_codec, track1, track2)
     noise = (generated - expected).square().sum()
     assert 10 * torch.log10(expected.square().sum() / noise) > 33
 
 
-def test_what_the_decoder_makes_too_loud_is_clipped(cascade: Pipeline) -> None:
+def test_decoder_output_beyond_full_scale_is_clipped(cascade: Pipeline) -> None:
     loud = clips(1, SHORT, seed=3).sign()
     with recorded_calls(cascade) as calls:
         waveform = cascade.generate(loud, loud).waveforms

@@ -1,4 +1,4 @@
-"""A worker computes with what was asked for, or says why it cannot."""
+"""A worker uses the requested precision or raises an error that explains why not."""
 
 import pytest
 import torch
@@ -11,24 +11,24 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=[None, *CPU_FEATURES])
 def feature(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
-    """What the CPU has of what computes bfloat16."""
+    """The only CPU feature for bfloat16 arithmetic that is available, if any."""
     present: str | None = request.param
     capabilities = {name: name == present for name in CPU_FEATURES} | {"avx512_f": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     return present
 
 
-@pytest.mark.parametrize("asked", ["auto", None])
-def test_bf16_where_the_cpu_computes_it(asked: str | None, feature: str | None) -> None:
-    assert choose_precision(asked, CPU) == ("bf16" if feature else "fp32")
+@pytest.mark.parametrize("requested", ["auto", None])
+def test_bf16_is_chosen_if_the_cpu_supports_it(requested: str | None, feature: str | None) -> None:
+    assert choose_precision(requested, CPU) == ("bf16" if feature else "fp32")
 
 
 @pytest.mark.usefixtures("feature")
-def test_fp32_everywhere() -> None:
+def test_fp32_is_available_on_every_cpu() -> None:
     assert choose_precision("fp32", CPU) == "fp32"
 
 
-def test_no_quiet_emulation_of_bf16(feature: str | None) -> None:
+def test_bf16_is_not_silently_emulated(feature: str | None) -> None:
     if feature:
         assert choose_precision("bf16", CPU) == "bf16"
     else:
@@ -36,17 +36,19 @@ def test_no_quiet_emulation_of_bf16(feature: str | None) -> None:
             choose_precision("bf16", CPU)
 
 
-@pytest.mark.parametrize("able", [False, True])
-def test_a_gpu_says_whether_it_computes_bf16(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+@pytest.mark.parametrize("supported", [False, True])
+def test_bf16_is_chosen_if_the_gpu_supports_it(
+    monkeypatch: pytest.MonkeyPatch, supported: bool
+) -> None:
     monkeypatch.setattr(
         torch.cuda,
         "is_bf16_supported",
-        lambda including_emulation: able,
+        lambda including_emulation: supported,
     )
-    assert choose_precision("auto", torch.device("cuda", 0)) == ("bf16" if able else "fp32")
+    assert choose_precision("auto", torch.device("cuda", 0)) == ("bf16" if supported else "fp32")
 
 
-@pytest.mark.parametrize("asked", ["fp16", "BF16", "", "32"])
-def test_a_precision_of_no_known_kind(asked: str) -> None:
-    with pytest.raises(DeviceError, match=f"precision is {asked!r}.*auto, fp32, bf16"):
-        choose_precision(asked, CPU)
+@pytest.mark.parametrize("requested", ["fp16", "BF16", "", "32"])
+def test_an_unknown_precision_is_refused(requested: str) -> None:
+    with pytest.raises(DeviceError, match=f"precision is {requested!r}.*auto, fp32, bf16"):
+        choose_precision(requested, CPU)

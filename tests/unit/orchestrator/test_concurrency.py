@@ -1,4 +1,4 @@
-"""Periodic work, background tasks, and work that cancellation must not cut off."""
+"""Periodic work, background tasks, and work that cancellation must not interrupt."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from orchestrator.concurrency import background_tasks, run_in_thread, run_period
 from orchestrator.errors import MusicLabError
 
 
-async def test_periodic_work_outlives_failures_and_logs_the_same_one_once() -> None:
+async def test_periodic_work_survives_failures_and_logs_repeated_ones_once() -> None:
     outcomes: list[Exception | None] = [
         MusicLabError("unreachable"),
         MusicLabError("unreachable"),
@@ -58,7 +58,9 @@ async def test_background_tasks_end_with_the_block() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-async def test_shielded_work_goes_on_however_often_its_caller_is_cancelled(times: int) -> None:
+async def test_shielded_work_continues_after_repeated_cancellation_of_its_caller(
+    times: int,
+) -> None:
     begun, may_end, steps = asyncio.Event(), asyncio.Event(), []
 
     async def work() -> None:
@@ -84,11 +86,11 @@ async def test_shielded_work_goes_on_however_often_its_caller_is_cancelled(times
     async with asyncio.timeout(10):
         while "work" not in steps:
             await asyncio.sleep(0)
-    # Cancelled once, the caller has waited.
+    # After a single cancellation, the caller waits for the work.
     assert steps == (["work", "caller"] if times == 1 else ["caller", "work"])
 
 
-async def test_shielded_work_returns_and_raises() -> None:
+async def test_the_result_or_error_of_a_thread_is_passed_on() -> None:
     assert await run_in_thread(sum, [1, 2]) == 3
     with pytest.raises(ZeroDivisionError):
         await run_in_thread(divmod, 1, 0)

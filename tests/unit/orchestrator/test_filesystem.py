@@ -1,4 +1,4 @@
-"""Locks on files, and files that appear whole or not at all."""
+"""File locks and atomic writes."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from orchestrator.filesystem import atomic_write, lock, temporary_path
 
 
-def test_a_file_is_locked_once_and_free_when_it_is_closed(tmp_path: Path) -> None:
+def test_a_lock_is_exclusive_and_released_on_close(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with path.open("w") as first, path.open("w") as second:
         assert lock(first)
@@ -22,7 +22,7 @@ def test_a_file_is_locked_once_and_free_when_it_is_closed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("timeout_s", [None, 30.0])
-def test_a_lock_is_waited_for(tmp_path: Path, timeout_s: float | None) -> None:
+def test_locking_waits_for_the_lock_to_be_released(tmp_path: Path, timeout_s: float | None) -> None:
     path = tmp_path / "lock"
     with path.open("w") as first, path.open("w") as second:
         assert lock(first)
@@ -44,7 +44,7 @@ def test_a_file_is_replaced_when_the_block_succeeds(tmp_path: Path, durable: boo
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_file_is_unchanged_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(ValueError, match="on purpose"), atomic_write(path, hidden=False) as part:
@@ -55,7 +55,7 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_folder_is_made(tmp_path: Path) -> None:
+def test_a_missing_directory_is_not_created(tmp_path: Path) -> None:
     missing = tmp_path / "deleted" / "file"
     with pytest.raises(FileNotFoundError), atomic_write(missing) as part:
         part.write_text("new")

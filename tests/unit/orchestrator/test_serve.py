@@ -1,4 +1,4 @@
-"""Blocking work in a thread of its own, as `musiclab up` supervises TorchServe."""
+"""Blocking work in a separate thread, in which `musiclab up` supervises TorchServe."""
 
 import asyncio
 from threading import Event, current_thread
@@ -6,25 +6,25 @@ from threading import Event, current_thread
 import pytest
 
 from orchestrator.errors import ModelServerError
-from orchestrator.serve import _in_own_thread
+from orchestrator.serve import _in_daemon_thread
 
 
-async def test_what_the_thread_raises_is_raised() -> None:
+async def test_an_error_in_the_thread_is_raised() -> None:
     def work() -> None:
         raise ModelServerError("port 8080 is taken")
 
     with pytest.raises(ModelServerError, match="port 8080 is taken"):
-        await asyncio.wait_for(_in_own_thread(work), 10)
+        await asyncio.wait_for(_in_daemon_thread(work), 10)
 
 
-async def test_cancelling_ends_the_waiting_and_not_the_work() -> None:
+async def test_cancelling_stops_the_wait_but_not_the_work() -> None:
     may_end, threads = Event(), []
 
     def work() -> None:
         may_end.wait(10)
         threads.append(current_thread())
 
-    waiting = _in_own_thread(work)
+    waiting = _in_daemon_thread(work)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -1,4 +1,4 @@
-"""The architecture: what may depend on what, how large it may be, and metrics as declared."""
+"""The architecture: allowed dependencies, size limits and declared metrics."""
 
 import ast
 import warnings
@@ -22,8 +22,8 @@ PYTHON = sorted(
 LARGEST_MODULE = 350
 LARGEST_FUNCTION = 50
 
-# What each package of the orchestrator may depend on, apart from what all may: the one table of
-# allowed dependencies. No package depends on one that depends on it.
+# The allowed dependencies of each package of the orchestrator, in addition to COMMON. They have no
+# cycles.
 COMMON = {"concurrency", "errors", "filesystem", "observability", "paths", "settings"}
 ALLOWED = {
     "cli": {"archives", "audio", "client", "database", "releases", "serve", "serving", "storage"},
@@ -39,7 +39,7 @@ ALLOWED = {
     "database": set[str](),
     "storage": set[str](),
 }
-# The same within what all may depend on.
+# The allowed dependencies within COMMON.
 ALLOWED_IN_COMMON = {
     "concurrency": {"errors"},
     "errors": set[str](),
@@ -48,13 +48,13 @@ ALLOWED_IN_COMMON = {
     "paths": set[str](),
     "settings": {"errors", "paths"},
 }
-# What each package of the model code may depend on: other packages, or modules at its top.
+# The allowed dependencies of each package of the model code: packages or top-level modules.
 ALLOWED_IN_HANDLERS = {
     "codec": {"errors", "hashing"},
     "model": {"errors", "hashing"},
 }
-# Who alone may import these.
-KNOWN_TO = {
+# The only modules that may import these libraries.
+IMPORTERS = {
     "alembic": {"orchestrator/database"},
     "fcntl": {"orchestrator/filesystem.py"},
     "multipart": {"orchestrator/api/multipart.py"},
@@ -71,28 +71,30 @@ def by_name(module: Path) -> str:
 
 
 def imports(module: Path) -> Iterator[str]:
-    """The full names of all that a module imports, inside of functions too."""
+    """The full names of everything a module imports, including inside functions."""
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 assert alias.name not in ("orchestrator", "handlers"), (
-                    f"{by_name(module)} imports all of {alias.name}; import what it uses"
+                    f"{by_name(module)} imports all of {alias.name}; import only the names it uses"
                 )
                 yield alias.name
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{by_name(module)} has a relative import; write the full name"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            raise AssertionError(f"{by_name(module)} imports by import_module; write an import")
+            raise AssertionError(
+                f"{by_name(module)} calls import_module; write an import statement"
+            )
 
 
 def packages_of(module: Path) -> set[str]:
-    """The top-level names of all that a module imports."""
+    """The top-level names of everything a module imports."""
     return {name.split(".")[0] for name in imports(module)}
 
 
 def unit_of(module: Path) -> str:
-    """The package of the orchestrator or of the handlers, or the module at its top."""
+    """The package within the orchestrator or the handlers, or the name of a top-level module."""
     return module.relative_to(ROOT).with_suffix("").parts[1]
 
 
@@ -110,27 +112,27 @@ def imported_modules(module: Path) -> set[Path]:
     files = set()
     for name in imports(module):
         path = ROOT.joinpath(*name.split("."))
-        for candidate in (path.with_suffix(".py"), path / "__init__.py", *_of_name(path)):
+        for candidate in (path.with_suffix(".py"), path / "__init__.py", *_candidates(path)):
             if candidate.is_file():
                 files.add(candidate)
                 break
     return files
 
 
-def _of_name(path: Path) -> Iterator[Path]:
-    """Where something lies that is imported from a module or a package."""
+def _candidates(path: Path) -> Iterator[Path]:
+    """The candidate files for a name imported from a module or a package."""
     yield path.parent.with_suffix(".py")
     yield path.parent / "__init__.py"
 
 
-def test_there_are_modules_to_examine() -> None:
+def test_modules_and_their_imports_are_found() -> None:
     assert "pipeline.py" in {module.name for module in HANDLERS}
     assert "settings.py" in {module.name for module in ORCHESTRATOR}
     assert {"torch", "handlers"} <= packages_of(ROOT / "handlers" / "pipeline.py")
     assert ROOT / "handlers" / "errors.py" in imported_modules(ROOT / "handlers" / "archive.py")
 
 
-def test_packages_depend_on_what_the_table_allows() -> None:
+def test_packages_have_only_allowed_dependencies() -> None:
     allowed = {unit: others | COMMON for unit, others in ALLOWED.items()} | ALLOWED_IN_COMMON
     wrong = {
         unit: sorted(used - allowed.get(unit, set()))
@@ -146,15 +148,15 @@ def test_the_table_has_every_package_and_no_unused_dependency() -> None:
     assert set(units) - {"__init__"} == set(table)
     assert not units["__init__"], "orchestrator/__init__.py imports something"
     unused = {unit: sorted(others - units[unit]) for unit, others in table.items()}
-    assert not any(unused.values()), f"the table allows what nothing uses: {unused}"
+    assert not any(unused.values()), f"the table allows unused dependencies: {unused}"
 
 
-def test_dependencies_point_one_way() -> None:
+def test_allowed_dependencies_have_no_cycles() -> None:
     TopologicalSorter(ALLOWED).prepare()
     TopologicalSorter(ALLOWED_IN_COMMON).prepare()
 
 
-def test_the_packages_of_the_model_code_depend_on_what_the_table_allows() -> None:
+def test_packages_of_the_model_code_have_only_allowed_dependencies() -> None:
     units = units_of(HANDLERS, "handlers")
     assert {path.parent.name for path in HANDLERS} - {"handlers"} == set(ALLOWED_IN_HANDLERS)
     for unit, allowed in ALLOWED_IN_HANDLERS.items():
@@ -162,8 +164,8 @@ def test_the_packages_of_the_model_code_depend_on_what_the_table_allows() -> Non
 
 
 @pytest.mark.parametrize("modules", [HANDLERS, ORCHESTRATOR], ids=["handlers", "orchestrator"])
-def test_no_module_depends_on_itself_by_way_of_others(modules: list[Path]) -> None:
-    # A package's __init__ runs before each of its modules; only those that re-export count.
+def test_modules_have_no_import_cycles(modules: list[Path]) -> None:
+    # A package's __init__ runs before each of its modules, but counts only if names come from it.
     TopologicalSorter({module: imported_modules(module) for module in modules}).prepare()
 
 
@@ -177,15 +179,15 @@ def test_the_orchestrator_does_not_import_handlers(module: Path) -> None:
     assert "handlers" not in packages_of(module)
 
 
-@pytest.mark.parametrize("library", KNOWN_TO)
-def test_a_library_is_known_only_where_it_belongs(library: str) -> None:
-    knowing = [
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_a_library_is_imported_only_where_allowed(library: str) -> None:
+    importing = [
         by_name(module) for module in HANDLERS + ORCHESTRATOR if library in packages_of(module)
     ]
-    assert knowing, f"nothing imports {library}; remove it from the table"
-    places = tuple(KNOWN_TO[library])
-    outside = [name for name in knowing if not name.startswith(places)]
-    assert not outside, f"{library} is imported outside {places}: {outside}"
+    assert importing, f"nothing imports {library}; remove it from the table"
+    allowed_importers = tuple(IMPORTERS[library])
+    outside = [name for name in importing if not name.startswith(allowed_importers)]
+    assert not outside, f"{library} is imported outside {allowed_importers}: {outside}"
 
 
 def test_no_module_and_no_function_is_too_long() -> None:
@@ -202,7 +204,7 @@ def test_no_module_and_no_function_is_too_long() -> None:
     assert not long, f"at most {LARGEST_MODULE} and {LARGEST_FUNCTION} are allowed; split: {long}"
 
 
-def test_metrics_are_declared_to_the_server_as_the_handler_emits_them() -> None:
+def test_declared_metrics_match_those_that_the_handler_emits() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the ts package leaves a file open
         from handlers.musiclab_handler import METRICS
@@ -220,7 +222,7 @@ def test_metrics_are_declared_to_the_server_as_the_handler_emits_them() -> None:
 
 
 def declared_metrics() -> dict[str, list[dict[str, Any]]]:
-    """The metrics of workers that metrics.yaml declares, by type."""
+    """The worker metrics that metrics.yaml declares, by type."""
     content: dict[str, Any] = yaml.safe_load((ROOT / "metrics.yaml").read_text())
     metrics: dict[str, list[dict[str, Any]]] = content["model_metrics"]
     return metrics

@@ -1,20 +1,33 @@
-"""What the README says is what there is."""
+"""README.md and docs/ match the code: settings, endpoints, errors, metrics, commands, packages."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+import typer
 import yaml
 from pydantic_core import PydanticUndefined
 
 from orchestrator.api.routes.root import CONTRACT
+from orchestrator.cli import app
 from orchestrator.settings import PREFIX, Settings
+from tests.support.documentation import (
+    DOCS,
+    PAGES,
+    code_blocks,
+    diagram_edges,
+    documented_metrics,
+    rows,
+)
 from tests.support.error_codes import api_codes, job_codes, model_codes
 from tests.support.project import PROJECT
-from tests.support.readme import documented_metrics, rows
+from tests.unit.project.test_architecture import ALLOWED
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    documented = {row[0].strip(): row[1] for row in rows("Configuration")}
+    documented = {row[0]: row[1] for row in rows(DOCS / "configuration.md", "Settings")}
     actual = {}
     for name, field in Settings.model_fields.items():
         assert field.default is not PydanticUndefined
@@ -23,8 +36,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert documented == actual
 
 
-def test_every_route_is_documented() -> None:
-    documented = {row[0].strip() for row in rows("Make music")}
+def test_every_endpoint_is_documented() -> None:
+    documented = {row[0] for row in rows(DOCS / "api.md", "Endpoints")}
     assert documented == {
         f"{method.upper()} {path}"
         for path, methods in CONTRACT["paths"].items()
@@ -34,28 +47,29 @@ def test_every_route_is_documented() -> None:
 
 
 def test_every_error_code_of_the_api_is_documented_with_its_status() -> None:
-    documented = {(row[0].strip(), row[1]) for row in rows("Errors") if len(row) == 3}
+    documented = {(row[0], row[1]) for row in rows(DOCS / "errors.md", "API errors")}
     assert documented - EVERYWHERE == set(contract_codes())
     assert {code for code, _ in documented} == api_codes()
 
 
 def test_every_error_code_of_jobs_is_documented() -> None:
-    documented = {row[0].strip() for row in rows("Errors") if len(row) == 2}
+    documented = {row[0] for row in rows(DOCS / "errors.md", "Job errors")}
     assert documented | model_codes() == job_codes()
 
 
 def test_every_error_code_of_the_model_is_documented() -> None:
-    documented = {row[0].strip() for row in rows("The model by itself")}
-    assert documented - set(FIELDS) == model_codes()
+    documented = {row[0] for row in rows(DOCS / "errors.md", "Model errors")}
+    assert documented == model_codes()
     assert len(documented) > 10
 
 
 def test_every_metric_of_the_model_is_documented() -> None:
-    """Those of a GPU too, which a server without one does not tell; for all others see
-    test_monitoring.
+    """Includes those of a GPU, which a server without one does not export.
+
+    tests/integration/observability/test_monitoring.py compares the exported metrics.
     """
     declared = yaml.safe_load((PROJECT / "metrics.yaml").read_text())["model_metrics"]
-    assert documented_metrics("Of the model") == {
+    assert documented_metrics("Metrics of the model") == {
         metric["name"]: (kind, tuple(sorted(metric["dimensions"])))
         for kind, metrics in declared.items()
         for metric in metrics
@@ -84,11 +98,74 @@ def codes_in(response: dict[str, Any]) -> list[str]:
     ]
 
 
-# What any path may answer, which the contract's description tells of once.
+# Errors of every path, which the OpenAPI document describes once, in its introduction.
 EVERYWHERE = {
     ("not_found", "404"),
     ("method_not_allowed", "405"),
     ("unsupported_content_encoding", "415"),
     ("internal_error", "500"),
 }
-FIELDS = ("track1, track2", "start_time_1, start_time_2")
+
+
+def test_every_command_is_documented() -> None:
+    listed = " ".join(row[0] for row in rows(DOCS / "models.md", "Commands"))
+    for command in commands():
+        assert f"musiclab {command}" in listed, f"docs/models.md lacks musiclab {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_commands_and_options_exist(page: Path) -> None:
+    known = commands()
+    for line in page.read_text().splitlines():
+        for words in re.findall(r"\bmusiclab ((?:model |codec )?[a-z-]+(?: [^`#|]*)?)", line):
+            name = re.match(r"(?:model |codec )?[a-z-]+", words)[0]  # type: ignore[index]
+            if name in known:
+                options = set(re.findall(r"(?<!\S)--?[a-z][a-z0-9-]*", words.split("&")[0]))
+                assert options <= known[name], f"musiclab {name} has no {options - known[name]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_make_targets_exist(page: Path) -> None:
+    makefile = (PROJECT / "Makefile").read_text()
+    text = page.read_text()
+    in_code = "\n".join([*re.findall(r"`([^`\n]+)`", text), *code_blocks(page)])
+    for target in re.findall(r"^make ([a-z-]+)", in_code, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_modules_compile_and_exist(page: Path) -> None:
+    for block in code_blocks(page):
+        if block.startswith(("from ", "import ")):
+            compile(block, page.name, "exec")
+        for module in re.findall(r"python -m ([\w.]+)", block):
+            path = PROJECT.joinpath(*module.split("."))
+            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_links_of_the_readme_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (PROJECT / "README.md").read_text()):
+        assert (PROJECT / target).exists(), target
+
+
+def test_the_diagram_of_packages_shows_the_allowed_imports() -> None:
+    allowed = {package: imports for package, imports in ALLOWED.items() if imports}
+    assert diagram_edges(DOCS / "architecture.md") == allowed
+    documented = {row[0] for row in rows(DOCS / "architecture.md", "Packages")}
+    assert documented == ALLOWED.keys()
+
+
+def commands() -> dict[str, set[str]]:
+    """Returns the options of each command, subcommands by their full name."""
+    group = typer.main.get_command(app)
+    found = {}
+
+    def collect(command: Any, prefix: str) -> None:
+        for name, sub in getattr(command, "commands", {}).items():
+            if hasattr(sub, "commands"):
+                collect(sub, f"{prefix}{name} ")
+            else:
+                found[prefix + name] = {"--help", *(o for p in sub.params for o in p.opts)}
+
+    collect(group, "")
+    return found

@@ -1,4 +1,4 @@
-"""The lock in requirements/ is that of pyproject.toml, and is what is installed."""
+"""The lock files in requirements/ match pyproject.toml and the installed packages."""
 
 import importlib.metadata
 import re
@@ -15,12 +15,12 @@ FOLDER = PROJECT / "requirements"
 LOCKS = sorted(path.name for path in FOLDER.iterdir())
 DECLARED: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 GROUPS = DECLARED["dependency-groups"]
-# torch's builds for GPUs come with libraries of their own.
+# GPU builds of torch come with their own libraries.
 OF_GPU_BUILDS = re.compile("nvidia-|cuda-|triton")
 
 
 def locked(name: str) -> dict[str, list[Requirement]]:
-    """The requirements of a lock by project; several where Pythons or platforms differ."""
+    """The requirements of a lock file by project; one or more per Python version or platform."""
     found: dict[str, list[Requirement]] = {}
     for line in re.sub(r" *\\\n.*", "", (FOLDER / name).read_text()).splitlines():
         if not line.lstrip().startswith(("#", "--hash")):
@@ -30,7 +30,7 @@ def locked(name: str) -> dict[str, list[Requirement]]:
 
 
 def here(requirements: list[Requirement]) -> str | None:
-    """The version that is locked for this Python and platform."""
+    """The version locked for this Python and platform."""
     for requirement in requirements:
         if requirement.marker is None or requirement.marker.evaluate():
             (pin,) = requirement.specifier
@@ -39,7 +39,7 @@ def here(requirements: list[Requirement]) -> str | None:
 
 
 def declared(*groups: str) -> list[Requirement]:
-    """What pyproject.toml requires of MusicLab with its model, or in these groups."""
+    """The requirements of these groups in pyproject.toml, or of MusicLab with its model."""
     project = DECLARED["project"]
     lines = [line for group in groups for line in GROUPS[group] if isinstance(line, str)]
     if not groups:
@@ -47,13 +47,13 @@ def declared(*groups: str) -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-def test_there_is_a_lock_of_every_installation() -> None:
+def test_every_installation_has_a_lock_file() -> None:
     single = {f"{group}.txt" for group in ("encodec", "java", "node", "uv")}
     assert set(LOCKS) == {"dev.txt", "model.txt", "orchestrator.txt"} | single
 
 
 @pytest.mark.parametrize("image", ["nginx", "orchestrator", "torchserve"])
-def test_images_install_from_the_lock_alone(image: str) -> None:
+def test_images_install_only_from_lock_files(image: str) -> None:
     script = (PROJECT / f"deploy/{image}.Dockerfile").read_text().replace("\\\n", " ")
     installations = re.findall(r"(?<!uv )pip install [^;&\n]*", script)
     assert any("--require-hashes" in each for each in installations)
@@ -62,7 +62,7 @@ def test_images_install_from_the_lock_alone(image: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_every_file_has_hashes_and_no_address(name: str) -> None:
+def test_lock_files_have_hashes_and_no_urls(name: str) -> None:
     text = (FOLDER / name).read_text()
     assert not re.search("://|--.*(index|links)", text)
     entries = re.split(r"\n(?=[a-z0-9])", text)
@@ -78,7 +78,7 @@ def test_every_file_has_hashes_and_no_address(name: str) -> None:
         *((f"{group}.txt", (group,)) for group in ("encodec", "java", "node", "uv")),
     ],
 )
-def test_what_is_declared_is_locked(name: str, groups: tuple[str, ...]) -> None:
+def test_declared_requirements_are_locked(name: str, groups: tuple[str, ...]) -> None:
     lock = locked(name)
     for requirement in declared(*groups):
         pins = lock.get(canonicalize_name(requirement.name), [])
@@ -88,18 +88,18 @@ def test_what_is_declared_is_locked(name: str, groups: tuple[str, ...]) -> None:
             assert requirement.specifier.contains(version.version), f"{pin} is not {requirement}"
 
 
-def test_what_several_locks_have_is_the_same() -> None:
-    everything = versions("dev.txt")
+def test_lock_files_agree_on_versions() -> None:
+    all_versions = versions("dev.txt")
     for lock in ("orchestrator.txt", "model.txt", "java.txt", "uv.txt"):
         for project, found in versions(lock).items():
-            assert found <= everything[project], f"{project} in {lock}: run make lock UPGRADE="
+            assert found <= all_versions[project], f"{project} in {lock}: run make lock UPGRADE="
 
 
 def versions(name: str) -> dict[str, set[str]]:
     return {project: {str(pin.specifier) for pin in pins} for project, pins in locked(name).items()}
 
 
-def test_what_torch_depends_on_is_locked() -> None:
+def test_dependencies_of_torch_are_locked() -> None:
     lock = locked("model.txt")
     for line in importlib.metadata.requires("torch") or []:
         requirement = Requirement(line)
@@ -111,12 +111,12 @@ def test_what_torch_depends_on_is_locked() -> None:
 
 
 @pytest.mark.parametrize("name", ["dev.txt", "encodec.txt"])
-def test_what_is_installed_is_what_is_locked(name: str) -> None:
-    wanted = {project: here(pins) for project, pins in locked(name).items()}
-    wanted = {project: version for project, version in wanted.items() if version}
+def test_installed_versions_match_the_lock(name: str) -> None:
+    expected = {project: here(pins) for project, pins in locked(name).items()}
+    expected = {project: version for project, version in expected.items() if version}
     found = {
         canonicalize_name(each.name): each.version
         for each in importlib.metadata.distributions()
-        if canonicalize_name(each.name) in wanted
+        if canonicalize_name(each.name) in expected
     }
-    assert found == wanted, "the environment is not that of the lock: run make setup"
+    assert found == expected, "the environment does not match the lock: run make setup"

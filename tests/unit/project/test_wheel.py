@@ -1,4 +1,4 @@
-"""The wheel has all that an installed MusicLab needs; `make wheel-test` installs and runs it."""
+"""The wheel contains all files that MusicLab needs; `make wheel-test` installs and runs it."""
 
 import os
 import subprocess
@@ -29,21 +29,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_installed(site: Path, home: Path, script: str) -> str:
-    """What a script prints that imports the unpacked wheel, in a folder that is no checkout."""
+    """The output of a script that imports the unpacked wheel, run outside the checkout."""
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script],
         cwd=home,
         env={**kept, "HOME": str(home), "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
 
 
-def test_its_files_are_those_of_the_repository(installed: Path) -> None:
+def test_the_files_match_the_repository(installed: Path) -> None:
     bundle = installed / "orchestrator" / "bundle"
     for name in ("config.properties", "log4j2.xml", "metrics.yaml"):
         assert (bundle / name).read_bytes() == (PROJECT / name).read_bytes()
@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_data_goes_where_the_platform_expects_it(installed: Path, tmp_path: Path) -> None:
+def test_data_is_stored_in_the_standard_directories(installed: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     script = (
         "from orchestrator.settings import Settings\n"
@@ -84,7 +84,7 @@ def test_data_goes_where_the_platform_expects_it(installed: Path, tmp_path: Path
     ]
 
 
-def test_it_packs_what_the_checkout_packs(
+def test_the_wheel_packs_the_same_files_as_the_checkout(
     installed: Path, tmp_path: Path, settings: Settings
 ) -> None:
     script = (
@@ -96,8 +96,8 @@ def test_it_packs_what_the_checkout_packs(
     assert fingerprint == choose_inputs(settings).fingerprint()
 
 
-def test_this_environment_leaves_the_code_of_the_model_to_archives(tmp_path: Path) -> None:
-    """Else a worker whose archive lacks a module would import the checkout's."""
+def test_handlers_cannot_be_imported_outside_the_checkout(tmp_path: Path) -> None:
+    """Otherwise a worker whose archive lacks a module would import it from the checkout."""
     variables = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
@@ -108,10 +108,10 @@ def test_this_environment_leaves_the_code_of_the_model_to_archives(tmp_path: Pat
     assert "No module named 'handlers'" in run("import handlers").stderr
 
 
-def test_without_the_page_it_is_not_built(tmp_path: Path) -> None:
+def test_the_wheel_is_not_built_without_the_page(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
     hatchling = (sys.executable, "-m", "hatchling", "build", "--target", "wheel")
     refused = subprocess.run(hatchling, cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode != 0
-    assert "`make wheel` builds it" in refused.stderr
+    assert "run `make wheel`" in refused.stderr

@@ -1,4 +1,4 @@
-"""The tables as they were when Alembic came into use."""
+"""The tables at the time Alembic was introduced."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = None
 
 def upgrade() -> None:
     layout = op.create_table("layout", sa.Column("number", sa.Integer, primary_key=True))
-    # These two may exist where an earlier version was killed during its first start.
+    # These two may exist if an earlier version was killed during its first start.
     op.create_table(
         "identity", sa.Column("id", sa.String(32), primary_key=True), if_not_exists=True
     )

@@ -1,4 +1,4 @@
-"""The network that serves computes what EnCodec's own network does."""
+"""The channels-last network used in production matches EnCodec's own network."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ SECOND = 24_000
 
 @pytest.fixture(scope="module")
 def random_codec() -> Codec:
-    """EnCodec's network with weights that leave nothing out, as trained ones do."""
+    """EnCodec's network with random weights, so that every layer contributes, as when trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         network = encodec_network.build()
@@ -21,50 +21,53 @@ def random_codec() -> Codec:
     return Codec(network, "official")
 
 
-def some(*shape: int) -> Tensor:
+def random_input(*shape: int) -> Tensor:
     return 0.3 * torch.randn(*shape, generator=torch.Generator().manual_seed(12))
 
 
 def parts(codec: Codec) -> list[tuple[nn.Module, Tensor]]:
-    """Both networks, with an input of two seconds for two items each."""
-    return [(codec.encoder, some(2, 1, 2 * SECOND)), (codec.decoder, some(2, 128, 150))]
+    """Encoder and decoder, each with an input for two items of two seconds."""
+    return [
+        (codec.encoder, random_input(2, 1, 2 * SECOND)),
+        (codec.decoder, random_input(2, 128, 150)),
+    ]
 
 
-def decibels(wanted: Tensor, got: Tensor) -> float:
-    """Signal-to-noise ratio."""
-    noise = (got.double() - wanted.double()).square().sum()
-    return float(10 * torch.log10(wanted.double().square().sum() / noise))
+def snr_db(expected: Tensor, actual: Tensor) -> float:
+    """The signal-to-noise ratio in dB."""
+    noise = (actual.double() - expected.double()).square().sum()
+    return float(10 * torch.log10(expected.double().square().sum() / noise))
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
 @torch.inference_mode()
-def test_float32_is_exact(random_codec: Codec, one_by_one: bool) -> None:
+def test_float32_matches_the_reference(random_codec: Codec, one_by_one: bool) -> None:
     for network, x in parts(random_codec):
         served = ChannelsLast(network, one_by_one)
-        wanted, got = network(x), served(x)
-        assert got.shape == wanted.shape
-        assert got.is_contiguous()
-        assert decibels(wanted, got) > 110
+        expected, actual = network(x), served(x)
+        assert actual.shape == expected.shape
+        assert actual.is_contiguous()
+        assert snr_db(expected, actual) > 110
 
 
 @torch.inference_mode()
-def test_bfloat16_is_close(random_codec: Codec) -> None:
+def test_bfloat16_is_close_to_the_reference(random_codec: Codec) -> None:
     for network, x in parts(random_codec):
         served = ChannelsLast(network, one_by_one=True).to(torch.bfloat16)
-        assert decibels(network(x), served(x.bfloat16()).float()) > 40
+        assert snr_db(network(x), served(x.bfloat16()).float()) > 40
 
 
 @torch.inference_mode()
-def test_the_starter_weights_are_served_too(starter_codec: Codec) -> None:
-    sound = some(1, 1, 2 * SECOND)
+def test_starter_weights_match_the_reference(starter_codec: Codec) -> None:
+    sound = random_input(1, 1, 2 * SECOND)
     latents = ChannelsLast(starter_codec.encoder, one_by_one=True)(sound)
     music = ChannelsLast(starter_codec.decoder, one_by_one=True)(latents)
-    assert decibels(starter_codec.decode(starter_codec.encode(sound)), music) > 100
+    assert snr_db(starter_codec.decode(starter_codec.encode(sound)), music) > 100
 
 
 @torch.inference_mode()
-def test_the_reference_stays_as_it_is(random_codec: Codec) -> None:
-    sound = some(1, 1, SECOND)
+def test_the_source_network_is_not_modified(random_codec: Codec) -> None:
+    sound = random_input(1, 1, SECOND)
     before = random_codec.encode(sound)
     served = ChannelsLast(random_codec.encoder, one_by_one=True).to(torch.bfloat16)
     served(sound.bfloat16())

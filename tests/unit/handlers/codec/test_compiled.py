@@ -1,4 +1,4 @@
-"""What one worker compiled, the next one finds, though its code lies elsewhere."""
+"""Compiled kernels are reused by the next worker, although its code is in another directory."""
 
 import os
 import shutil
@@ -22,31 +22,31 @@ print(sum(KERNELS[torch.float32].stats.cache_hits.values()))
 """
 
 
-def found(code: Path, kept: Path) -> int:
-    """How many compiled kernels a process finds that has this copy of the code."""
-    asked = subprocess.run(
+def cache_hits(code: Path, cache: Path) -> int:
+    """The number of kernels that a process running this copy of the code loads from the cache."""
+    completed = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=code,
-        env=os.environ | {"NUMBA_CACHE_DIR": str(kept), "PYTHONPATH": str(code)},
+        env=os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(code)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return int(asked.stdout)
+    return int(completed.stdout)
 
 
-def copy(folder: Path) -> Path:
-    shutil.copytree(PROJECT / "handlers", folder / "handlers")
-    return folder
+def copy_code(target: Path) -> Path:
+    shutil.copytree(PROJECT / "handlers", target / "handlers")
+    return target
 
 
-def test_what_was_compiled_is_found_until_the_code_changes(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    assert found(copy(tmp_path / "first"), kept) == 0
-    second = copy(tmp_path / "second")
-    assert found(second, kept) == 1
-    (place,) = kept.iterdir()
+def test_compiled_kernels_are_reused_until_the_code_changes(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert cache_hits(copy_code(tmp_path / "first"), cache) == 0
+    second = copy_code(tmp_path / "second")
+    assert cache_hits(second, cache) == 1
+    (entry,) = cache.iterdir()
     source = second / "handlers" / "codec" / "elu.py"
-    assert ContentHashCacheLocator.get_suitable_cache_subpath(str(source)) == place.name
+    assert ContentHashCacheLocator.get_suitable_cache_subpath(str(source)) == entry.name
     source.write_text(source.read_text() + "# changed\n")
-    assert ContentHashCacheLocator.get_suitable_cache_subpath(str(source)) != place.name
+    assert ContentHashCacheLocator.get_suitable_cache_subpath(str(source)) != entry.name

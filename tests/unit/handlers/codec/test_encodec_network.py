@@ -1,4 +1,4 @@
-"""EnCodec's network is imported without torchaudio, and nobody else notices."""
+"""EnCodec's network is imported without torchaudio, and other modules are not affected."""
 
 import subprocess
 import sys
@@ -11,31 +11,31 @@ from handlers.codec import encodec_network
 ROOT = Path(__file__).parents[4]
 
 
-def names_in_a_fresh_interpreter(script: str) -> list[str]:
-    """What `script` prints, a word each."""
+def words_printed_by(script: str) -> list[str]:
+    """The words that `script` prints in a new interpreter."""
     command = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return done.stdout.split()
+    completed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return completed.stdout.split()
 
 
-def test_no_stand_in_stays_behind() -> None:
+def test_the_torchaudio_placeholder_is_removed_after_the_import() -> None:
     script = "import sys, handlers.codec.encodec_network\nprint(*sys.modules)"
-    names = names_in_a_fresh_interpreter(script)
+    names = words_printed_by(script)
     assert "encodec" in names
     assert "torchaudio" not in names
 
 
-def test_a_torchaudio_that_is_there_stays() -> None:
+def test_a_torchaudio_already_imported_is_kept() -> None:
     script = (
         "import sys, types\n"
         "mine = sys.modules['torchaudio'] = types.ModuleType('torchaudio')\n"
         "import handlers.codec.encodec_network\n"
         "print(sys.modules['torchaudio'] is mine)"
     )
-    assert names_in_a_fresh_interpreter(script) == ["True"]
+    assert words_printed_by(script) == ["True"]
 
 
-def test_the_network_has_the_form_of_the_24_khz_model() -> None:
+def test_the_network_has_the_structure_of_the_24_khz_model() -> None:
     network = encodec_network.build()
     assert network.sample_rate == encodec_network.SAMPLE_RATE == 24_000
     assert network.bandwidth == encodec_network.BANDWIDTH_KBPS
@@ -46,7 +46,7 @@ def test_the_network_has_the_form_of_the_24_khz_model() -> None:
         assert network.decoder(latent).shape == (1, 1, 10 * encodec_network.HOP)
 
 
-def test_folding_the_norms_changes_no_number() -> None:
+def test_folding_the_norms_does_not_change_the_output() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(9)
         network = encodec_network.build()

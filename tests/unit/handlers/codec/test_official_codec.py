@@ -1,6 +1,6 @@
-"""The official weights: recognised by their hash, loaded as the encodec library would, fetched.
+"""The official weights: identified by their hash, loaded as in the encodec library, and fetched.
 
-A file of random weights stands in for the official one, under a name that carries its own hash.
+A file of random weights, whose name contains its own hash, replaces the official file.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ ADDRESS = "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file in the form of the official one."""
+def replacement(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the format of the official one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         weights = encodec_network.build().state_dict()
@@ -34,28 +34,28 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def official(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The stand-in, as the file that is expected."""
-    monkeypatch.setattr(codec, "OFFICIAL_NAME", stand_in.name)
-    return stand_in
+def official(replacement: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The replacement, configured as the expected official file."""
+    monkeypatch.setattr(codec, "OFFICIAL_NAME", replacement.name)
+    return replacement
 
 
 def name_of(data: bytes) -> str:
     return f"encodec_24khz-{hashlib.sha256(data).hexdigest()[:8]}.th"
 
 
-def test_it_computes_what_the_library_computes(official: Path) -> None:
+def test_the_output_matches_the_encodec_library(official: Path) -> None:
     loaded = load_codec(official, "official")
     library = encodec_network.build()
     library.load_state_dict(torch.load(official, weights_only=True))
     sound = 0.1 * torch.randn(2, 1, 9600, generator=torch.Generator().manual_seed(8))
     with torch.inference_mode():
         latents, expected_latents = loaded.encode(sound), library.encoder(sound)
-        heard, expected_heard = loaded.decode(expected_latents), library.decoder(expected_latents)
+        audio, expected_audio = loaded.decode(expected_latents), library.decoder(expected_latents)
     assert latents.shape == (2, 128, 30)
-    assert heard.shape == sound.shape
+    assert audio.shape == sound.shape
     torch.testing.assert_close(latents, expected_latents, rtol=0, atol=1e-5)
-    torch.testing.assert_close(heard, expected_heard, rtol=0, atol=1e-5)
+    torch.testing.assert_close(audio, expected_audio, rtol=0, atol=1e-5)
     assert any("weight_g" in name for name in library.state_dict())
     assert not any("weight_g" in name for name in loaded.state_dict())
     assert loaded.kind == "official"
@@ -66,7 +66,7 @@ def test_a_missing_file_is_refused(official: Path, tmp_path: Path) -> None:
         load_codec(tmp_path / official.name, "official")
 
 
-def test_a_file_of_another_hash_is_refused(official: Path, tmp_path: Path) -> None:
+def test_a_file_with_the_wrong_hash_is_refused(official: Path, tmp_path: Path) -> None:
     other = tmp_path / official.name
     other.write_bytes(official.read_bytes()[:-1])
     with pytest.raises(CodecError) as refused:
@@ -78,20 +78,20 @@ def test_a_file_of_another_hash_is_refused(official: Path, tmp_path: Path) -> No
         assert word in str(refused.value)
 
 
-def test_the_right_hash_over_wrong_content_is_refused(
+def test_the_right_hash_with_the_wrong_content_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "weights.th"
     torch.save({"encoder.model.0.conv.conv.bias": torch.zeros(32)}, path)
     path = path.rename(path.with_name(name_of(path.read_bytes())))
     monkeypatch.setattr(codec, "OFFICIAL_NAME", path.name)
-    with pytest.raises(CodecError, match=f"{path.name} does not hold the weights of EnCodec"):
+    with pytest.raises(CodecError, match=f"{path.name} does not contain EnCodec weights"):
         load_codec(path, "official")
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """What a server on this machine, in the place of the library's, has: bytes by file name."""
+    """The files of a local server that replaces the encodec library's, by name."""
     files: dict[str, bytes] = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -118,13 +118,13 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
 
 @pytest.fixture
 def small_file(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Bytes in the place of the official file, for what happens before they are read."""
+    """Bytes that replace the official file in tests that do not load it."""
     data = b"not really weights " * 1000
     monkeypatch.setattr(codec, "OFFICIAL_NAME", name_of(data))
     return data
 
 
-def test_what_is_fetched_can_be_loaded(
+def test_a_fetched_file_can_be_loaded(
     official: Path, served: dict[str, bytes], tmp_path: Path
 ) -> None:
     served[official.name] = official.read_bytes()
@@ -135,7 +135,7 @@ def test_what_is_fetched_can_be_loaded(
     assert load_codec(path, "official").kind == "official"
 
 
-def test_a_file_that_is_there_is_kept(
+def test_an_existing_file_is_not_fetched_again(
     small_file: bytes, served: dict[str, bytes], tmp_path: Path
 ) -> None:
     served[codec.OFFICIAL_NAME] = small_file
@@ -147,7 +147,7 @@ def test_a_file_that_is_there_is_kept(
     assert first.read_bytes() == small_file
 
 
-def test_a_damaged_file_that_is_there_is_fetched_anew(
+def test_a_damaged_file_is_fetched_again(
     small_file: bytes, served: dict[str, bytes], tmp_path: Path
 ) -> None:
     served[codec.OFFICIAL_NAME] = small_file
@@ -155,7 +155,7 @@ def test_a_damaged_file_that_is_there_is_fetched_anew(
     assert fetch_official(tmp_path).read_bytes() == small_file
 
 
-def test_another_file_from_the_server_is_refused_and_removed(
+def test_a_fetched_file_with_the_wrong_hash_is_refused_and_deleted(
     small_file: bytes, served: dict[str, bytes], tmp_path: Path
 ) -> None:
     served[codec.OFFICIAL_NAME] = small_file[:-1]
@@ -164,10 +164,10 @@ def test_another_file_from_the_server_is_refused_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_without_the_file_is_said_to_be_one(
+def test_a_404_response_is_reported(
     small_file: bytes, served: dict[str, bytes], tmp_path: Path
 ) -> None:
-    with pytest.raises(CodecError, match=r"cannot fetch .*404.*another way") as refused:
+    with pytest.raises(CodecError, match=r"cannot download .*404.*some other way") as refused:
         fetch_official(tmp_path)
     assert isinstance(refused.value.__cause__, HTTPError)
     refused.value.__cause__.close()
@@ -175,22 +175,22 @@ def test_a_server_without_the_file_is_said_to_be_one(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_server_is_said_in_a_sentence(
+def test_a_refused_connection_is_reported(
     small_file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as taken:  # bound but not listening: connections are refused
-        taken.bind((ADDRESS, 0))
+    with socket.socket() as bound:  # bound but not listening: connections are refused
+        bound.bind((ADDRESS, 0))
         monkeypatch.setenv("no_proxy", ADDRESS)
         monkeypatch.setattr(
-            encodec_network, "ROOT_URL", f"http://{ADDRESS}:{taken.getsockname()[1]}/v0/"
+            encodec_network, "ROOT_URL", f"http://{ADDRESS}:{bound.getsockname()[1]}/v0/"
         )
-        with pytest.raises(CodecError, match=r"cannot fetch .*refused.*no internet") as refused:
+        with pytest.raises(CodecError, match=r"cannot download .*refused.*no internet") as refused:
             fetch_official(tmp_path)
     assert codec.OFFICIAL_NAME in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_of_another_kind_is_said_to_be_one(
+def test_a_response_that_is_not_http_is_reported(
     small_file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Handler(StreamRequestHandler):
@@ -206,7 +206,7 @@ def test_a_server_of_another_kind_is_said_to_be_one(
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         try:
-            with pytest.raises(CodecError, match="cannot fetch"):
+            with pytest.raises(CodecError, match="cannot download"):
                 fetch_official(tmp_path)
         finally:
             thread.join()

@@ -1,4 +1,4 @@
-"""The constructed codec carries music, linearly, and is the same each time it is built."""
+"""The constructed starter codec preserves audio, is linear, and is built reproducibly."""
 
 from pathlib import Path
 
@@ -28,23 +28,23 @@ def decode(codec: Codec, latent: torch.Tensor) -> Samples:
     return sound
 
 
-def test_a_segment_survives_both_ways_one_hop_late(starter_codec: Codec) -> None:
+def test_decoding_an_encoded_segment_restores_it_one_hop_late(starter_codec: Codec) -> None:
     sound = music(SEGMENT, seed=1)
     latent = encode(starter_codec, sound)
     assert latent.shape == (1, 128, 1200)
-    heard = decode(starter_codec, latent)
-    assert heard.shape == (SEGMENT,)
-    assert si_sdr(sound[:-HOP], heard[HOP:]) >= 35
-    # Not only alike, but as loud.
-    assert heard.std() == pytest.approx(sound.std(), rel=0.02)
+    decoded = decode(starter_codec, latent)
+    assert decoded.shape == (SEGMENT,)
+    assert si_sdr(sound[:-HOP], decoded[HOP:]) >= 35
+    # SI-SDR ignores the scale, so the loudness is compared separately.
+    assert decoded.std() == pytest.approx(sound.std(), rel=0.02)
 
 
-def test_the_mean_of_latents_is_the_mean_of_sounds(starter_codec: Codec) -> None:
+def test_averaging_latents_averages_the_audio(starter_codec: Codec) -> None:
     sounds = [music(2 * RATE, seed=2), tones(2 * RATE, 300, 2500)]
     latents = [encode(starter_codec, sound) for sound in sounds]
     blended = decode(starter_codec, (latents[0] + latents[1]) / 2)
-    heard = [decode(starter_codec, latent) for latent in latents]
-    assert si_sdr((heard[0] + heard[1]) / 2, blended) >= 40
+    decoded = [decode(starter_codec, latent) for latent in latents]
+    assert si_sdr((decoded[0] + decoded[1]) / 2, blended) >= 40
 
 
 def test_silence_stays_silent(starter_codec: Codec) -> None:
@@ -52,7 +52,7 @@ def test_silence_stays_silent(starter_codec: Codec) -> None:
     assert np.abs(decode(starter_codec, latent)).max() < 1e-4
 
 
-def test_it_is_the_same_each_time(starter_file: Path, tmp_path: Path) -> None:
+def test_every_build_is_identical(starter_file: Path, tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
         save_starter(tmp_path / "again.th")
@@ -63,7 +63,7 @@ def test_it_is_the_same_each_time(starter_file: Path, tmp_path: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_what_is_loaded_is_what_was_saved(starter_file: Path, starter_codec: Codec) -> None:
+def test_the_loaded_weights_are_the_saved_weights(starter_file: Path, starter_codec: Codec) -> None:
     saved, loaded = torch.load(starter_file, weights_only=True), starter_codec.state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[name], loaded[name]) for name in saved)
@@ -71,20 +71,18 @@ def test_what_is_loaded_is_what_was_saved(starter_file: Path, starter_codec: Cod
     assert starter_codec.kind == "starter"
 
 
-def test_it_is_frozen(starter_codec: Codec) -> None:
+def test_the_codec_is_frozen(starter_codec: Codec) -> None:
     assert not starter_codec.training
     assert not any(parameter.requires_grad for parameter in starter_codec.parameters())
 
 
-def test_a_starter_file_that_is_missing_or_spoilt_is_refused(
-    starter_file: Path, tmp_path: Path
-) -> None:
-    spoilt = tmp_path / "spoilt.th"
-    with pytest.raises(CodecError, match=r"spoilt\.th"):
-        load_codec(spoilt, "starter")
-    spoilt.write_bytes(starter_file.read_bytes()[:-1000])
-    with pytest.raises(CodecError, match=r"spoilt\.th does not hold the weights of EnCodec"):
-        load_codec(spoilt, "starter")
-    torch.save({"encoder.model.0.conv.conv.bias": torch.zeros(3)}, spoilt)
-    with pytest.raises(CodecError, match=r"spoilt\.th does not hold the weights of EnCodec"):
-        load_codec(spoilt, "starter")
+def test_a_missing_or_corrupt_starter_file_is_refused(starter_file: Path, tmp_path: Path) -> None:
+    corrupt = tmp_path / "corrupt.th"
+    with pytest.raises(CodecError, match=r"corrupt\.th"):
+        load_codec(corrupt, "starter")
+    corrupt.write_bytes(starter_file.read_bytes()[:-1000])
+    with pytest.raises(CodecError, match=r"corrupt\.th does not contain EnCodec weights"):
+        load_codec(corrupt, "starter")
+    torch.save({"encoder.model.0.conv.conv.bias": torch.zeros(3)}, corrupt)
+    with pytest.raises(CodecError, match=r"corrupt\.th does not contain EnCodec weights"):
+        load_codec(corrupt, "starter")

@@ -1,4 +1,4 @@
-"""What load_checkpoint accepts, and what it makes of it."""
+"""Checkpoints that load_checkpoint accepts, and the models and facts it loads from them."""
 
 import hashlib
 import json
@@ -46,13 +46,13 @@ def generate(path: Path, track: Tensor) -> Tensor:
     return latent
 
 
-def test_ddp_prefix_is_taken_off(path: Path, weights: Weights, track: Tensor) -> None:
+def test_the_ddp_prefix_is_removed(path: Path, weights: Weights, track: Tensor) -> None:
     expected = generate(save(path, weights, ARGS), track)
     prefixed = {f"module.{name}": value for name, value in weights.items()}
     assert torch.equal(generate(save(path, prefixed, ARGS), track), expected)
 
 
-def test_absent_args_mean_the_defaults(path: Path) -> None:
+def test_missing_args_are_replaced_by_the_defaults(path: Path) -> None:
     checkpoint = load_checkpoint(save(path, random_weights(single_stage_shapes(128, 4)), None))
     assert vars(checkpoint.args) == {
         "encoding_dim": 128,
@@ -66,7 +66,7 @@ def test_absent_args_mean_the_defaults(path: Path) -> None:
     assert len(checkpoint.model.transformer.layers) == 4
 
 
-def test_one_absent_argument_means_its_default(path: Path) -> None:
+def test_a_missing_argument_is_replaced_by_its_default(path: Path) -> None:
     args = {"encoding_dim": 128, "num_layers": 1, "num_transformer_layers": 2}
     checkpoint = load_checkpoint(save(path, random_weights(cascade_shapes(128, 1)), args))
     assert checkpoint.args.nhead == 8
@@ -75,16 +75,16 @@ def test_one_absent_argument_means_its_default(path: Path) -> None:
     assert attention.num_heads == 8
 
 
-def test_training_leftovers_are_tolerated(path: Path, weights: Weights, track: Tensor) -> None:
+def test_training_state_in_the_file_is_ignored(path: Path, weights: Weights, track: Tensor) -> None:
     expected = generate(save(path, weights, ARGS), track)
-    leftovers = {
+    training_weights = {
         "creative_agent.discriminator.encoder.0.weight": torch.full((3, 2), float("nan")),
         "module.creative_agent.discriminator.style_matcher.bias": torch.zeros(1),
         "creative_agent.input_extractor.rhythm_norm.num_batches_tracked": torch.tensor(7),
     }
     save(
         path,
-        weights | leftovers,
+        weights | training_weights,
         ARGS | {"lr": 1e-4, "train_dir": "pairs", "milestones": [1, 2]},
         optimizer_state_dict={"state": {}, "param_groups": [{"lr": 1e-4}]},
         discriminator_state_dict={"weight": torch.zeros(2)},
@@ -93,7 +93,7 @@ def test_training_leftovers_are_tolerated(path: Path, weights: Weights, track: T
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_served_in_fp32(
+def test_other_precisions_are_converted_to_fp32(
     path: Path, weights: Weights, track: Tensor, dtype: torch.dtype
 ) -> None:
     stored = {name: value.to(dtype) for name, value in weights.items()}
@@ -103,10 +103,10 @@ def test_other_precisions_are_served_in_fp32(
     assert torch.equal(generate(path, track), expected)
 
 
-def test_spectral_norm_is_that_of_the_stored_vectors(path: Path) -> None:
+def test_the_spectral_norm_uses_the_stored_vectors(path: Path) -> None:
     weights = random_weights(cascade_shapes(DIM, 1))
     generator = torch.Generator().manual_seed(4)
-    for stage in (0, 1):  # not the singular vectors, which a fresh power iteration would find
+    for stage in (0, 1):  # other vectors than a new power iteration would find
         for part in ("weight_u", "weight_v"):
             name = f"cascade_stages.{stage}.output_proj.{part}"
             weights[name] = torch.randn(weights[name].shape, generator=generator)
@@ -117,7 +117,7 @@ def test_spectral_norm_is_that_of_the_stored_vectors(path: Path) -> None:
         torch.testing.assert_close(model.state_dict()[prefix], orig / (u @ (orig @ v)))
 
 
-def test_the_file_decides_the_positional_table(path: Path) -> None:
+def test_the_positional_table_is_read_from_the_file(path: Path) -> None:
     weights = random_weights(cascade_shapes(DIM, 1))
     weights["cascade_stages.0.pos_encoding.pe"] *= 0.5
     model = load_checkpoint(save(path, weights, CASCADE_ARGS)).model
@@ -125,7 +125,7 @@ def test_the_file_decides_the_positional_table(path: Path) -> None:
     assert torch.equal(model.state_dict()[name], weights[name])
 
 
-def test_facts_are_those_of_the_file(path: Path, weights: Weights) -> None:
+def test_facts_are_read_from_the_file(path: Path, weights: Weights) -> None:
     args = ARGS | {"lr": 1e-4, "train_dir": "pairs", "betas": (0.9, 0.99)}
     odd = {"clip": float("inf"), "precision": torch.float16, "steps": {1: torch.arange(2)}}
     losses = {"train_loss": 0.5, "val_loss": float("nan"), "best_val_loss": torch.tensor(0.25)}
@@ -149,7 +149,7 @@ def test_facts_are_those_of_the_file(path: Path, weights: Weights) -> None:
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
 
 
-def test_facts_that_the_file_lacks_are_none(path: Path, weights: Weights) -> None:
+def test_facts_missing_from_the_file_are_none(path: Path, weights: Weights) -> None:
     facts = load_checkpoint(save(path, weights, ARGS)).facts
     assert [facts[name] for name in ("epoch", "train_loss", "val_loss", "best_val_loss")] == [
         None

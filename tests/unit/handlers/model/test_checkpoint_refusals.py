@@ -1,4 +1,4 @@
-"""What load_checkpoint refuses; each sentence names the file and what is at fault in it."""
+"""Checkpoints that load_checkpoint refuses. Each message names the file and the fault in it."""
 
 import argparse
 import os
@@ -25,8 +25,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / NAME
 
 
-def sound_content(layers: int = 1) -> Content:
-    """A single-stage checkpoint, or with two `layers` a cascade, without a fault."""
+def valid_content(layers: int = 1) -> Content:
+    """A valid checkpoint: a single stage, or a cascade if `layers` is two."""
     shapes = single_stage_shapes(DIM, 1) if layers == 1 else cascade_shapes(DIM, 1)
     return {
         "model_state_dict": random_weights(shapes),
@@ -46,13 +46,13 @@ def refusal(path: Path) -> str:
     return str(refused.value)
 
 
-def test_without_a_fault_it_loads(path: Path) -> None:
+def test_a_valid_checkpoint_is_loaded(path: Path) -> None:
     for layers in (1, 2):
-        torch.save(sound_content(layers), path)
+        torch.save(valid_content(layers), path)
         load_checkpoint(path)
 
 
-def test_no_file(path: Path) -> None:
+def test_a_missing_file_is_refused(path: Path) -> None:
     assert f"no checkpoint at {path}" in refusal(path)
 
 
@@ -61,53 +61,53 @@ def test_no_file(path: Path) -> None:
     [b"", b"\x00", b"RIFF", bytes(1000), b"not a checkpoint " * 100, b"\x80\x02}q\x00."[:-1]],
     ids=["empty", "one byte", "other magic", "zeros", "text", "half a pickle"],
 )
-def test_not_a_checkpoint_file(path: Path, data: bytes) -> None:
+def test_a_file_that_torch_did_not_write_is_refused(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    assert "not a file that torch.save wrote" in refusal(path)
+    assert "not a file written by torch.save" in refusal(path)
 
 
-def test_random_bytes(path: Path) -> None:
+def test_random_bytes_are_refused(path: Path) -> None:
     generator = torch.Generator().manual_seed(5)
     for size in range(1, 400):
         data = torch.randint(256, (size,), generator=generator, dtype=torch.uint8)
         path.write_bytes(data.numpy().tobytes())
-        sentence = refusal(path)  # a few begin like a pickle that names a class
-        assert "not a file that torch.save wrote" in sentence or "Python objects" in sentence
+        message = refusal(path)  # some start like a pickle that names a class
+        assert "not a file written by torch.save" in message or "Python objects" in message
 
 
 @pytest.mark.parametrize("percent", [1, 10, 50, 90, 99])
-def test_cut_short(path: Path, percent: int) -> None:
-    torch.save(sound_content(), path)
+def test_a_truncated_file_is_refused(path: Path, percent: int) -> None:
+    torch.save(valid_content(), path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * percent // 100])
-    assert "cut short" in refusal(path)
+    assert "truncated" in refusal(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], "text", torch.zeros(3)], ids=["list", "str", "tensor"])
-def test_not_a_dict(path: Path, content: object) -> None:
+def test_content_that_is_not_a_dict_is_refused(path: Path, content: object) -> None:
     torch.save(content, path)
-    sentence = refusal(path)
-    assert f"holds a {type(content).__name__}" in sentence
-    assert "'model_state_dict'" in sentence
+    message = refusal(path)
+    assert f"contains a {type(content).__name__}" in message
+    assert "'model_state_dict'" in message
 
 
-def test_no_args_for_a_model_of_other_sizes(path: Path) -> None:
-    content = sound_content()
+def test_missing_args_for_a_model_of_other_sizes_are_refused(path: Path) -> None:
+    content = valid_content()
     del content["args"]
     torch.save(content, path)
     assert "the model that the default args describe" in refusal(path)
 
 
-def test_a_weight_with_and_without_the_prefix(path: Path) -> None:
-    content = sound_content()
+def test_a_weight_both_with_and_without_the_ddp_prefix_is_refused(path: Path) -> None:
+    content = valid_content()
     weights = content["model_state_dict"]
     weights["module.post_norm.bias"] = weights["post_norm.bias"] + 1
     torch.save(content, path)
     assert "post_norm.bias twice" in refusal(path)
 
 
-class MakesAFolder:
-    """Makes a folder when it is unpickled."""
+class MakesDirectory:
+    """Creates a directory when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,12 +116,12 @@ class MakesAFolder:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_is_refused_and_not_run(path: Path, tmp_path: Path) -> None:
+def test_code_in_the_file_is_refused_and_not_run(path: Path, tmp_path: Path) -> None:
     trace = tmp_path / "the code ran"
-    torch.save({**sound_content(), "epoch": MakesAFolder(trace)}, path)
+    torch.save({**valid_content(), "epoch": MakesDirectory(trace)}, path)
     assert "code" in refusal(path)
     assert not trace.exists()
-    torch.load(path, weights_only=False)  # the trap is one: read carelessly, it does run
+    torch.load(path, weights_only=False)  # proves that an unsafe load would run the code
     assert trace.exists()
 
 
@@ -130,21 +130,21 @@ def test_code_is_refused_and_not_run(path: Path, tmp_path: Path) -> None:
     [argparse.Namespace(nhead=NHEAD), {"train_dir": Path("pairs")}],
     ids=["namespace", "path in args"],
 )
-def test_python_objects_in_args(path: Path, args: object) -> None:
-    torch.save({**sound_content(), "args": args}, path)
-    sentence = refusal(path)
-    assert "Python objects" in sentence
-    assert "vars(args)" in sentence
+def test_python_objects_in_args_are_refused(path: Path, args: object) -> None:
+    torch.save({**valid_content(), "args": args}, path)
+    message = refusal(path)
+    assert "Python objects" in message
+    assert "vars(args)" in message
 
 
 @pytest.mark.parametrize("args", [None, [("nhead", NHEAD)], "nhead=4"], ids=["None", "list", "str"])
-def test_args_that_are_no_dict(path: Path, args: object) -> None:
-    torch.save({**sound_content(), "args": args}, path)
+def test_args_that_are_not_a_dict_are_refused(path: Path, args: object) -> None:
+    torch.save({**valid_content(), "args": args}, path)
     assert f"'args' is a {type(args).__name__}" in refusal(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "requirement"),
     [
         ("encoding_dim", "16", "int"),
         ("encoding_dim", 16.0, "int"),
@@ -158,60 +158,64 @@ def test_args_that_are_no_dict(path: Path, args: object) -> None:
         ("num_transformer_layers", -1, "1 or more"),
     ],
 )
-def test_an_argument_of_no_use(path: Path, name: str, value: object, wanted: str) -> None:
-    content = sound_content()
+def test_an_invalid_argument_is_refused(
+    path: Path, name: str, value: object, requirement: str
+) -> None:
+    content = valid_content()
     content["args"][name] = value
     torch.save(content, path)
-    sentence = refusal(path)
-    assert f"args['{name}'] is {value!r}" in sentence
-    assert wanted in sentence
+    message = refusal(path)
+    assert f"args['{name}'] is {value!r}" in message
+    assert requirement in message
 
 
 @pytest.mark.parametrize(
     ("layers", "nhead", "width"), [(1, 5, 16), (1, 32, 16), (2, 5, 32), (2, 32, 48)]
 )
-def test_heads_that_do_not_divide(path: Path, layers: int, nhead: int, width: int) -> None:
-    content = sound_content(layers)
+def test_a_number_of_heads_that_does_not_divide_the_width_is_refused(
+    path: Path, layers: int, nhead: int, width: int
+) -> None:
+    content = valid_content(layers)
     content["args"]["nhead"] = nhead
     torch.save(content, path)
-    sentence = refusal(path)
-    assert f"args['nhead'] is {nhead}" in sentence
-    assert f"= {width}" in sentence
+    message = refusal(path)
+    assert f"args['nhead'] is {nhead}" in message
+    assert f"= {width}" in message
 
 
 @pytest.mark.parametrize("state", [None, [1]], ids=["None", "list"])
-def test_a_state_dict_that_is_none(path: Path, state: object) -> None:
-    torch.save({**sound_content(), "model_state_dict": state}, path)
+def test_an_invalid_state_dict_is_refused(path: Path, state: object) -> None:
+    torch.save({**valid_content(), "model_state_dict": state}, path)
     assert "no 'model_state_dict'" in refusal(path)
 
 
-def test_no_state_dict(path: Path) -> None:
-    torch.save({"args": sound_content()["args"], "state_dict": {}}, path)
-    sentence = refusal(path)
-    assert "no 'model_state_dict'" in sentence
-    assert "args, state_dict" in sentence  # what is there instead
+def test_a_missing_state_dict_is_refused(path: Path) -> None:
+    torch.save({"args": valid_content()["args"], "state_dict": {}}, path)
+    message = refusal(path)
+    assert "no 'model_state_dict'" in message
+    assert "args, state_dict" in message  # the keys found instead
 
 
-def test_the_bare_state_dict(path: Path) -> None:
-    torch.save(sound_content()["model_state_dict"], path)
+def test_a_bare_state_dict_is_refused(path: Path) -> None:
+    torch.save(valid_content()["model_state_dict"], path)
     assert "no 'model_state_dict'" in refusal(path)
 
 
-def put(name: str, value: object) -> Fault:
+def set_weight(name: str, value: object) -> Fault:
     def fault(content: Content) -> None:
         content["model_state_dict"][name] = value
 
     return fault
 
 
-def spoil(name: str, value: float) -> Fault:
+def set_last_element(name: str, value: float) -> Fault:
     def fault(content: Content) -> None:
         content["model_state_dict"][name].view(-1)[-1] = value
 
     return fault
 
 
-def take_away(*names: str) -> Fault:
+def remove_weights(*names: str) -> Fault:
     def fault(content: Content) -> None:
         for name in names:
             del content["model_state_dict"][name]
@@ -222,74 +226,83 @@ def take_away(*names: str) -> Fault:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (put("input_norm.bias", 3), ["['input_norm.bias'] is a int", "tensor"]),
-        (put("input_norm.bias", [0.0] * DIM), ["['input_norm.bias'] is a list", "tensor"]),
-        (take_away("post_norm.bias"), ["1 missing weights: post_norm.bias"]),
+        (set_weight("input_norm.bias", 3), ["['input_norm.bias'] is a int", "tensor"]),
+        (set_weight("input_norm.bias", [0.0] * DIM), ["['input_norm.bias'] is a list", "tensor"]),
+        (remove_weights("post_norm.bias"), ["1 missing weights: post_norm.bias"]),
         (
-            take_away("output_proj.weight_u", "input_norm.weight"),
+            remove_weights("output_proj.weight_u", "input_norm.weight"),
             ["2 missing weights: input_norm.weight, output_proj.weight_u"],
         ),
-        (put("extra.weight", torch.zeros(1)), ["1 unexpected weights: extra.weight"]),
-        (put("output_proj.weight", torch.zeros(DIM, DIM)), ["unexpected weights: output_proj.w"]),
+        (set_weight("extra.weight", torch.zeros(1)), ["1 unexpected weights: extra.weight"]),
         (
-            put("pos_encoding.pe", torch.zeros(1, 2000, DIM)),
+            set_weight("output_proj.weight", torch.zeros(DIM, DIM)),
+            ["unexpected weights: output_proj.w"],
+        ),
+        (
+            set_weight("pos_encoding.pe", torch.zeros(1, 2000, DIM)),
             ["unexpected weights: pos_encoding.pe"],
         ),
         (
-            put("input_norm.bias", torch.zeros(DIM + 1)),
+            set_weight("input_norm.bias", torch.zeros(DIM + 1)),
             ["1 weights of the wrong shape: input_norm.bias is [17] instead of [16]"],
         ),
         (
-            put("output_proj.weight_v", torch.zeros(DIM, 1)),
+            set_weight("output_proj.weight_v", torch.zeros(DIM, 1)),
             ["output_proj.weight_v is [16, 1] instead of [16]"],
         ),
-        (spoil("transformer.layers.0.linear1.weight", float("nan")), ["not finite", "0.linear1.w"]),
-        (spoil("output_proj.weight_u", float("nan")), ["not finite", "output_proj.weight_u"]),
-        (spoil("post_norm.bias", float("inf")), ["not finite", "post_norm.bias"]),
-        (spoil("post_norm.bias", float("-inf")), ["not finite", "post_norm.bias"]),
-        (put("input_norm.bias", torch.zeros(DIM, dtype=torch.int64)), ["input_norm.bias"]),
         (
-            put("output_proj.weight_orig", torch.zeros(DIM, DIM)),
-            ["spectral norm", "output_proj.weight_orig", "0/0"],
+            set_last_element("transformer.layers.0.linear1.weight", float("nan")),
+            ["not finite", "0.linear1.w"],
         ),
-        (put("output_proj.weight_v", torch.zeros(DIM)), ["spectral norm", "output_proj"]),
+        (
+            set_last_element("output_proj.weight_u", float("nan")),
+            ["not finite", "output_proj.weight_u"],
+        ),
+        (set_last_element("post_norm.bias", float("inf")), ["not finite", "post_norm.bias"]),
+        (set_last_element("post_norm.bias", float("-inf")), ["not finite", "post_norm.bias"]),
+        (set_weight("input_norm.bias", torch.zeros(DIM, dtype=torch.int64)), ["input_norm.bias"]),
+        (
+            set_weight("output_proj.weight_orig", torch.zeros(DIM, DIM)),
+            ["spectral norm", "output_proj.weight_orig", "must not be 0"],
+        ),
+        (set_weight("output_proj.weight_v", torch.zeros(DIM)), ["spectral norm", "output_proj"]),
     ],
 )
-def test_weights_that_do_not_serve(path: Path, fault: Fault, words: list[str]) -> None:
-    content = sound_content()
+def test_invalid_weights_are_refused(path: Path, fault: Fault, words: list[str]) -> None:
+    content = valid_content()
     fault(content)
     torch.save(content, path)
-    sentence = refusal(path)
+    message = refusal(path)
     for word in words:
-        assert word in sentence
+        assert word in message
 
 
-def test_weights_of_another_form(path: Path) -> None:
-    content = sound_content()
+def test_weights_of_another_form_are_refused(path: Path) -> None:
+    content = valid_content()
     content["args"]["num_transformer_layers"] = 2
     torch.save(content, path)
-    sentence = refusal(path)
-    assert "missing weights: cascade_stages.0.input_norm.bias" in sentence
-    assert "unexpected weights: input_norm.bias" in sentence
-    assert "more" in sentence  # not all of dozens of names
+    message = refusal(path)
+    assert "missing weights: cascade_stages.0.input_norm.bias" in message
+    assert "unexpected weights: input_norm.bias" in message
+    assert "more" in message  # the list of dozens of names is abbreviated
 
 
-def test_an_agent_without_its_weights(path: Path) -> None:
-    content = sound_content(layers=2)
+def test_an_agent_without_its_weights_is_refused(path: Path) -> None:
+    content = valid_content(layers=2)
     content["args"]["use_compositional_agent"] = True
     torch.save(content, path)
     assert "missing weights: creative_agent.component_selector.0.bias" in refusal(path)
 
 
-def test_more_layers_than_there_are_weights(path: Path) -> None:
-    content = sound_content()
+def test_more_layers_than_weights_are_refused(path: Path) -> None:
+    content = valid_content()
     content["args"]["num_layers"] = 2
     torch.save(content, path)
     assert "12 missing weights: transformer.layers.1." in refusal(path)
 
 
-def test_weights_too_large_for_fp32(path: Path) -> None:
-    content = sound_content()
+def test_weights_too_large_for_fp32_are_refused(path: Path) -> None:
+    content = valid_content()
     content["model_state_dict"]["post_norm.bias"] = torch.full((DIM,), 1e300, dtype=torch.float64)
     torch.save(content, path)
     assert "post_norm.bias" in refusal(path)
@@ -300,8 +313,8 @@ def test_weights_too_large_for_fp32(path: Path) -> None:
     [torch.zeros(DIM, dtype=torch.float8_e4m3fn), torch.zeros(DIM).to_sparse()],
     ids=["float8", "sparse"],
 )
-def test_weights_of_a_kind_that_cannot_be_checked(path: Path, bias: torch.Tensor) -> None:
-    content = sound_content()
+def test_weights_that_cannot_be_checked_are_refused(path: Path, bias: torch.Tensor) -> None:
+    content = valid_content()
     content["model_state_dict"]["post_norm.bias"] = bias
     torch.save(content, path)
     assert "post_norm.bias" in refusal(path)

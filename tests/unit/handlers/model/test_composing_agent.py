@@ -1,4 +1,4 @@
-"""The cascade with the composing agent against plain formulas, and its limits."""
+"""The cascade with the composing agent, compared with plain formulas, and its output limits."""
 
 from pathlib import Path
 
@@ -55,7 +55,9 @@ def latents(frames: int, items: int = 2) -> tuple[Tensor, Tensor]:
     return track1, 2 * track2
 
 
-def agent_of(model: CascadeTransformer, track1: Tensor, track2: Tensor) -> tuple[Tensor, Tensor]:
+def agent_output(
+    model: CascadeTransformer, track1: Tensor, track2: Tensor
+) -> tuple[Tensor, Tensor]:
     assert model.creative_agent is not None
     with torch.inference_mode():
         a, b = model.creative_agent(track1, track2)
@@ -67,16 +69,16 @@ def assert_close(latent: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 60, 1200])
-def test_the_agent_composes_what_the_formulas_say(
+def test_the_agent_matches_the_reference_formulas(
     model: CascadeTransformer, weights: Weights, frames: int
 ) -> None:
     track1, track2 = latents(frames, items=1)
-    a, b = agent_of(model, track1, track2)
+    a, b = agent_output(model, track1, track2)
     assert_close(a, Reference(weights, NHEAD).composed(track1, track2))
     assert torch.equal(b, track2)
 
 
-def test_the_cascade_continues_from_the_composition(
+def test_the_cascade_takes_the_composition_as_input(
     model: CascadeTransformer, weights: Weights
 ) -> None:
     track1, track2 = latents(60)
@@ -88,14 +90,14 @@ def test_the_cascade_continues_from_the_composition(
 
 def test_items_of_a_batch_do_not_influence_each_other(model: CascadeTransformer) -> None:
     track1, track2 = latents(60, items=3)
-    track1[2] *= 100  # a loud neighbour would be heard
+    track1[2] *= 100  # leakage from a loud neighbor would be measurable
     with torch.inference_mode():
         together = model(track1, track2)
         for item in range(2):
             assert_close(together[[item]], model(track1[[item]], track2[[item]]))
 
 
-def test_composing_wins_over_masking(
+def test_the_composing_agent_takes_precedence_over_the_masking_agent(
     model: CascadeTransformer, weights: Weights, tmp_path: Path
 ) -> None:
     path = save(tmp_path / "both.pt", weights, ARGS | {"use_creative_agent": True})
@@ -106,36 +108,36 @@ def test_composing_wins_over_masking(
         assert torch.equal(both.model(*tracks), model(*tracks))
 
 
-def test_huge_compositions_are_limited_to_50(weights: Weights, tmp_path: Path) -> None:
+def test_huge_compositions_are_clamped_to_50(weights: Weights, tmp_path: Path) -> None:
     bias = weights[f"{LAST}.bias"].clone()
     bias[:4] = torch.tensor([1e6, -1e6, 70.0, 40.0])
     changed = weights | {f"{LAST}.bias": bias}
     track1, track2 = latents(60)
     unlimited = Reference(changed, NHEAD).composed(track1, track2)
-    assert unlimited[:, 3:].abs().max() < 50  # these have to pass as they are
-    a, _ = agent_of(load_cascade(save(tmp_path / "huge.pt", changed, ARGS)), track1, track2)
+    assert unlimited[:, 3:].abs().max() < 50  # these must not be changed
+    a, _ = agent_output(load_cascade(save(tmp_path / "huge.pt", changed, ARGS)), track1, track2)
     assert (a[:, [0, 2]] == 50).all()
     assert (a[:, 1] == -50).all()
     assert_close(a[:, 3:], unlimited[:, 3:])
 
 
-def test_infinite_compositions_are_limited_to_50(weights: Weights, tmp_path: Path) -> None:
+def test_infinite_compositions_are_clamped_to_50(weights: Weights, tmp_path: Path) -> None:
     huge = weights[f"{LAST}.weight"].clone()
     huge[0] = 3e38
     bias = weights[f"{LAST}.bias"].clone()
     bias[0] = 3e38
     changed = weights | {f"{LAST}.weight": huge, f"{LAST}.bias": bias}
-    a, _ = agent_of(load_cascade(save(tmp_path / "infinite.pt", changed, ARGS)), *latents(60))
+    a, _ = agent_output(load_cascade(save(tmp_path / "infinite.pt", changed, ARGS)), *latents(60))
     assert a.isfinite().all()
     assert set(a[:, 0].flatten().tolist()) <= {-50.0, 0.0, 50.0}
 
 
-def test_nan_becomes_silence_and_stays_in_its_item(
+def test_nan_is_replaced_by_zeros_in_its_item_alone(
     model: CascadeTransformer, weights: Weights
 ) -> None:
     track1, track2 = latents(60)
     track1[0, 0, 0] = float("nan")
-    a, b = agent_of(model, track1, track2)
+    a, b = agent_output(model, track1, track2)
     assert (a[0] == 0).all()
     assert_close(a[1:], Reference(weights, NHEAD).composed(track1[1:], track2[1:]))
     expected = Reference(weights, NHEAD).cascade(a, b)

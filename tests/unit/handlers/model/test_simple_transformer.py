@@ -1,4 +1,4 @@
-"""Every form of the model against latents of the original, and against plain formulas."""
+"""Every form of the model, compared with latents of the original model and with plain formulas."""
 
 from pathlib import Path
 from typing import Any
@@ -57,22 +57,22 @@ def assert_close(latent: Tensor, expected: Tensor, rtol: float = 0) -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
-def test_latents_are_those_of_the_original(name: str) -> None:
+def test_latents_match_the_original(name: str) -> None:
     track1, track2, expected = golden_latents(name)
     assert_close(generate(GOLDEN / f"{name}.pt", track1, track2), expected)
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
-def test_the_reference_itself_makes_the_latents_of_the_original(name: str) -> None:
+def test_the_reference_formulas_match_the_original(name: str) -> None:
     track1, track2, expected = golden_latents(name)
-    # The original computed in fp32, which some of the loud latents feel.
+    # The original computed in fp32, which limits the accuracy of some loud latents.
     assert_close(reference_of(name, track1, track2), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_items_of_a_batch_do_not_influence_each_other(name: str) -> None:
     track1, track2, _ = golden_latents(name)
-    # A neighbour that is loud would be heard, and a mean over the batch would be far off.
+    # Leakage from a loud neighbor, or a mean over the batch, would be measurable.
     loud1, loud2 = torch.cat([track1, 100 * track1[:1]]), torch.cat([track2, 100 * track2[:1]])
     together = generate(GOLDEN / f"{name}.pt", loud1, loud2)
     for item in range(len(track1)):
@@ -89,18 +89,18 @@ def test_any_number_of_frames_works(name: str, frames: int) -> None:
 
 @pytest.mark.parametrize("loudness", [0, 1e-4])
 @pytest.mark.parametrize("name", FORM_NAMES)
-def test_silence_divides_nothing_by_zero(name: str, loudness: float) -> None:
+def test_silence_causes_no_division_by_zero(name: str, loudness: float) -> None:
     track1, track2, _ = golden_latents(name)
     tracks = loudness * track1, loudness * track2
     assert_close(generate(GOLDEN / f"{name}.pt", *tracks), reference_of(name, *tracks))
 
 
-def test_the_cascade_reaches_the_end_of_its_positional_table() -> None:
+def test_the_cascade_uses_its_whole_positional_table() -> None:
     tracks = random_latents(32, model_weights.MAX_FRAMES)
     assert_close(generate(GOLDEN / "cascade.pt", *tracks), reference_of("cascade", *tracks))
 
 
-def test_a_single_stage_does_not_hear_track_2() -> None:
+def test_a_single_stage_ignores_track_2() -> None:
     track1, track2, expected = golden_latents("single")
     model = load_checkpoint(GOLDEN / "single.pt").model
     with torch.inference_mode():
@@ -108,13 +108,13 @@ def test_a_single_stage_does_not_hear_track_2() -> None:
             assert_close(model(track1, other), expected)
 
 
-def test_a_cascade_hears_both_tracks() -> None:
+def test_a_cascade_uses_both_tracks() -> None:
     track1, track2, expected = golden_latents("cascade")
     for tracks in ((track1, track1), (track2, track2), (track2, track1)):
         assert (generate(GOLDEN / "cascade.pt", *tracks) - expected).abs().max() > 0.01
 
 
-def test_a_single_stage_ignores_the_agents_flags(tmp_path: Path) -> None:
+def test_a_single_stage_ignores_the_agent_flags(tmp_path: Path) -> None:
     content = golden_content("single")
     content["args"] |= {"use_creative_agent": True, "use_compositional_agent": True}
     torch.save(content, tmp_path / "flags.pt")
@@ -123,7 +123,7 @@ def test_a_single_stage_ignores_the_agents_flags(tmp_path: Path) -> None:
     assert_close(generate(tmp_path / "flags.pt", track1, track2), expected)
 
 
-def test_a_cascade_has_two_stages_whatever_the_number(tmp_path: Path) -> None:
+def test_a_cascade_always_has_two_stages(tmp_path: Path) -> None:
     content = golden_content("cascade")
     content["args"]["num_transformer_layers"] = 7
     torch.save(content, tmp_path / "seven.pt")
@@ -131,7 +131,7 @@ def test_a_cascade_has_two_stages_whatever_the_number(tmp_path: Path) -> None:
     assert_close(generate(tmp_path / "seven.pt", track1, track2), expected)
 
 
-def test_training_noise_and_dropout_stay_out(tmp_path: Path) -> None:
+def test_training_noise_and_dropout_are_not_applied(tmp_path: Path) -> None:
     content = golden_content("cascade")
     content["args"] |= {"anti_cheating": 0.5, "dropout": 0.9}
     torch.save(content, tmp_path / "noisy.pt")
@@ -147,7 +147,7 @@ def test_training_noise_and_dropout_stay_out(tmp_path: Path) -> None:
         ("cascade-masking", "cascade with masking agent"),
     ],
 )
-def test_the_form_has_a_name(name: str, form: str) -> None:
+def test_each_form_is_named(name: str, form: str) -> None:
     checkpoint = load_checkpoint(GOLDEN / f"{name}.pt")
     assert checkpoint.args.form == form
     assert checkpoint.model.uses_track2 == (name != "single")

@@ -1,4 +1,4 @@
-"""The starter checkpoint blends both tracks, and is what it says it is."""
+"""The starter checkpoint blends both tracks and is marked as a starter."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def rms(v: Tensor) -> Tensor:
 
 
 def residual_path(a: Tensor, b: Tensor) -> Tensor:
-    """What is left of the cascade when its transformers say nothing."""
+    """The output of the cascade when its transformers contribute nothing."""
     common = torch.sqrt((rms(a) ** 2 + rms(b) ** 2) / 2)
     y0 = (a + b) / 2
     y0 = y0 * torch.clamp(common / (rms(y0) + 1e-8), 0.7, 1.5)
@@ -37,7 +37,7 @@ def residual_path(a: Tensor, b: Tensor) -> Tensor:
     return y1 * torch.clamp(common / (rms(y1) + 1e-8), 0.7, 1.5)
 
 
-def test_it_is_a_cascade_and_a_starter(path: Path) -> None:
+def test_it_is_a_cascade_marked_as_a_starter(path: Path) -> None:
     checkpoint = load_checkpoint(path)
     assert checkpoint.starter
     assert checkpoint.facts["starter"]
@@ -47,7 +47,7 @@ def test_it_is_a_cascade_and_a_starter(path: Path) -> None:
 
 
 @pytest.mark.parametrize("loudness", [0.0, 0.01, 1.0, 30.0])
-def test_it_speaks_by_its_residual_path_alone(path: Path, loudness: float) -> None:
+def test_only_the_residual_path_contributes(path: Path, loudness: float) -> None:
     generator = torch.Generator().manual_seed(6)
     track1, track2 = torch.randn(2, 2, 128, 60, generator=generator)
     track2 = loudness * track2
@@ -56,7 +56,7 @@ def test_it_speaks_by_its_residual_path_alone(path: Path, loudness: float) -> No
     torch.testing.assert_close(latent, residual_path(track1, track2), rtol=1e-6, atol=1e-5)
 
 
-def test_what_is_silent_is_what_the_format_allows_to_be_zero(path: Path) -> None:
+def test_transformers_are_silenced_by_weights_that_may_be_zero(path: Path) -> None:
     zero = {name for name, value in state_of(path).items() if not value.any()}
     assert {
         f"cascade_stages.{stage}.{name}"
@@ -66,7 +66,7 @@ def test_what_is_silent_is_what_the_format_allows_to_be_zero(path: Path) -> None
     assert not any(name.endswith("weight_orig") for name in zero)
 
 
-def test_it_is_the_same_each_time(path: Path, tmp_path: Path) -> None:
+def test_every_build_is_identical(path: Path, tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
         save_starter(tmp_path / "again.pt")
@@ -75,7 +75,7 @@ def test_it_is_the_same_each_time(path: Path, tmp_path: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
+def test_the_global_random_state_is_unchanged(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     save_starter(tmp_path / "starter.pt")
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""openapi.yaml and the code tell of the same routes and error codes."""
+"""openapi.yaml documents exactly the routes and error codes that the code defines."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from orchestrator.api.routes.root import CONTRACT
 from orchestrator.settings import Settings
 from tests.support.error_codes import api_codes, job_codes
 
-# What any path may answer, which the contract's description tells of once.
+# Errors that any path may return; the contract's description lists them once.
 EVERYWHERE = {
     "not_found",
     "method_not_allowed",
@@ -18,7 +18,7 @@ EVERYWHERE = {
 
 
 def operations() -> set[tuple[str, str]]:
-    """Every method and path that the application serves, without HEAD and the page's files."""
+    """All methods and paths of the application, except HEAD and the page's files."""
     return {
         (route.method, route.resource.canonical)
         for route in create_app(Settings()).router.routes()
@@ -55,7 +55,7 @@ def test_the_contract_has_every_error_code_of_jobs_and_no_other() -> None:
     assert set(documented) == job_codes()
 
 
-def test_only_described_fields_are_allowed() -> None:
+def test_objects_allow_only_documented_fields() -> None:
     loose = [
         path
         for path, schema in mappings(CONTRACT)
@@ -63,11 +63,11 @@ def test_only_described_fields_are_allowed() -> None:
         and "properties" in schema
         and "additionalProperties" not in schema
     ]
-    assert not loose, "these objects may have any field; add additionalProperties: false"
+    assert not loose, "these objects allow any field; add additionalProperties: false"
 
 
 def mappings(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping in a part of the contract, and where it is."""
+    """Every mapping in a part of the contract, with its path."""
     if isinstance(node, dict):
         yield path, node
         for name, inner in node.items():

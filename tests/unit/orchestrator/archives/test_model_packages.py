@@ -1,4 +1,4 @@
-"""A machine without the model's packages is told what to install."""
+"""Missing packages of the model are reported with the command that installs them."""
 
 from dataclasses import replace
 
@@ -6,7 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.archives import model_packages
-from orchestrator.archives.model_packages import FROM_WHEEL, MODEL_PACKAGES, require_packages
+from orchestrator.archives.model_packages import (
+    MODEL_PACKAGES,
+    WHEEL_INSTRUCTIONS,
+    require_packages,
+)
 from orchestrator.archives.packing import pack
 from orchestrator.archives.packing_inputs import choose_inputs
 from orchestrator.cli import app
@@ -15,29 +19,29 @@ from orchestrator.paths import PATHS
 from orchestrator.settings import Settings
 
 
-def lack(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
-    """Let these packages seem not to be installed."""
+def hide_packages(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """Make these packages appear not to be installed."""
     monkeypatch.setattr(
         model_packages, "find_spec", lambda name: None if name in missing else object()
     )
 
 
 @pytest.fixture
-def own_folders(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings, as commands find them in their environment."""
+def exported_settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings, exported as environment variables for commands."""
     for name in ("cache", "run_dir", "checkpoints", "model_store"):
         monkeypatch.setenv(f"MUSICLAB_{name.upper()}", str(getattr(settings, name)))
     return settings
 
 
-def test_they_are_all_installed_here() -> None:
+def test_all_packages_are_installed_here() -> None:
     require_packages()
 
 
-def test_a_machine_without_any_runs_no_model(
-    own_folders: Settings, monkeypatch: pytest.MonkeyPatch
+def test_doctor_accepts_a_machine_without_any_model_package(
+    exported_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lack(monkeypatch, *MODEL_PACKAGES)
+    hide_packages(monkeypatch, *MODEL_PACKAGES)
     found = CliRunner().invoke(app, ["doctor"])
     assert found.exit_code == 0, found.stdout
     (line,) = (line for line in found.stdout.splitlines() if line.startswith("note    model"))
@@ -46,27 +50,29 @@ def test_a_machine_without_any_runs_no_model(
     assert "Java" not in found.stdout
 
 
-def test_a_machine_that_lacks_one_is_incomplete(
-    own_folders: Settings, monkeypatch: pytest.MonkeyPatch
+def test_doctor_reports_a_missing_model_package(
+    exported_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lack(monkeypatch, "encodec")
+    hide_packages(monkeypatch, "encodec")
     found = CliRunner().invoke(app, ["doctor"])
     assert found.exit_code == 1
     (line,) = (line for line in found.stdout.splitlines() if line.startswith("missing encodec"))
     assert "make setup" in line
 
 
-def test_packing_names_what_is_missing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    lack(monkeypatch, "torch", "ts")
-    with pytest.raises(ModelPackagesMissingError, match=r"torch, ts; `make setup`"):
+def test_packing_names_the_missing_packages(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_packages(monkeypatch, "torch", "ts")
+    with pytest.raises(ModelPackagesMissingError, match=r"torch, ts; run `make setup`"):
         pack(settings, choose_inputs(settings))
 
 
-def test_an_installed_wheel_says_which_commands_install_them(
+def test_an_installed_wheel_names_the_commands_that_install_the_packages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(model_packages, "PATHS", replace(PATHS, is_checkout=False))
-    lack(monkeypatch, "torch")
+    hide_packages(monkeypatch, "torch")
     with pytest.raises(ModelPackagesMissingError) as raised:
         require_packages()
-    assert str(raised.value).endswith(FROM_WHEEL)
+    assert str(raised.value).endswith(WHEEL_INSTRUCTIONS)

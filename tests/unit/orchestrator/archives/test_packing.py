@@ -1,4 +1,4 @@
-"""Packing: what an archive holds, what its manifest says, and what is refused."""
+"""Packing: the content of an archive, its manifest, and inputs that are refused."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 def trained(
     starter_settings: Settings, starter_archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A checkpoint that was trained, as far as one can tell: the starter's without its mark."""
+    """A checkpoint that appears to be trained: the starter checkpoint without its mark."""
     content = torch.load(starter_settings.checkpoints / "starter" / "best_model.pt")
     del content["musiclab_starter"]
     content |= {"epoch": 7, "val_loss": 0.125, "args": content["args"] | {"lr": 1e-4}}
@@ -38,17 +38,19 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings whose model store has what `insistent` packs."""
-    return settings_in(tmp_path_factory.mktemp("insistent"))
+def device_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings whose model store contains the archives of `device_archives`."""
+    return settings_in(tmp_path_factory.mktemp("device_archives"))
 
 
 @pytest.fixture(scope="module")
-def insistent(own_settings: Settings) -> dict[Device, Path]:
-    """An archive for each device; that for a CPU insists on float32 too."""
+def device_archives(device_settings: Settings) -> dict[Device, Path]:
+    """An archive for each device; the one for a CPU also requires float32."""
     return {
-        "cpu": pack(own_settings, choose_inputs(own_settings, device="cpu", precision="fp32")),
-        "gpu": pack(own_settings, choose_inputs(own_settings, device="gpu")),
+        "cpu": pack(
+            device_settings, choose_inputs(device_settings, device="cpu", precision="fp32")
+        ),
+        "gpu": pack(device_settings, choose_inputs(device_settings, device="gpu")),
     }
 
 
@@ -62,7 +64,7 @@ def text_of(archive: Path, name: str) -> str:
         return file.read(name).decode()
 
 
-def test_an_archive_carries_the_code_in_a_folder_of_its_own(starter_archive: Path) -> None:
+def test_an_archive_contains_the_code_in_its_own_directory(starter_archive: Path) -> None:
     modules = {str(file.relative_to(PROJECT)) for file in (PROJECT / "handlers").rglob("*.py")}
     modules.remove("handlers/musiclab_handler.py")
     assert set(names(starter_archive)) == modules | {
@@ -77,7 +79,7 @@ def test_an_archive_carries_the_code_in_a_folder_of_its_own(starter_archive: Pat
     assert (manifest["modelName"], manifest["modelVersion"]) == ("musiclab", "starter")
 
 
-def test_the_manifest_names_the_very_weights(starter_archive: Path) -> None:
+def test_the_manifest_has_the_hashes_of_the_packed_weights(starter_archive: Path) -> None:
     manifest = read_manifest(starter_archive)
     with zipfile.ZipFile(starter_archive) as file:
         for name, part in (("checkpoint.pt", "checkpoint"), ("codec.th", "codec")):
@@ -104,46 +106,46 @@ def test_a_trained_checkpoint_needs_the_official_codec_or_force(
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cpu", "fp32"), ("gpu", "auto")])
-def test_device_and_precision_go_into_the_archives_configuration(
-    insistent: dict[Device, Path], device: Device, precision: str
+def test_device_and_precision_are_written_to_the_archive_configuration(
+    device_archives: dict[Device, Path], device: Device, precision: str
 ) -> None:
-    config = yaml.safe_load(text_of(insistent[device], "model-config.yaml"))
+    config = yaml.safe_load(text_of(device_archives[device], "model-config.yaml"))
     tuned = yaml.safe_load((HANDLERS / f"model-config.{device}.yaml").read_text())
     assert config["deviceType"] == device
     assert config["precision"] == precision
-    assert read_manifest(insistent[device])["precision"] == precision
+    assert read_manifest(device_archives[device])["precision"] == precision
     assert tuned["batchSize"] > 1
     assert config["batchSize"] == tuned["batchSize"]
     assert config["minWorkers"] == 1
 
 
-def test_without_a_device_none_is_insisted_on(starter_archive: Path) -> None:
+def test_no_device_is_required_by_default(starter_archive: Path) -> None:
     assert "deviceType" not in yaml.safe_load(text_of(starter_archive, "model-config.yaml"))
 
 
 @pytest.mark.parametrize(("found", "device"), [(None, "cpu"), ("/usr/bin/nvidia-smi", "gpu")])
-def test_without_a_device_batches_suit_that_of_this_machine(
+def test_batches_are_tuned_for_this_machine_by_default(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, found: str | None, device: str
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: found)
     assert choose_inputs(settings).tuned_for == device
 
 
-def test_starters_are_built_elsewhere_where_checkpoints_may_not_be_written(
+def test_starter_weights_are_built_elsewhere_if_checkpoints_is_not_writable(
     settings: Settings, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").touch()  # nobody can make a folder in it, root neither
+    (tmp_path / "file").touch()  # not even root can create a directory in it
     unwritable = settings.model_copy(update={"checkpoints": tmp_path / "file" / "checkpoints"})
     manifest = read_manifest(pack(unwritable, choose_inputs(unwritable)))
     assert manifest["checkpoint"]["starter"]
     assert [file.suffix for file in settings.model_store.iterdir()] == [".mar"]
 
 
-def test_every_packing_makes_a_new_version(
-    own_settings: Settings, insistent: dict[Device, Path]
+def test_packing_again_creates_a_new_version(
+    device_settings: Settings, device_archives: dict[Device, Path]
 ) -> None:
-    again = pack(own_settings, choose_inputs(own_settings, device="gpu"))
-    archives = [insistent["gpu"], again]
+    again = pack(device_settings, choose_inputs(device_settings, device="gpu"))
+    archives = [device_archives["gpu"], again]
     versions = [read_manifest(archive)["version"] for archive in archives]
     assert versions[0] != versions[1]
     assert [archive.name for archive in archives] == [f"musiclab-{v}.mar" for v in versions]
@@ -157,24 +159,24 @@ def test_a_version_is_never_replaced(starter_settings: Settings, starter_archive
 
 
 @pytest.mark.parametrize("version", ["", " ", "a/b", "../up", "-v", "a:b", "x" * 65])
-def test_a_version_that_no_address_can_hold_is_refused(settings: Settings, version: str) -> None:
+def test_a_version_that_is_not_valid_in_a_url_is_refused(settings: Settings, version: str) -> None:
     with pytest.raises(PackError, match=re.escape(f"--version is {version!r}")):
         pack(settings, choose_inputs(settings), version=version)
 
 
-def test_a_bad_checkpoint_is_refused_in_the_model_codes_words(
+def test_a_bad_checkpoint_is_refused_with_the_message_of_the_model_code(
     settings: Settings, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.pt"
     torch.save([1, 2, 3], bad)
-    with pytest.raises(PackError, match=r"bad\.pt: holds a list"):
+    with pytest.raises(PackError, match=r"bad\.pt: contains a list"):
         pack(settings, choose_inputs(settings, checkpoint=bad))
     assert list(settings.model_store.iterdir()) == []
 
 
-def test_a_checkpoint_for_other_latents_is_refused(settings: Settings) -> None:
+def test_a_checkpoint_with_another_latent_size_is_refused(settings: Settings) -> None:
     golden = PROJECT / "tests" / "golden" / "cascade.pt"
-    with pytest.raises(PackError, match=r"encoding_dim is 32.*has to be 128"):
+    with pytest.raises(PackError, match=r"encoding_dim is 32.*must be 128"):
         pack(settings, choose_inputs(settings, checkpoint=golden))
 
 
@@ -185,7 +187,7 @@ def test_official_weights_with_the_wrong_hash_are_refused(settings: Settings) ->
         pack(settings, choose_inputs(settings))
 
 
-def test_ones_own_weights_come_before_the_starter_ones(settings: Settings) -> None:
+def test_provided_weights_take_precedence_over_starter_weights(settings: Settings) -> None:
     assert choose_inputs(settings).checkpoint is None
     assert choose_inputs(settings).codec is None
     settings.checkpoints.mkdir(parents=True)
@@ -198,85 +200,94 @@ def test_ones_own_weights_come_before_the_starter_ones(settings: Settings) -> No
     assert choose_inputs(settings, codec="starter").codec is None
 
 
-def test_files_that_are_not_there_are_named(settings: Settings, tmp_path: Path) -> None:
+def test_missing_files_are_named(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"no checkpoint at .*gone\.pt"):
         choose_inputs(settings, checkpoint=tmp_path / "gone.pt")
     with pytest.raises(PackError, match="musiclab codec fetch"):
         choose_inputs(settings, codec="official")
 
 
-def test_the_fingerprint_follows_code_weights_and_device(
+def test_the_fingerprint_depends_on_code_weights_device_and_precision(
     settings: Settings, trained: Path, changed_code: Callable[[str, str, str], None]
 ) -> None:
-    prints = [
+    fingerprints = [
         choose_inputs(settings).fingerprint(),
         choose_inputs(settings, checkpoint=trained).fingerprint(),
         choose_inputs(settings, device="cpu").fingerprint(),
         choose_inputs(settings, precision="fp32").fingerprint(),
     ]
     changed_code("model-config.cpu.yaml", "batchSize: 4", "batchSize: 3")
-    prints.append(choose_inputs(settings).fingerprint())
-    assert len(set(prints)) == len(prints)
+    fingerprints.append(choose_inputs(settings).fingerprint())
+    assert len(set(fingerprints)) == len(fingerprints)
 
 
-def test_what_was_packed_is_found_until_the_code_changes(
+def test_a_packed_archive_is_found_until_the_code_changes(
     starter_settings: Settings,
     starter_archive: Path,
     changed_code: Callable[[str, str, str], None],
 ) -> None:
     (starter_settings.model_store / "musiclab-damaged.mar").write_bytes(b"not a zip file")
     assert find_packed(starter_settings, choose_inputs(starter_settings)) == starter_archive
-    changed_code("codec/codec.py", "Finds nothing", "Finds something")
+    changed_code("codec/codec.py", "import torch\n", "import torch  # changed\n")
     assert find_packed(starter_settings, choose_inputs(starter_settings)) is None
 
 
-def test_a_damaged_archive_is_not_started(starter_archive: Path, tmp_path: Path) -> None:
+def test_a_damaged_or_misnamed_archive_is_refused(starter_archive: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.mar"
     content = bytearray(starter_archive.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     with pytest.raises(
-        ArchiveError, match=r"damaged\.mar is damaged, at (codec\.th|checkpoint\.pt)"
+        ArchiveError, match=r"damaged\.mar is damaged \((codec\.th|checkpoint\.pt) is corrupt\)"
     ):
         verify_archive(damaged)
     renamed = tmp_path / "renamed.zip"
     renamed.symlink_to(starter_archive)
-    with pytest.raises(ArchiveError, match=r"has to be called \.mar"):
+    with pytest.raises(ArchiveError, match=r"must have the extension \.mar"):
         verify_archive(renamed)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_damage_at_any_byte_is_told_as_such(tmp_path: Path, compression: int) -> None:
+def test_damage_to_any_byte_is_harmless_or_reported(tmp_path: Path, compression: int) -> None:
     archive = small_archive(tmp_path, "v", compression=compression)
     whole = archive.read_bytes()
     manifest = verify_archive(archive)
-    told = 0
-    for place in range(len(whole)):
+    reported = 0
+    for offset in range(len(whole)):
         for bit in (1, 1 << 7):
-            archive.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            archive.write_bytes(whole[:offset] + bytes([whole[offset] ^ bit]) + whole[offset + 1 :])
             try:
                 assert verify_archive(archive) == manifest
             except ArchiveError as error:
-                assert "pack" in str(error)  # what to do
-                told += 1
-    assert told > len(whole) // 2
+                assert "pack" in str(error)  # the remedy
+                reported += 1
+    assert reported > len(whole) // 2
 
 
 def test_manifests_that_disagree_are_refused(tmp_path: Path) -> None:
-    for known, explanation in (
-        ({"modelName": "musiclab", "modelVersion": "w"}, r"is musiclab w for TorchServe, but"),
-        ({"modelName": "other", "modelVersion": "v"}, r"is other v for TorchServe, but"),
-        ({"modelName": "musiclab", "modelVersion": 1.0}, r"is musiclab 1.0 for TorchServe, but"),
+    for torchserve, explanation in (
+        (
+            {"modelName": "musiclab", "modelVersion": "w"},
+            r"is musiclab w according to MAR-INF/MANIFEST\.json, but",
+        ),
+        (
+            {"modelName": "other", "modelVersion": "v"},
+            r"is other v according to MAR-INF/MANIFEST\.json, but",
+        ),
+        (
+            {"modelName": "musiclab", "modelVersion": 1.0},
+            r"is musiclab 1.0 according to MAR-INF/MANIFEST\.json, but",
+        ),
         ({"modelName": "musiclab"}, r"is damaged \('modelVersion'\)"),
         (["musiclab"], r"is damaged"),
     ):
-        archive = small_archive(tmp_path, "v", torchserve=known)
-        with pytest.raises(ArchiveError, match=f"{explanation}.*pack it anew"):
+        archive = small_archive(tmp_path, "v", torchserve=torchserve)
+        with pytest.raises(ArchiveError, match=f"{explanation}.*pack it again"):
             verify_archive(archive)
 
 
 @pytest.mark.parametrize("manifest", ["[]", "{}", '{"version": "1"}', "no json"])
-def test_a_manifest_that_says_too_little_is_refused(tmp_path: Path, manifest: str) -> None:
+def test_an_incomplete_manifest_is_refused(tmp_path: Path, manifest: str) -> None:
     archive = tmp_path / "odd.mar"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("musiclab.json", manifest)
@@ -284,7 +295,7 @@ def test_a_manifest_that_says_too_little_is_refused(tmp_path: Path, manifest: st
         read_manifest(archive)
 
 
-def test_what_is_not_an_archive_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=r"no archive at .*gone\.mar"):
         read_manifest(tmp_path / "gone.mar")
     (tmp_path / "text.mar").write_text("text")

@@ -1,4 +1,4 @@
-"""Real ffmpegs, and what they convert."""
+"""Real ffmpeg programs, and tracks for them to convert."""
 
 import shutil
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FFMPEGS = [*(["path"] if shutil.which("ffmpeg") else []), "wheel"]
 
 @pytest.fixture(params=FFMPEGS)
 def ffmpeg(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The ffmpeg that is used: the one on PATH, if any, and the wheel's."""
+    """The ffmpeg in use: the one on PATH, if available, then the wheel's."""
     if request.param == "wheel":
         monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
@@ -29,9 +29,9 @@ def ffmpeg(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture(scope="package")
 def track(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes a track of a kind, once."""
+    """A function that returns a track of a given kind, created once."""
     folder = tmp_path_factory.mktemp("tracks")
-    sound = tracks.restless_noise(SECONDS)
+    sound = tracks.varying_noise(SECONDS)
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:
@@ -44,7 +44,7 @@ def track(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A file in a folder with nothing else in it."""
+    """The path of a file to be created in an empty directory."""
     folder = tmp_path / "job"
     folder.mkdir()
     return folder / "track1.wav"

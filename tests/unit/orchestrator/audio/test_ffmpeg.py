@@ -1,4 +1,4 @@
-"""Probing and converting uploads with real ffmpegs: the one on PATH, if any, and the wheel's."""
+"""Probing and converting uploads with the ffmpeg on PATH, if available, and the wheel's."""
 
 import asyncio
 import sys
@@ -25,7 +25,9 @@ COVERED = ["cbr.mp3", "edit_list.m4a", "48_khz.flac"]
 pytestmark = pytest.mark.usefixtures("ffmpeg")
 
 
-async def test_the_wav_is_what_the_model_reads(track: Callable[[str], Path], target: Path) -> None:
+async def test_the_wav_has_the_format_that_the_model_reads(
+    track: Callable[[str], Path], target: Path
+) -> None:
     await cut(track("vorbis.ogg"), 10, target)
     with wave.open(str(target)) as wav:
         assert wav.getparams()[:4] == (1, 2, RATE, SEGMENT)
@@ -39,13 +41,13 @@ async def test_the_wav_is_what_the_model_reads(track: Callable[[str], Path], tar
     ("start", "seconds", "frames"),
     [(3, 0.5, 12_000), (3, 100, SEGMENT), (SECONDS - 2, 16, 2 * RATE), (0, 1e300, SEGMENT)],
 )
-async def test_a_window_is_as_long_as_asked_for_and_16_s_at_most(
+async def test_a_window_has_the_requested_length_up_to_16_s(
     track: Callable[[str], Path], target: Path, start: float, seconds: float, frames: int
 ) -> None:
     assert len(await cut(track("stereo.wav"), start, target, seconds)) == frames
 
 
-async def test_channels_are_mixed_into_one(tmp_path: Path, target: Path) -> None:
+async def test_channels_are_mixed_to_mono(tmp_path: Path, target: Path) -> None:
     left, right = tones(2 * RATE, 440), tones(2 * RATE, 1000)
     source = tmp_path / "stereo.wav"
     source.write_bytes(encoded(np.stack([left, right], axis=1)))
@@ -53,12 +55,14 @@ async def test_channels_are_mixed_into_one(tmp_path: Path, target: Path) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_tracks_have_audio(track: Callable[[str], Path], kind: str) -> None:
+async def test_audio_is_found_in_every_kind_of_track(
+    track: Callable[[str], Path], kind: str
+) -> None:
     assert await has_audio(track(kind))
 
 
 @pytest.mark.parametrize("kind", COVERED)
-async def test_cover_art_changes_nothing(
+async def test_cover_art_does_not_affect_the_audio(
     track: Callable[[str], Path], kind: str, tmp_path: Path, target: Path
 ) -> None:
     covered = tmp_path / f"covered{Path(kind).suffix}"
@@ -72,11 +76,11 @@ async def test_cover_art_changes_nothing(
 
 
 def junk(folder: Path) -> dict[str, Path]:
-    """Files that hold no audio, by what they are."""
+    """Files that contain no audio, by name."""
     contents = {
         "empty.mp3": b"",
-        "text.mp3": b"la la la, said the text\n" * 4000,
-        "text.ogg": b"la la la, said the text\n" * 4000,
+        "text.mp3": b"plain text, no audio at all\n" * 4000,
+        "text.ogg": b"plain text, no audio at all\n" * 4000,
         "zeros.mp3": bytes(2**20),
         "random.mp3": np.random.default_rng(0).bytes(2**20),
         "header_alone.wav": encoded(tones(100, 440))[:40],
@@ -89,7 +93,7 @@ def junk(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in (*contents, "video.m4a", "jpeg.mp3")}
 
 
-async def test_what_is_no_audio_is_refused(tmp_path: Path, target: Path) -> None:
+async def test_files_without_audio_are_refused(tmp_path: Path, target: Path) -> None:
     for name, source in junk(tmp_path).items():
         assert not await has_audio(source), name
         error = await refusal(NotAudioError, source, target, 3)
@@ -97,14 +101,14 @@ async def test_what_is_no_audio_is_refused(tmp_path: Path, target: Path) -> None
         assert error.code == "not_audio"
 
 
-async def test_probing_a_file_of_50_mb_is_quick(tmp_path: Path) -> None:
+async def test_probing_a_50_mb_file_is_fast(tmp_path: Path) -> None:
     source = make_endless_wav(tmp_path / "large.wav", 50 * 2**20)
     began = time.monotonic()
     assert await has_audio(source)
     assert time.monotonic() - began < 1
 
 
-async def test_an_m4a_without_its_index_is_no_audio(
+async def test_an_m4a_without_its_index_is_refused(
     track: Callable[[str], Path], tmp_path: Path, target: Path
 ) -> None:
     content = track("edit_list.m4a").read_bytes()
@@ -114,7 +118,7 @@ async def test_an_m4a_without_its_index_is_no_audio(
     await refusal(NotAudioError, half, target)
 
 
-async def test_a_missing_file_is_not_one_without_audio(tmp_path: Path, target: Path) -> None:
+async def test_a_missing_file_is_not_reported_as_not_audio(tmp_path: Path, target: Path) -> None:
     for source in (tmp_path / "missing.mp3", tmp_path):
         with pytest.raises(ConversionError, match="cannot be read"):
             await has_audio(source)
@@ -122,17 +126,19 @@ async def test_a_missing_file_is_not_one_without_audio(tmp_path: Path, target: P
             await cut(source, 0, target)
 
 
-async def test_a_target_that_cannot_be_written_leaves_nothing(
+async def test_no_file_remains_if_the_target_cannot_be_written(
     track: Callable[[str], Path], tmp_path: Path, target: Path
 ) -> None:
     target.mkdir()
-    for place in (target, tmp_path / "no folder" / "track1.wav"):
+    for path in (target, tmp_path / "no directory" / "track1.wav"):
         with pytest.raises(ConversionError, match=r"track1\.wav cannot be written"):
-            await cut_window(track("cbr.mp3"), Window(0, 16), place)
+            await cut_window(track("cbr.mp3"), Window(0, 16), path)
     assert list(target.parent.iterdir()) == [target]
 
 
-async def test_two_conversions_at_once(track: Callable[[str], Path], target: Path) -> None:
+async def test_concurrent_conversions_do_not_affect_each_other(
+    track: Callable[[str], Path], target: Path
+) -> None:
     kinds = ["cbr.mp3", "vorbis.ogg"]
     targets = [target.with_name(f"{kind}.wav") for kind in kinds]
     pairs = zip(kinds, targets, strict=True)
@@ -144,7 +150,7 @@ async def test_two_conversions_at_once(track: Callable[[str], Path], target: Pat
         np.testing.assert_array_equal(sound, await cut(track(kind), 30, target))
 
 
-def test_without_any_ffmpeg_it_says_what_to_do(
+def test_a_missing_ffmpeg_is_reported_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -153,7 +159,7 @@ def test_without_any_ffmpeg_it_says_what_to_do(
         find_ffmpeg()
 
 
-def test_without_the_wheel_it_is_the_one_of_path(
+def test_without_the_wheel_ffmpeg_is_found_on_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     own = tmp_path / "ffmpeg"

@@ -1,4 +1,4 @@
-"""What ffmpeg may do with an upload: limits of time, memory and threads, and no other files."""
+"""The ffmpeg sandbox: limits on time, memory and threads, and no access to other files."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.audio import cutting, ffmpeg_sandbox
 from orchestrator.audio.cutting import cut_window
-from orchestrator.audio.ffmpeg_sandbox import AT_ONCE, Purpose
+from orchestrator.audio.ffmpeg_sandbox import MAX_CONCURRENT, Purpose
 from orchestrator.audio.probing import has_audio
 from orchestrator.errors import ConversionError, NotAudioError, TooSlowError
 from tests.support.conversions import LATE, children, cut, refusal
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("ffmpeg")
 
 
 @pytest.mark.parametrize("name", ["list.mp3", "list.m3u8"])
-async def test_a_playlist_opens_nothing(
+async def test_a_playlist_opens_no_file_and_no_url(
     track: Callable[[str], Path], tmp_path: Path, target: Path, name: str
 ) -> None:
     shutil.copy(track("cbr.mp3"), tmp_path / "secret.mp3")
@@ -48,7 +48,9 @@ async def test_a_playlist_opens_nothing(
             server.accept()
 
 
-async def test_names_are_only_names(tmp_path: Path, target: Path) -> None:
+async def test_special_characters_in_file_names_have_no_effect(
+    tmp_path: Path, target: Path
+) -> None:
     for name in ("concat:a|b.wav", "-i.wav", "%d.wav", "http:a.wav", "a 'b\".wav"):
         source = tmp_path / name
         source.write_bytes(encoded(tones(RATE, 440)))
@@ -56,7 +58,7 @@ async def test_names_are_only_names(tmp_path: Path, target: Path) -> None:
         assert len(await cut(source, 0, target)) == RATE
 
 
-async def test_a_relative_path_serves_as_well(
+async def test_a_relative_path_is_accepted(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -64,7 +66,7 @@ async def test_a_relative_path_serves_as_well(
     assert len(await cut(Path("-tone.wav"), 0, target)) == RATE
 
 
-async def test_cancelling_kills_ffmpeg_at_once(endless: Path, target: Path) -> None:
+async def test_cancelling_kills_ffmpeg_immediately(endless: Path, target: Path) -> None:
     task = asyncio.create_task(cut_window(endless, LATE, target))
     await asyncio.sleep(0.5)
     assert len(children()) == 1
@@ -78,7 +80,7 @@ async def test_cancelling_kills_ffmpeg_at_once(endless: Path, target: Path) -> N
     assert not any(target.parent.iterdir())
 
 
-async def test_ffmpeg_leaves_the_cpu_to_the_api(endless: Path, target: Path) -> None:
+async def test_ffmpeg_runs_at_a_lower_priority_than_the_api(endless: Path, target: Path) -> None:
     task = asyncio.create_task(cut_window(endless, LATE, target))
     await asyncio.sleep(0.5)
     (child,) = children()
@@ -98,74 +100,80 @@ async def test_ffmpeg_is_killed_when_it_takes_too_long(
     assert not children()
 
 
-async def test_an_ffmpeg_that_dies_is_no_end_of_the_track(endless: Path, target: Path) -> None:
+async def test_a_killed_ffmpeg_is_not_taken_for_the_end_of_the_track(
+    endless: Path, target: Path
+) -> None:
     task = asyncio.create_task(cut_window(endless, LATE, target))
     await asyncio.sleep(0.5)
     children()[0].kill()
-    with pytest.raises(ConversionError, match="ffmpeg ended with -9"):
+    with pytest.raises(ConversionError, match="ffmpeg exited with -9"):
         await task
     assert not any(target.parent.iterdir())
 
 
-async def test_a_crafted_index_is_refused_in_little_memory(tmp_path: Path, target: Path) -> None:
-    """Six at once, in a process of their own, where no other child has taken more."""
+async def test_a_crafted_index_is_refused_with_little_memory(tmp_path: Path, target: Path) -> None:
+    """Six probes run at once in a new process, whose peak memory no other child affects."""
     for count, millions in itertools.product((1, 16), (3, 11, 21)):
         content = crafted_mp4(count, millions * 1_000_000)
         assert len(content) < 10_000
         source = tmp_path / f"{count}_{millions}.m4a"
         source.write_bytes(content)
         await refusal(NotAudioError, source, target)
-    command = [sys.executable, "-c", LOOK_AT_ALL, *sorted(map(str, tmp_path.glob("*.m4a")))]
-    look = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    kilobytes, *answers = look.stdout.splitlines()[-1].split()  # before it come lines of the log
-    assert len(answers) == 6 and set(answers) <= {"not_audio", "False"}
+    command = [sys.executable, "-c", PROBE_ALL, *sorted(map(str, tmp_path.glob("*.m4a")))]
+    completed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    kilobytes, *results = completed.stdout.splitlines()[-1].split()  # log lines precede it
+    assert len(results) == 6 and set(results) <= {"not_audio", "False"}
     assert int(kilobytes) < 300_000
 
 
-LOOK_AT_ALL = """
+PROBE_ALL = """
 import asyncio, resource, sys
 from pathlib import Path
 from orchestrator.errors import TrackError
 from orchestrator.audio.probing import has_audio
 
-async def look(source):
+async def probe(source):
     try:
         return await has_audio(Path(source))
     except TrackError as error:
         return error.code
 
-async def look_at_all():
-    return await asyncio.gather(*map(look, sys.argv[1:]))
+async def probe_all():
+    return await asyncio.gather(*map(probe, sys.argv[1:]))
 
-answers = asyncio.run(look_at_all())
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, *answers)
+results = asyncio.run(probe_all())
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, *results)
 """
 
 
-async def test_a_file_that_needs_too_much_memory_is_at_fault(
+async def test_a_file_that_needs_too_much_memory_is_refused(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)  # the wheel's, which unfolds all of it
+    # The wheel's ffmpeg expands the whole index.
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
     source = tmp_path / "crafted.m4a"
     source.write_bytes(crafted_mp4(16, 3_000_000))
     error = await refusal(NotAudioError, source, target)
-    assert "crafted.m4a cannot be decoded with 200 MB of memory" in str(error)
+    assert "crafted.m4a cannot be decoded within the limits of 200 MB of memory" in str(error)
     with pytest.raises(NotAudioError, match="200 MB"):
         await has_audio(source)
 
 
-async def test_a_file_that_needs_too_much_cpu_time_is_at_fault(
+async def test_a_file_that_needs_too_much_cpu_time_is_refused(
     endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cutting, "CONVERTING", Purpose("converting", cpu_s=1))
     error = await refusal(NotAudioError, endless, target, LATE.start)
-    assert "endless.wav cannot be decoded with 200 MB of memory and 1 s of CPU time" in str(error)
+    assert (
+        "endless.wav cannot be decoded within the limits of 200 MB of memory and 1 s of CPU time"
+        in str(error)
+    )
 
 
-async def test_many_cpus_start_no_more_threads(
+async def test_the_number_of_threads_does_not_grow_with_the_cpus(
     ffmpeg: Path, endless: Path, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stacks of a thread for each CPU would take most of the memory."""
+    """The stacks of one thread per CPU would use most of the memory limit."""
     program = tmp_path / "ffmpeg"
     program.write_text(f'#!/bin/sh\nexec {ffmpeg} -cpucount 64 "$@"\n')
     program.chmod(0o755)
@@ -181,10 +189,12 @@ async def test_many_cpus_start_no_more_threads(
 
 
 @pytest.fixture
-def curious(track: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In place of ffmpeg, a script that writes what it runs in into this file."""
-    track("cbr.mp3")  # by a real one
-    report, program = tmp_path / "report", tmp_path / "curious"
+def environment_report(
+    track: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The file to which a script in place of ffmpeg writes its environment and its limits."""
+    track("cbr.mp3")  # created with a real ffmpeg
+    report, program = tmp_path / "report", tmp_path / "reporting_ffmpeg"
     limits = "for limit in d t s; do ulimit -$limit; done"
     program.write_text(f"#!/bin/sh\n{{ env; {limits}; }} > {report}\n")
     program.chmod(0o755)
@@ -192,27 +202,29 @@ def curious(track: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.Mo
     return report
 
 
-async def test_ffmpeg_gets_limits_and_no_environment(
-    track: Callable[[str], Path], curious: Path, monkeypatch: pytest.MonkeyPatch
+async def test_ffmpeg_runs_with_limits_and_without_the_environment(
+    track: Callable[[str], Path], environment_report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSICLAB_API_KEYS", "a secret")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/libraries")
     assert not await has_audio(track("cbr.mp3"))
-    *environment, data, cpu, stack = curious.read_text().splitlines()
+    *environment, data, cpu, stack = environment_report.read_text().splitlines()
     assert {line.partition("=")[0] for line in environment} <= {"LD_LIBRARY_PATH", "PWD"}
     assert "LD_LIBRARY_PATH=/libraries" in environment
     assert (int(data), int(cpu)) == (200_000_000 // 1024, 5)
     assert int(stack) <= 8192
 
 
-def test_lower_limits_than_ours_stay(track: Callable[[str], Path], curious: Path) -> None:
-    lower = f"ulimit -d 150000; ulimit -t 3; ulimit -s 4096; exec {sys.executable} -c '{LOOK}' $0"
+def test_lower_existing_limits_are_kept(
+    track: Callable[[str], Path], environment_report: Path
+) -> None:
+    lower = f"ulimit -d 150000; ulimit -t 3; ulimit -s 4096; exec {sys.executable} -c '{PROBE}' $0"
     command = ["/bin/sh", "-c", lower, str(track("cbr.mp3"))]
     subprocess.run(command, cwd=PROJECT, check=True)
-    assert curious.read_text().splitlines()[-3:] == ["150000", "3", "4096"]
+    assert environment_report.read_text().splitlines()[-3:] == ["150000", "3", "4096"]
 
 
-LOOK = """
+PROBE = """
 import asyncio, sys
 from pathlib import Path
 from orchestrator.audio.probing import has_audio
@@ -221,19 +233,19 @@ asyncio.run(has_audio(Path(sys.argv[1])))
 """
 
 
-async def test_conversions_wait_for_each_other_but_uploads_not_for_them(
+async def test_conversions_wait_for_each_other_without_delaying_uploads(
     track: Callable[[str], Path], endless: Path, target: Path
 ) -> None:
-    targets = [target.with_name(f"{number}.wav") for number in range(AT_ONCE + 3)]
+    targets = [target.with_name(f"{number}.wav") for number in range(MAX_CONCURRENT + 3)]
     tasks = [asyncio.create_task(cut_window(endless, LATE, each)) for each in targets]
     async with asyncio.timeout(10):
-        while len(children()) < AT_ONCE:
+        while len(children()) < MAX_CONCURRENT:
             await asyncio.sleep(0.05)
-    await asyncio.sleep(0.5)  # in which further ones would start
+    await asyncio.sleep(0.5)  # enough for further conversions to start
     running = len(children())
     found = await asyncio.wait_for(has_audio(track("cbr.mp3")), 10)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert (running, found) == (AT_ONCE, True)
+    assert (running, found) == (MAX_CONCURRENT, True)
     assert not children()

@@ -1,4 +1,4 @@
-"""Which part of each track the time fields choose."""
+"""The window of each track that the time fields select."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from orchestrator.errors import InputError
         ({"start_time_2": "1e1", "end_time_2": "11.5"}, (0, 16), (10, 11.5)),
     ],
 )
-def test_a_tracks_own_times_come_first(
+def test_times_of_one_track_override_those_of_both(
     fields: dict[str, str], first: tuple[float, float], second: tuple[float, float]
 ) -> None:
     assert read_windows(fields) == (Window(*first), Window(*second))
@@ -28,7 +28,7 @@ def test_a_tracks_own_times_come_first(
 
 @pytest.mark.parametrize("field", ["start_time", "end_time", "start_time_1", "end_time_2"])
 @pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "-1", "-inf", "0x10", "1,5"])
-def test_what_is_not_a_time_is_named(field: str, value: str) -> None:
+def test_a_field_with_an_invalid_time_is_named(field: str, value: str) -> None:
     with pytest.raises(InputError) as refused:
         read_windows({field: value})
     assert refused.value.code == "invalid_time"
@@ -45,7 +45,7 @@ def test_what_is_not_a_time_is_named(field: str, value: str) -> None:
         {"end_time": "0"},
     ],
 )
-def test_an_end_before_the_start_is_named(fields: dict[str, str]) -> None:
+def test_a_field_with_an_end_before_the_start_is_named(fields: dict[str, str]) -> None:
     with pytest.raises(InputError) as refused:
         read_windows(fields)
     assert refused.value.code == "invalid_window"

@@ -1,4 +1,4 @@
-"""The `musiclab` command: what it prints, and how it ends when something is wrong."""
+"""The `musiclab` command: its output, and its exit status on errors."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def musiclab(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_inspect_shows_every_fact_uncut(starter_archive: Path) -> None:
+def test_inspect_shows_every_fact_in_full(starter_archive: Path) -> None:
     shown = musiclab("model", "inspect", starter_archive)
     assert shown.exit_code == 0
     manifest = read_manifest(starter_archive)
@@ -28,14 +28,16 @@ def test_inspect_shows_every_fact_uncut(starter_archive: Path) -> None:
     assert "checkpoint.args.num_layers" in shown.output
 
 
-def test_inspect_refuses_what_is_not_an_archive(tmp_path: Path) -> None:
+def test_inspect_refuses_a_missing_archive(tmp_path: Path) -> None:
     refused = musiclab("model", "inspect", tmp_path / "[gone].mar")
     assert refused.exit_code == 1
     assert "error: there is no archive at" in refused.stderr
     assert "[gone].mar" in refused.stderr
 
 
-def test_pack_refuses_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pack_reports_an_error_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MUSICLAB_CHECKPOINTS", str(tmp_path))
     refused = musiclab("model", "pack", "--codec", "official")
     assert refused.exit_code == 1
@@ -43,19 +45,19 @@ def test_pack_refuses_in_one_sentence(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "Traceback" not in refused.output
 
 
-def test_pack_knows_two_codecs_and_two_devices() -> None:
+def test_pack_refuses_unknown_codecs_and_devices() -> None:
     assert musiclab("model", "pack", "--codec", "other").exit_code == 2
     assert musiclab("model", "pack", "--device", "tpu").exit_code == 2
 
 
-def test_two_ports_that_are_the_same_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_with_the_same_port_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICLAB_METRICS_PORT", "8080")
     refused = musiclab("serve-model")
     assert refused.exit_code == 1
     assert "MUSICLAB_INFERENCE_PORT and MUSICLAB_METRICS_PORT are both 8080" in refused.stderr
 
 
-def test_a_folder_that_cannot_be_made_is_named(
+def test_a_directory_that_cannot_be_created_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -66,7 +68,7 @@ def test_a_folder_that_cannot_be_made_is_named(
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536"])
-def test_a_setting_at_fault_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+def test_an_invalid_port_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv("MUSICLAB_METRICS_PORT", port)
     refused = musiclab("serve-model")
     assert refused.exit_code == 1
@@ -74,7 +76,7 @@ def test_a_setting_at_fault_is_named(monkeypatch: pytest.MonkeyPatch, port: str)
 
 
 @pytest.mark.parametrize("role", ["api", "worker"])
-def test_processes_that_share_jobs_need_a_database(role: str) -> None:
+def test_api_and_worker_require_a_shared_database(role: str) -> None:
     refused = musiclab(role)
     assert refused.exit_code == 1
     assert "MUSICLAB_DATABASE_URL" in refused.stderr
@@ -90,7 +92,7 @@ def test_processes_that_share_jobs_need_a_database(role: str) -> None:
         ("MUSICLAB_MIN_FREE_DISK_PERCENT", "101"),
     ],
 )
-def test_limits_at_fault_are_named(
+def test_an_invalid_limit_is_named(
     monkeypatch: pytest.MonkeyPatch, setting: str, value: str
 ) -> None:
     monkeypatch.setenv(setting, value)
@@ -99,7 +101,7 @@ def test_limits_at_fault_are_named(
     assert f"{setting} is '{value}'" in refused.stderr
 
 
-def test_doctor_names_what_is_away_and_a_page_that_is_not_built(
+def test_doctor_names_unreachable_services_and_a_page_that_is_not_built(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(doctor, "DATABASE_TIMEOUT_S", 0.2)
@@ -109,7 +111,7 @@ def test_doctor_names_what_is_away_and_a_page_that_is_not_built(
     monkeypatch.setenv("MUSICLAB_PAGE", str(tmp_path))
     found = musiclab("doctor")
     assert found.exit_code == 1
-    said = {" ".join(line.split()[:2]): line for line in found.stdout.splitlines()}
-    assert "does not answer" in said["missing database"]
-    assert "MUSICLAB_FILES_URL" in said["missing files"]
-    assert "make setup" in said["note page"]
+    lines = {" ".join(line.split()[:2]): line for line in found.stdout.splitlines()}
+    assert "the database is unreachable" in lines["missing database"]
+    assert "MUSICLAB_FILES_URL" in lines["missing files"]
+    assert "make setup" in lines["note page"]

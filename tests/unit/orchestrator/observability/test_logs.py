@@ -1,4 +1,4 @@
-"""How a serving process logs, seen in one of its own."""
+"""The logs of a server process, tested in a subprocess."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from orchestrator.observability.logs import logs_json
 from orchestrator.settings import Settings
 from tests.support.project import PROJECT
 
-SAYS = """
+SETUP = """
 import asyncio, logging, warnings, structlog
 from orchestrator.observability.logs import configure_logging
 from orchestrator.settings import Settings
@@ -20,25 +20,25 @@ log = structlog.get_logger("orchestrator.somewhere")
 """
 
 
-def said(code: str, **settings: str) -> str:
-    """What a process writes to standard error that has configured its log."""
+def stderr_of(code: str, **settings: str) -> str:
+    """The standard error of a process that configures its logging and then runs `code`."""
     environment = {f"MUSICLAB_{name.upper()}": value for name, value in settings.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", SAYS + code],
+    completed = subprocess.run(
+        [sys.executable, "-c", SETUP + code],
         env={"PYTHONPATH": str(PROJECT), **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == ""
-    return done.stderr
+    assert completed.stdout == ""
+    return completed.stderr
 
 
 def lines(code: str, **settings: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in said(code, **settings).splitlines()]
+    return [json.loads(line) for line in stderr_of(code, **settings).splitlines()]
 
 
-def test_a_line_begins_with_what_is_looked_for() -> None:
+def test_a_line_starts_with_the_most_searched_keys() -> None:
     code = """
 structlog.contextvars.bind_contextvars(job_id="6f0c", model_version="v1")
 log.info("job completed", timings={"wait": 0.5})
@@ -56,10 +56,10 @@ log.info("job completed", timings={"wait": 0.5})
     ]
 
 
-def test_an_error_is_structured_and_keeps_local_variables_to_itself() -> None:
+def test_an_exception_is_structured_and_omits_local_variables() -> None:
     code = """
 def fail():
-    secret = "told to nobody"
+    secret = "a private value"
     raise ValueError("broken")
 try:
     fail()
@@ -71,26 +71,26 @@ except ValueError:
     assert line["level"] == "error"
     assert (error["exc_type"], error["exc_value"]) == ("ValueError", "broken")
     assert error["frames"][-1]["name"] == "fail"
-    assert "told to nobody" not in json.dumps(line)
-    printed = said(code, log_format="console")
+    assert "a private value" not in json.dumps(line)
+    printed = stderr_of(code, log_format="console")
     assert "ValueError: broken" in printed
-    assert "told to nobody" not in printed
+    assert "a private value" not in printed
 
 
-def test_what_libraries_log_and_warn_of_has_the_same_form() -> None:
+def test_library_logs_and_warnings_have_the_same_format() -> None:
     code = """
 structlog.contextvars.bind_contextvars(job_id="6f0c")
 logging.getLogger("asyncio").error("slow %s", "task")
-logging.getLogger("aiohttp.server").info("not told")
-warnings.warn("old ways")
+logging.getLogger("aiohttp.server").info("not logged")
+warnings.warn("deprecated")
 """
     slow, warned = lines(code)
     assert (slow["logger"], slow["event"], slow["job_id"]) == ("asyncio", "slow task", "6f0c")
     assert (warned["level"], warned["logger"]) == ("warning", "py.warnings")
-    assert "old ways" in warned["event"]
+    assert "deprecated" in warned["event"]
 
 
-def test_the_level_is_that_of_the_settings() -> None:
+def test_the_level_follows_the_settings() -> None:
     code = 'log.debug("one"); log.info("two"); log.warning("three")'
     for level, events in (
         ("debug", ["one", "two", "three"]),
@@ -100,7 +100,7 @@ def test_the_level_is_that_of_the_settings() -> None:
         assert [line["event"] for line in lines(code, log_level=level)] == events
 
 
-def test_on_a_terminal_lines_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_human_readable_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(log_format: Literal["auto", "console", "json"]) -> bool:
         return logs_json(Settings(log_format=log_format))
 
@@ -108,6 +108,6 @@ def test_on_a_terminal_lines_are_for_people(monkeypatch: pytest.MonkeyPatch) -> 
     assert [chosen("auto"), chosen("console"), chosen("json")] == [False, False, True]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     assert [chosen("auto"), chosen("console"), chosen("json")] == [True, False, True]
-    printed = said('log.info("job completed", job_id="6f0c")', log_format="console")
+    printed = stderr_of('log.info("job completed", job_id="6f0c")', log_format="console")
     assert "job completed" in printed
     assert "job_id=6f0c" in printed

@@ -1,4 +1,4 @@
-"""A TorchServe that versions are deployed to."""
+"""A fake TorchServe to which versions are deployed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.settings import settings_in
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
+def torchserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
     monkeypatch.setattr(deployer_module, "POLL_S", 0.001)
     monkeypatch.setattr(deployer_module, "REGISTRATION_TIMEOUT_S", 0.02)
     monkeypatch.setattr(deployer_module, "LOCK_TIMEOUT_S", 0.05)

@@ -1,4 +1,4 @@
-"""What is to serve, as it is written down."""
+"""The desired state: default version, additional versions and previous defaults."""
 
 import json
 
@@ -9,37 +9,37 @@ from orchestrator.releases.desired_state import FILE, MAX_PREVIOUS, DesiredState
 from orchestrator.settings import Settings
 
 
-def test_another_default_can_be_gone_back_from() -> None:
-    wanted = DesiredState("a", additional=("b", "c"))
-    assert wanted.with_default("a") == wanted
-    assert wanted.with_default("b") == DesiredState("b", ("c",), ("a",))
-    assert wanted.with_default("b").with_default("a") == DesiredState("a", ("c",), ("b",))
+def test_changing_the_default_remembers_the_previous_one() -> None:
+    state = DesiredState("a", additional=("b", "c"))
+    assert state.with_default("a") == state
+    assert state.with_default("b") == DesiredState("b", ("c",), ("a",))
+    assert state.with_default("b").with_default("a") == DesiredState("a", ("c",), ("b",))
 
 
-def test_what_served_long_ago_is_forgotten() -> None:
-    wanted = DesiredState("0")
+def test_the_oldest_defaults_are_forgotten() -> None:
+    state = DesiredState("0")
     for number in range(1, MAX_PREVIOUS + 3):
-        wanted = wanted.with_default(str(number))
-    assert wanted.previous == tuple(str(number) for number in range(2, MAX_PREVIOUS + 2))
+        state = state.with_default(str(number))
+    assert state.previous == tuple(str(number) for number in range(2, MAX_PREVIOUS + 2))
 
 
-def test_a_version_is_beside_once() -> None:
-    wanted = DesiredState("a").with_additional("b").with_additional("c").with_additional("b")
-    assert wanted == DesiredState("a", ("c", "b"))
-    assert wanted.without("c").without("c") == DesiredState("a", ("b",))
+def test_an_additional_version_is_listed_once() -> None:
+    state = DesiredState("a").with_additional("b").with_additional("c").with_additional("b")
+    assert state == DesiredState("a", ("c", "b"))
+    assert state.without("c").without("c") == DesiredState("a", ("b",))
 
 
-def test_it_is_read_as_it_was_written(settings: Settings) -> None:
+def test_the_state_is_read_as_it_was_written(settings: Settings) -> None:
     versions = DesiredStateFile(settings)
     assert versions.read() is None
-    wanted = DesiredState("a", ("b",), ("c", "d"))
+    state = DesiredState("a", ("b",), ("c", "d"))
     settings.model_server_dir.mkdir(parents=True)
-    versions.write(wanted)
-    assert DesiredStateFile(settings).read() == wanted
+    versions.write(state)
+    assert DesiredStateFile(settings).read() == state
 
 
 def test_the_file_keeps_its_keys(settings: Settings) -> None:
-    """Those of files that were written by earlier versions."""
+    """Files written by earlier versions of MusicLab use the same keys."""
     settings.model_server_dir.mkdir(parents=True)
     file = settings.model_server_dir / FILE
     content = {"default": "a", "beside": ["b"], "previous": ["c", "d"]}
@@ -58,18 +58,18 @@ def test_a_file_that_cannot_be_read_is_named(settings: Settings, content: str) -
         DesiredStateFile(settings).read()
 
 
-def test_archives_that_are_missing_are_left_out(settings: Settings) -> None:
+def test_missing_archives_are_omitted(settings: Settings) -> None:
     versions = DesiredStateFile(settings)
     settings.model_store.mkdir(parents=True)
-    wanted = DesiredState("a", ("b", "c"))
-    assert versions.archives(None) == versions.archives(wanted) == []
+    state = DesiredState("a", ("b", "c"))
+    assert versions.archives(None) == versions.archives(state) == []
     for version in ("a", "c"):
         (settings.model_store / f"musiclab-{version}.mar").touch()
-    names = [archive.name for archive in versions.archives(wanted)]
+    names = [archive.name for archive in versions.archives(state)]
     assert names == ["musiclab-a.mar", "musiclab-c.mar"]
 
 
-def test_one_changes_it_at_a_time(settings: Settings) -> None:
+def test_only_one_command_at_a_time_changes_the_state(settings: Settings) -> None:
     with (
         DesiredStateFile(settings).exclusive(),
         pytest.raises(DeploymentError, match="another command"),
@@ -80,7 +80,7 @@ def test_one_changes_it_at_a_time(settings: Settings) -> None:
         pass
 
 
-def test_a_version_is_chosen_alone(settings: Settings) -> None:
+def test_setting_the_default_removes_additional_versions(settings: Settings) -> None:
     versions = DesiredStateFile(settings)
     versions.set_default("a")
     versions.write(DesiredState("a", ("b",)))

@@ -1,4 +1,4 @@
-"""The version that served before is unloaded after its last request, or stays loaded."""
+"""The previous version is unloaded after its last request, or stays loaded."""
 
 import _thread
 from collections.abc import Iterator
@@ -9,86 +9,92 @@ from orchestrator.archives.archive import archive_path
 from orchestrator.errors import DeploymentError
 from orchestrator.releases import deployer as deployer_module
 from orchestrator.releases.desired_state import DesiredState
-from tests.support.deployments import Messages, assert_serves, deploying, on, wanted
-from tests.support.quick_torchserve import Answer, QuickTorchServe, answering
+from tests.support.deployments import Messages, assert_versions, deployer_for, desired_state, run_at
+from tests.support.quick_torchserve import QuickTorchServe, Response, responding
 
 IDLE = b'{"database": true, "model_versions": {}}'
-AT_WORK = b'{"database": true, "model_versions": {"a": {"in_flight": 2, "pinned": 0}}}'
+BUSY = b'{"database": true, "model_versions": {"a": {"in_flight": 2, "pinned": 0}}}'
 
 
-def test_ctrl_c_while_the_old_version_drains_leaves_it_loaded(served: QuickTorchServe) -> None:
-    on(served, "draining", _thread.interrupt_main)
-    told = Messages()
+def test_ctrl_c_while_the_previous_version_drains_keeps_it_loaded(
+    torchserve: QuickTorchServe,
+) -> None:
+    run_at(torchserve, "draining", _thread.interrupt_main)
+    messages = Messages()
     with pytest.raises(KeyboardInterrupt):
-        deploying(served, told).deploy("b")
-    assert_serves(served, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
-    assert told.sentences[-1] == (
-        "a stays loaded: you stopped waiting. "
-        "`musiclab model remove a --keep-archive` ends it later"
+        deployer_for(torchserve, messages).deploy("b")
+    assert_versions(torchserve, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
+    assert messages.sentences[-1] == (
+        "a stays loaded: the wait was interrupted. "
+        "Run `musiclab model remove a --keep-archive` to unload it later"
     )
 
 
 @pytest.fixture
-def used(served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
-    """The same, and an orchestrator that has requests to "a" at work without end."""
+def busy(torchserve: QuickTorchServe, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickTorchServe]:
+    """The fake TorchServe, and an orchestrator that always reports running requests to "a"."""
     monkeypatch.setattr(deployer_module, "DRAIN_TIMEOUT_S", 0.02)
-    with answering(lambda method, path: (200, AT_WORK)) as url:
-        served.settings = served.settings.model_copy(update={"orchestrator_urls": url})
-        yield served
+    with responding(lambda method, path: (200, BUSY)) as url:
+        torchserve.settings = torchserve.settings.model_copy(update={"orchestrator_urls": url})
+        yield torchserve
 
 
-def test_a_version_that_is_used_without_end_stays_loaded(used: QuickTorchServe) -> None:
-    used.pending["a"] = 3
-    told = Messages()
-    deploying(used, told).deploy("b")
-    assert_serves(used, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
+def test_a_version_that_is_always_in_use_stays_loaded(busy: QuickTorchServe) -> None:
+    busy.pending["a"] = 3
+    messages = Messages()
+    deployer_for(busy, messages).deploy("b")
+    assert_versions(busy, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
     assert (
-        "a stays loaded: 3 requests wait in TorchServe; 2 requests are at work at http.*"
-        "`musiclab model remove a --keep-archive` ends it later"
-    ) in told
+        "a stays loaded: 3 requests are queued in TorchServe; 2 requests are in progress at http.*"
+        "Run `musiclab model remove a --keep-archive` to unload it later"
+    ) in messages
     with pytest.raises(DeploymentError, match="version a could not be unloaded yet"):
-        deploying(used).remove("a")
-    assert_serves(used, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
-    assert archive_path(used.settings.model_store, "a").exists()
+        deployer_for(busy).remove("a")
+    assert_versions(busy, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
+    assert archive_path(busy.settings.model_store, "a").exists()
 
 
-def test_a_version_is_unloaded_after_the_last_of_its_users(served: QuickTorchServe) -> None:
-    looks: list[str] = []
+def test_a_version_is_unloaded_after_its_last_request(torchserve: QuickTorchServe) -> None:
+    queries: list[str] = []
 
-    def in_flight(method: str, path: str) -> Answer:
-        looks.append(path)
-        # Quiet, but not for long enough: what is on its way is not seen yet.
-        return (200, IDLE) if len(looks) != 2 else (200, AT_WORK)
+    def in_flight(method: str, path: str) -> Response:
+        queries.append(path)
+        # Idle, but not for long enough: a request may not have been counted yet.
+        return (200, IDLE) if len(queries) != 2 else (200, BUSY)
 
-    with answering(in_flight) as url:
-        served.settings = served.settings.model_copy(update={"orchestrator_urls": url})
-        deploying(served).deploy("b")
-    assert looks == ["/in-flight"] * (2 + deployer_module.IDLE_CHECKS)
-    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
+    with responding(in_flight) as url:
+        torchserve.settings = torchserve.settings.model_copy(update={"orchestrator_urls": url})
+        deployer_for(torchserve).deploy("b")
+    assert queries == ["/in-flight"] * (2 + deployer_module.IDLE_CHECKS)
+    assert_versions(torchserve, "b", set(), DesiredState("b", previous=("a",)))
 
 
-def test_torchserve_ends_while_the_old_version_drains(
-    served: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
+def test_a_deployment_succeeds_if_torchserve_exits_while_draining(
+    torchserve: QuickTorchServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployer_module, "DRAIN_TIMEOUT_S", 0.02)
-    on(served, "draining", served.end)
-    told = Messages()
-    deploying(served, told).deploy("b")
-    assert wanted(served) == DesiredState("b", ("a",), ("a",))
-    assert "a stays loaded: TorchServe does not say what it works on" in told
+    run_at(torchserve, "draining", torchserve.end)
+    messages = Messages()
+    deployer_for(torchserve, messages).deploy("b")
+    assert desired_state(torchserve) == DesiredState("b", ("a",), ("a",))
+    assert "a stays loaded: the queue of TorchServe is unknown" in messages
 
 
-def test_a_version_that_somebody_else_unloads_is_unloaded(served: QuickTorchServe) -> None:
-    served.at["unregister"] = lambda: served.forget("a")
-    told = Messages()
-    deploying(served, told).deploy("b")
-    assert_serves(served, "b", set(), DesiredState("b", previous=("a",)))
-    assert told.sentences[-1] == "a is unloaded"
+def test_a_version_unloaded_by_another_client_counts_as_unloaded(
+    torchserve: QuickTorchServe,
+) -> None:
+    torchserve.at["unregister"] = lambda: torchserve.forget("a")
+    messages = Messages()
+    deployer_for(torchserve, messages).deploy("b")
+    assert_versions(torchserve, "b", set(), DesiredState("b", previous=("a",)))
+    assert messages.sentences[-1] == "a is unloaded"
 
 
-def test_a_version_that_cannot_be_unloaded_stays(served: QuickTorchServe) -> None:
-    served.at["unregister"] = lambda: (500, b'{"message": "it hangs"}')
-    told = Messages()
-    deploying(served, told).deploy("b")
-    assert_serves(served, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
-    assert "a stays loaded: TorchServe answered 500: it hangs. `musiclab model remove" in told
+def test_a_version_that_cannot_be_unloaded_stays_loaded(torchserve: QuickTorchServe) -> None:
+    torchserve.at["unregister"] = lambda: (500, b'{"message": "it hangs"}')
+    messages = Messages()
+    deployer_for(torchserve, messages).deploy("b")
+    assert_versions(torchserve, "b", {"a"}, DesiredState("b", ("a",), ("a",)))
+    assert (
+        "a stays loaded: TorchServe returned 500: it hangs. Run `musiclab model remove" in messages
+    )

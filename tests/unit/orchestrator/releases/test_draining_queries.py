@@ -1,4 +1,4 @@
-"""Who still uses a version of the model, asked of whatever is at an orchestrator's address."""
+"""Queries for the uses of a model version, against any kind of server at the address."""
 
 import json
 import time
@@ -7,64 +7,68 @@ from threading import Event
 import pytest
 
 from orchestrator.releases import draining
-from orchestrator.releases.draining import users_of
+from orchestrator.releases.draining import uses_at
 from tests.support.ports import free_ports
-from tests.support.quick_torchserve import answering
+from tests.support.quick_torchserve import responding
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>Home</title></head><body>a = 1\n</body></html>\n"
 
 
-def asked(status: int, body: bytes) -> list[str]:
-    """Who uses "old" where this is answered, the address left out."""
-    with answering(lambda method, path: (status, body) if path == "/in-flight" else None) as url:
-        return [user.replace(url, "URL") for user in users_of(url, "old")]
+def uses_for(status: int, body: bytes) -> list[str]:
+    """The uses of version "old" according to this response, with the address abbreviated."""
+    with responding(lambda method, path: (status, body) if path == "/in-flight" else None) as url:
+        return [use.replace(url, "URL") for use in uses_at(url, "old")]
 
 
-def told(in_flight: int, pinned: int | None = 0, database: bool = True) -> bytes:
-    """What an orchestrator answers, which uses "new", too."""
+def body_of(in_flight: int, pinned: int | None = 0, database: bool = True) -> bytes:
+    """The response of an orchestrator that also uses version "new"."""
     versions = {"new": {"in_flight": 7, "pinned": 7 if database else None}}
     if in_flight or pinned:
         versions["old"] = {"in_flight": in_flight, "pinned": pinned}
     return json.dumps({"database": database, "model_versions": versions}).encode()
 
 
-def test_nobody_uses_it() -> None:
-    assert asked(200, told(0)) == []
+def test_an_unused_version_has_no_uses() -> None:
+    assert uses_for(200, body_of(0)) == []
 
 
-def test_requests_are_at_work_and_jobs_wait() -> None:
-    assert asked(200, told(2, 3)) == [
-        "2 requests are at work at URL",
-        "3 jobs asked for it by name at URL",
+def test_running_requests_and_pinned_jobs_are_uses() -> None:
+    assert uses_for(200, body_of(2, 3)) == [
+        "2 requests are in progress at URL",
+        "3 jobs request it by name at URL",
     ]
 
 
-def test_without_its_database_nobody_knows() -> None:
-    unknown = "URL does not know who asked for it by name: its database is away"
-    assert asked(200, told(0, None, database=False)) == [unknown]
-    assert asked(200, told(2, None, database=False)) == ["2 requests are at work at URL", unknown]
+def test_pinned_jobs_are_unknown_without_the_database() -> None:
+    unknown = "jobs at URL that request it by name are unknown: database unreachable"
+    assert uses_for(200, body_of(0, None, database=False)) == [unknown]
+    assert uses_for(200, body_of(2, None, database=False)) == [
+        "2 requests are in progress at URL",
+        unknown,
+    ]
 
 
-def test_an_orchestrator_of_an_earlier_version_is_a_user() -> None:
-    assert asked(404, b'{"detail": "There is nothing at /in-flight", "code": "not_found"}') == [
-        "URL does not say who uses it: it is an earlier version of MusicLab, or a proxy that hides "
-        "/in-flight"
+def test_an_orchestrator_of_an_earlier_version_counts_as_a_use() -> None:
+    assert uses_for(
+        404, b'{"detail": "The path /in-flight does not exist", "code": "not_found"}'
+    ) == [
+        "use by URL is unknown: it runs an earlier version of MusicLab, or a proxy hides /in-flight"
     ]
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_an_orchestrator_that_cannot_say_is_a_user(status: int) -> None:
-    assert asked(status, b'{"code": "busy"}') == [f"URL does not say who uses it: {status}"]
+def test_an_orchestrator_that_returns_an_error_counts_as_a_use(status: int) -> None:
+    assert uses_for(status, b'{"code": "busy"}') == [f"use by URL is unknown: {status}"]
 
 
-def test_an_orchestrator_that_hangs_is_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_orchestrator_that_hangs_counts_as_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draining, "TIMEOUT_S", 0.05)
     over = Event()
-    with answering(lambda method, path: (200, b"") if over.wait(10) else None) as url:
-        (user,) = users_of(url, "old")
+    with responding(lambda method, path: (200, b"") if over.wait(10) else None) as url:
+        (use,) = uses_at(url, "old")
         over.set()
-    assert user.startswith(f"{url} does not say who uses it: ")
-    assert "timed out" in user
+    assert use.startswith(f"use by {url} is unknown: ")
+    assert "timed out" in use
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_an_orchestrator_that_hangs_is_a_user(monkeypatch: pytest.MonkeyPatch) -
         pytest.param(200, HTML, id="HTML"),
         pytest.param(404, HTML, id="HTML 404"),
         pytest.param(404, b'{"detail": "Not Found"}', id="JSON"),
-        pytest.param(200, b"", id="nothing"),
+        pytest.param(200, b"", id="empty"),
         pytest.param(200, b"\x89PNG\r\n\x1a\n\x00", id="an image"),
         pytest.param(404, b'{"code": 404}', id="JSON with another code"),
         pytest.param(400, b'{"code": "not_found"}', id="another status"),
@@ -87,17 +91,17 @@ def test_an_orchestrator_that_hangs_is_a_user(monkeypatch: pytest.MonkeyPatch) -
         pytest.param(200, b"# TYPE up gauge\nup 1\n", id="metrics of another program"),
     ],
 )
-def test_another_program_on_the_port_is_no_user(status: int, body: bytes) -> None:
-    assert asked(status, body) == []
+def test_another_program_on_the_port_is_not_a_use(status: int, body: bytes) -> None:
+    assert uses_for(status, body) == []
 
 
-def test_nobody_is_there() -> None:
+def test_a_closed_port_has_no_uses() -> None:
     (port,) = free_ports(1)
     began = time.monotonic()
-    assert users_of(f"http://127.0.0.1:{port}", "old") == []
+    assert uses_at(f"http://127.0.0.1:{port}", "old") == []
     assert time.monotonic() - began < draining.TIMEOUT_S
 
 
-def test_an_address_that_is_none_is_told() -> None:
-    (user,) = users_of("orchestrator", "old")
-    assert user.startswith("orchestrator does not say who uses it: Invalid URL")
+def test_an_invalid_address_is_reported() -> None:
+    (use,) = uses_at("orchestrator", "old")
+    assert use.startswith("use by orchestrator is unknown: Invalid URL")

@@ -1,4 +1,4 @@
-"""What the supervisor writes down of what serves, and what it has served after TorchServe ended."""
+"""The supervisor records the served versions and restores them after TorchServe exits."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ WITHIN_S = 10
 
 
 class Clock:
-    """The supervisor's time, which goes on when a test says so."""
+    """The supervisor's clock, which advances only when a test advances it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -32,8 +32,8 @@ class Clock:
         return self.now
 
 
-class EndedServer(TorchServe):
-    """One whose TorchServe has ended, and is not started again in truth."""
+class ExitedServer(TorchServe):
+    """A server whose TorchServe has exited and is not really restarted."""
 
     started = 0
     stopped = 0
@@ -47,7 +47,7 @@ class EndedServer(TorchServe):
 
     @property
     def served(self) -> list[str]:
-        """The archives that TorchServe is started with, the default one first."""
+        """The names of the archives that TorchServe is started with, the default first."""
         return self._names
 
 
@@ -60,9 +60,9 @@ def store(settings: Settings) -> Path:
 
 
 @pytest.fixture
-def server(settings: Settings, store: Path) -> EndedServer:
-    """Serves "a"."""
-    return EndedServer(settings, archive_path(store, "a"))
+def server(settings: Settings, store: Path) -> ExitedServer:
+    """A server with "a" as its default version."""
+    return ExitedServer(settings, archive_path(store, "a"))
 
 
 @pytest.fixture
@@ -74,26 +74,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def look(server: EndedServer, clock: Clock) -> Callable[..., DesiredState | None]:
-    """Looks at what serves after so many seconds; returns what is written down then."""
+def record(server: ExitedServer, clock: Clock) -> Callable[..., DesiredState | None]:
+    """A function that records these versions after a delay and returns the stored state."""
     supervisor = Supervisor(server)
 
     def at(after_s: float, *versions: LoadedVersion) -> DesiredState | None:
         clock.now += after_s
-        supervisor.record_served_versions(versions)
+        supervisor.record_loaded_versions(versions)
         return DesiredStateFile(server.settings).read()
 
     return at
 
 
-Look = Callable[..., DesiredState | None]
+Record = Callable[..., DesiredState | None]
 
 
 def default(version: str, ready: int = 1) -> LoadedVersion:
     return LoadedVersion(version, default=True, workers=1, ready=ready)
 
 
-def beside(version: str, ready: int = 1) -> LoadedVersion:
+def additional(version: str, ready: int = 1) -> LoadedVersion:
     return LoadedVersion(version, default=False, workers=1, ready=ready)
 
 
@@ -101,96 +101,100 @@ def write(server: TorchServe, wanted: DesiredState) -> None:
     DesiredStateFile(server.settings).write(wanted)
 
 
-def test_what_was_packed_need_not_be_noted(look: Look) -> None:
-    assert look(0, default("a")) is None
-    assert look(SETTLE_S, default("a")) is None
+def test_the_packed_version_is_not_recorded(record: Record) -> None:
+    assert record(0, default("a")) is None
+    assert record(SETTLE_S, default("a")) is None
 
 
-def test_what_was_changed_is_noted_once_it_stays_so(look: Look) -> None:
-    changed = beside("a"), default("b")
-    assert look(0, *changed) is None
-    assert look(SETTLE_S - 0.1, *changed) is None
-    assert look(0, default("b")) is None, "it changed again, and has to settle anew"
-    assert look(SETTLE_S - 0.1, default("b")) is None
-    assert look(0.1, default("b")) == DesiredState("b", previous=("a",))
-    assert look(0, *changed) == DesiredState("b", previous=("a",))
-    assert look(SETTLE_S, *changed) == DesiredState("b", ("a",), ("a",))
+def test_a_change_is_recorded_once_it_settles(record: Record) -> None:
+    changed = additional("a"), default("b")
+    assert record(0, *changed) is None
+    assert record(SETTLE_S - 0.1, *changed) is None
+    assert record(0, default("b")) is None, "it changed again and has to settle again"
+    assert record(SETTLE_S - 0.1, default("b")) is None
+    assert record(0.1, default("b")) == DesiredState("b", previous=("a",))
+    assert record(0, *changed) == DesiredState("b", previous=("a",))
+    assert record(SETTLE_S, *changed) == DesiredState("b", ("a",), ("a",))
 
 
-def test_nothing_is_noted_while_a_deployment_is_going_on(look: Look, server: EndedServer) -> None:
-    look(0, default("b"))
+def test_nothing_is_recorded_during_a_deployment(record: Record, server: ExitedServer) -> None:
+    record(0, default("b"))
     with DesiredStateFile(server.settings).exclusive():
-        assert look(SETTLE_S, default("b")) is None
-    assert look(0.1, default("b")) is None, "what is seen may be of before the deployment's end"
-    assert look(SETTLE_S, default("b")) == DesiredState("b", previous=("a",))
+        assert record(SETTLE_S, default("b")) is None
+    assert record(0.1, default("b")) is None, (
+        "it may have been observed before the deployment ended"
+    )
+    assert record(SETTLE_S, default("b")) == DesiredState("b", previous=("a",))
 
 
-def test_what_was_seen_before_the_end_of_a_deployment_is_not_noted(
-    look: Look, server: EndedServer
+def test_versions_observed_before_a_deployment_ends_are_not_recorded(
+    record: Record, server: ExitedServer
 ) -> None:
-    draining = beside("a"), default("b")
-    look(0, *draining)
+    draining = additional("a"), default("b")
+    record(0, *draining)
     with DesiredStateFile(server.settings).exclusive():
-        look(SETTLE_S - 0.5, *draining)
+        record(SETTLE_S - 0.5, *draining)
         write(server, DesiredState("b", previous=("a",)))
-    assert look(0.5, *draining) == DesiredState("b", previous=("a",))
+    assert record(0.5, *draining) == DesiredState("b", previous=("a",))
     for after_s in (0.5, SETTLE_S):
-        assert look(after_s, default("b")) == DesiredState("b", previous=("a",))
+        assert record(after_s, default("b")) == DesiredState("b", previous=("a",))
 
 
-def test_what_is_not_ready_is_not_noted(look: Look) -> None:
+def test_versions_that_are_not_ready_are_not_recorded(record: Record) -> None:
     for after_s in (0, SETTLE_S):
-        assert look(after_s, default("a"), beside("b", ready=0)) is None
+        assert record(after_s, default("a"), additional("b", ready=0)) is None
     for after_s in (0, SETTLE_S):
-        assert look(after_s, beside("a"), default("b", ready=0)) is None
+        assert record(after_s, additional("a"), default("b", ready=0)) is None
     for after_s in (0, SETTLE_S):
-        assert look(after_s) is None
+        assert record(after_s) is None
 
 
-def test_a_version_beside_that_starts_again_is_kept(look: Look, server: EndedServer) -> None:
-    noted = DesiredState("a", ("b",))
-    write(server, noted)
-    for after_s in (0, SETTLE_S):
-        assert look(after_s, default("a"), beside("b", ready=0)) == noted
-    look(0, default("a"), beside("c"), beside("b", ready=0))
-    also = look(SETTLE_S, default("a"), beside("c"), beside("b", ready=0))
-    assert also == DesiredState("a", ("b", "c"))
-
-
-def test_what_was_unloaded_beside_is_noted(look: Look, server: EndedServer) -> None:
-    write(server, DesiredState("a", ("b", "c")))
-    look(0, default("a"), beside("b"), beside("c"))
-    look(SETTLE_S, default("a"), beside("b"), beside("c"))
-    look(0, default("a"), beside("c"))
-    assert look(SETTLE_S, default("a"), beside("c")) == DesiredState("a", ("c",))
-
-
-def test_what_cannot_be_written_down_is_tried_again(
-    look: Look, server: EndedServer, monkeypatch: pytest.MonkeyPatch
+def test_an_additional_version_that_is_restarting_is_kept(
+    record: Record, server: ExitedServer
 ) -> None:
-    def full(versions: DesiredStateFile, content: DesiredState) -> None:
+    recorded = DesiredState("a", ("b",))
+    write(server, recorded)
+    for after_s in (0, SETTLE_S):
+        assert record(after_s, default("a"), additional("b", ready=0)) == recorded
+    record(0, default("a"), additional("c"), additional("b", ready=0))
+    extended = record(SETTLE_S, default("a"), additional("c"), additional("b", ready=0))
+    assert extended == DesiredState("a", ("b", "c"))
+
+
+def test_unloading_an_additional_version_is_recorded(record: Record, server: ExitedServer) -> None:
+    write(server, DesiredState("a", ("b", "c")))
+    record(0, default("a"), additional("b"), additional("c"))
+    record(SETTLE_S, default("a"), additional("b"), additional("c"))
+    record(0, default("a"), additional("c"))
+    assert record(SETTLE_S, default("a"), additional("c")) == DesiredState("a", ("c",))
+
+
+def test_a_failed_write_is_retried(
+    record: Record, server: ExitedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_disk_full(versions: DesiredStateFile, content: DesiredState) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(DesiredStateFile, "write", full)
+        patch.setattr(DesiredStateFile, "write", raise_disk_full)
         for after_s in (0, SETTLE_S):
-            assert look(after_s, default("b")) is None
-    assert look(RETRY_INTERVAL_S - 0.1, default("b")) is None
-    assert look(0.1, default("b")) == DesiredState("b", previous=("a",))
+            assert record(after_s, default("b")) is None
+    assert record(RETRY_INTERVAL_S - 0.1, default("b")) is None
+    assert record(0.1, default("b")) == DesiredState("b", previous=("a",))
     (server.settings.model_server_dir / FILE).write_text("no json")
     for after_s in (0, SETTLE_S):
-        with pytest.raises(ArchiveError):  # by the look here, not by the supervisor
-            look(after_s, default("c"))
+        with pytest.raises(ArchiveError):  # raised by the read in `record`, not by the supervisor
+            record(after_s, default("c"))
 
 
-def test_what_is_wanted_is_served_again(server: EndedServer) -> None:
+def test_the_desired_versions_are_restored(server: ExitedServer) -> None:
     write(server, DesiredState("b", ("a", "c")))
     Supervisor(server).restart_if_exited()
     assert server.served == ["musiclab-b.mar", "musiclab-a.mar", "musiclab-c.mar"]
     assert (server.manifest["version"], server.started) == ("b", 1)
 
 
-def test_a_damaged_version_beside_is_left_out(server: EndedServer, store: Path) -> None:
+def test_a_damaged_additional_version_is_omitted(server: ExitedServer, store: Path) -> None:
     write(server, DesiredState("b", ("a", "c")))
     archive_path(store, "a").write_text("text")
     Supervisor(server).restart_if_exited()
@@ -198,8 +202,8 @@ def test_a_damaged_version_beside_is_left_out(server: EndedServer, store: Path) 
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "damaged", "missing"])
-def test_what_served_before_serves_again_where_nothing_else_can(
-    server: EndedServer, store: Path, fault: str
+def test_the_last_versions_are_restored_if_the_desired_one_cannot_be(
+    server: ExitedServer, store: Path, fault: str
 ) -> None:
     server.set_archives(archive_path(store, "a"), archive_path(store, "c"))
     write(server, DesiredState("b"))
@@ -215,8 +219,8 @@ def test_what_served_before_serves_again_where_nothing_else_can(
     assert server.archive == archive_path(store, "a").resolve()
 
 
-def test_what_runs_is_not_started_again(
-    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+def test_a_running_torchserve_is_not_restarted(
+    server: ExitedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "is_running", lambda: True)
     write(server, DesiredState("b"))
@@ -225,9 +229,9 @@ def test_what_runs_is_not_started_again(
 
 
 def test_stopping_does_not_wait_for_archives_to_be_read(
-    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+    server: ExitedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a disk that hangs; TorchServe is not started when that goes on."""
+    """The read hangs, as on a faulty disk; TorchServe is not started when it continues."""
     reading, go_on = Event(), Event()
 
     def read(versions: DesiredStateFile, wanted: DesiredState | None) -> list[Path]:
@@ -240,7 +244,7 @@ def test_stopping_does_not_wait_for_archives_to_be_read(
     restart = Thread(target=supervisor.restart_if_exited)
     restart.start()
     assert reading.wait(WITHIN_S)
-    assert server.stopped == 1, "what TorchServe left is swept before"
+    assert server.stopped == 1, "leftovers of TorchServe are cleaned up first"
     supervisor.stop()
     assert server.stopped == 2
     go_on.set()
@@ -248,8 +252,8 @@ def test_stopping_does_not_wait_for_archives_to_be_read(
     assert server.started == 0
 
 
-def test_what_is_just_being_started_is_stopped_afterwards(
-    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+def test_stopping_waits_for_a_start_in_progress(
+    server: ExitedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starting, go_on = Event(), Event()
 
@@ -279,7 +283,7 @@ def test_what_is_just_being_started_is_stopped_afterwards(
     assert stops == [0, 1]
 
 
-def test_a_supervisor_that_was_stopped_ends_and_starts_nothing(server: EndedServer) -> None:
+def test_a_stopped_supervisor_returns_and_starts_nothing(server: ExitedServer) -> None:
     supervisor = Supervisor(server)
     supervisor.stop()
     supervisor.run(list)
@@ -287,8 +291,8 @@ def test_a_supervisor_that_was_stopped_ends_and_starts_nothing(server: EndedServ
     assert server.started == 0
 
 
-def test_a_restart_that_fails_ends_the_supervisor(
-    server: EndedServer, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_restart_ends_the_supervisor(
+    server: ExitedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start() -> None:
         raise ModelServerError("port 8080 is taken")
@@ -301,7 +305,7 @@ def test_a_restart_that_fails_ends_the_supervisor(
     supervisor.stop()
 
 
-def test_a_first_archive_that_is_none_is_refused(settings: Settings, store: Path) -> None:
+def test_an_invalid_default_archive_is_refused(settings: Settings, store: Path) -> None:
     archive_path(store, "a").write_text("text")
     with pytest.raises(ArchiveError, match="not a MusicLab archive"):
         TorchServe(settings, archive_path(store, "a"), archive_path(store, "b"))

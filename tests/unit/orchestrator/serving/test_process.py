@@ -1,4 +1,4 @@
-"""What TorchServe cannot be started with."""
+"""Settings with which TorchServe cannot be started."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from orchestrator.settings import Settings
 from tests.support.quick_torchserve import small_archive
 
 
-def test_a_run_folder_whose_path_is_too_long_for_sockets_is_named(
+def test_a_run_directory_too_long_for_socket_paths_is_named(
     settings: Settings, tmp_path: Path
 ) -> None:
     archive = small_archive(settings.model_store, "a")

@@ -1,7 +1,7 @@
-"""When a call is repeated with another key of TorchServe, and when a new one is asked for.
+"""Retries of calls with another TorchServe key, and requests for new keys.
 
-A server answers as TorchServe does in moments that the real one cannot be brought to reliably: a
-key that another renews just then, an API key that is refused, a file that is being written.
+A fake server reproduces situations that cannot be provoked reliably in TorchServe: a key renewed by
+another process during a call, an API key that is refused, a key file that is being written.
 """
 
 import asyncio
@@ -21,24 +21,28 @@ import requests
 from orchestrator.serving.tokens import MAX_TRIES, Tokens
 
 WAIT_S = 10.0
-AT_ONCE = 8
-WORDS = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
-REFUSAL = json.dumps({"code": 400, "type": "InvalidKeyException", "message": WORDS}).encode()
+CONCURRENT_CALLS = 8
+REFUSAL_MESSAGE = (
+    "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+)
+REFUSAL = json.dumps(
+    {"code": 400, "type": "InvalidKeyException", "message": REFUSAL_MESSAGE}
+).encode()
 BODY = b"both tracks"
 
 Call = Callable[[Tokens], tuple[int, bytes]]
 
 
 class TorchServe(ThreadingHTTPServer):
-    """One path that needs the inference key, and the API that makes new keys.
+    """A server with one path that requires the inference key, and the API that creates keys.
 
     Attributes:
-        keys: the valid ones, by kind; a new one makes `key_file` anew.
-        ended: kinds whose keys are refused though they are right.
-        bodies: of the calls to the path, in order.
-        renewals: the kinds that new keys were asked for, in order.
-        on_call: what happens before a call's key is looked at.
-        answer: to a call with the right key.
+        keys: the valid keys by kind; a new key rewrites `key_file`.
+        expired: kinds whose keys are refused even if they are right.
+        bodies: the bodies of the calls to the path, in order.
+        renewals: the kinds of the new keys requested, in order.
+        on_call: called before the key of a call is checked.
+        response: status and body of the response to a call with the right key.
     """
 
     def __init__(self, key_file: Path) -> None:
@@ -47,18 +51,18 @@ class TorchServe(ThreadingHTTPServer):
         self.numbers = itertools.count(1)
         self.keys = {kind: f"{kind}-0" for kind in ("inference", "management", "API")}
         self.write()
-        self.ended: set[str] = set()
+        self.expired: set[str] = set()
         self.bodies: list[bytes] = []
         self.renewals: list[str] = []
         self.on_call: Callable[[], None] = lambda: None
-        self.answer = (200, b"music")
+        self.response = (200, b"music")
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def write(self) -> None:
-        """Write the file in one go, so that no test fails for what it is not about."""
+        """Replace the file atomically, so that no call reads a partial file."""
         part = self.key_file.with_suffix(".part")
         part.write_text(json.dumps({kind: {"key": key} for kind, key in self.keys.items()}))
         part.rename(self.key_file)
@@ -67,8 +71,8 @@ class TorchServe(ThreadingHTTPServer):
         self.keys[kind] = f"{kind}-{next(self.numbers)}"
         self.write()
 
-    def takes(self, kind: str, header: str | None) -> bool:
-        return header == f"Bearer {self.keys[kind]}" and kind not in self.ended
+    def accepts(self, kind: str, header: str | None) -> bool:
+        return header == f"Bearer {self.keys[kind]}" and kind not in self.expired
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,26 +81,26 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         (kind,) = parse_qs(urlsplit(self.path).query)["type"]
         self.server.renewals.append(kind)
-        if not self.server.takes("API", self.headers["Authorization"]):
-            self._answer(400, REFUSAL)
+        if not self.server.accepts("API", self.headers["Authorization"]):
+            self._respond(400, REFUSAL)
             return
         self.server.renew(kind)
-        self._answer(200, b"\n")
+        self._respond(200, b"\n")
 
     def do_POST(self) -> None:
         self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.on_call()
-        taken = self.server.takes("inference", self.headers["Authorization"])
-        self._answer(*(self.server.answer if taken else (400, REFUSAL)))
+        accepted = self.server.accepts("inference", self.headers["Authorization"])
+        self._respond(*(self.server.response if accepted else (400, REFUSAL)))
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _respond(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -140,12 +144,12 @@ def call(request: pytest.FixtureRequest) -> Call:
     return chosen
 
 
-def test_a_key_that_is_taken_is_kept(torchserve: TorchServe, keys: Tokens, call: Call) -> None:
+def test_an_accepted_key_is_kept(torchserve: TorchServe, keys: Tokens, call: Call) -> None:
     assert call(keys) == (200, b"music")
     assert (torchserve.bodies, torchserve.renewals) == ([BODY], [])
 
 
-def test_an_ended_key_is_renewed_and_the_call_repeated_whole(
+def test_an_expired_key_is_renewed_and_the_whole_call_repeated(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.keys["inference"] = "not in the file"
@@ -156,13 +160,13 @@ def test_an_ended_key_is_renewed_and_the_call_repeated_whole(
     assert (len(torchserve.bodies), len(torchserve.renewals)) == (3, 1)
 
 
-def test_a_key_that_another_renewed_meanwhile_is_not_renewed_again(
+def test_a_key_renewed_by_another_process_is_not_renewed_again(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
-    others = iter([True, True])  # the first repetition comes too late as well
+    renewals_left = iter([True, True])  # the key changes again before the first retry
 
     def renewed_by_another() -> None:
-        if next(others, False):
+        if next(renewals_left, False):
             torchserve.renew("inference")
 
     torchserve.on_call = renewed_by_another
@@ -170,41 +174,41 @@ def test_a_key_that_another_renewed_meanwhile_is_not_renewed_again(
     assert (len(torchserve.bodies), torchserve.renewals) == (3, [])
 
 
-def test_those_refused_at_once_make_one_new_key(torchserve: TorchServe) -> None:
-    """Each has `Keys` of its own, as processes have."""
+def test_concurrent_refusals_create_one_new_key(torchserve: TorchServe) -> None:
+    """Each call has its own `Tokens`, as a separate process would."""
     torchserve.keys["inference"] = "not in the file"
-    all_sent = threading.Barrier(AT_ONCE, timeout=WAIT_S)
-    firsts = iter(range(AT_ONCE))
+    all_sent = threading.Barrier(CONCURRENT_CALLS, timeout=WAIT_S)
+    firsts = iter(range(CONCURRENT_CALLS))
 
     def wait_for_all() -> None:
         if next(firsts, None) is not None:
             all_sent.wait()
 
     torchserve.on_call = wait_for_all
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        everybody = [Tokens(torchserve.key_file, torchserve.url) for _ in range(AT_ONCE)]
-        answers = list(threads.map(by_requests, everybody))
-    assert answers == [(200, b"music")] * AT_ONCE
+    with ThreadPoolExecutor(CONCURRENT_CALLS) as threads:
+        clients = [Tokens(torchserve.key_file, torchserve.url) for _ in range(CONCURRENT_CALLS)]
+        responses = list(threads.map(by_requests, clients))
+    assert responses == [(200, b"music")] * CONCURRENT_CALLS
     assert torchserve.renewals == ["inference"]
 
 
-def test_a_key_that_is_never_taken_ends_after_some_tries(
+def test_a_call_whose_key_is_never_accepted_ends_after_max_tries(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
-    torchserve.ended.add("inference")
+    torchserve.expired.add("inference")
     assert call(keys) == (400, REFUSAL)
     assert len(torchserve.bodies) == MAX_TRIES
 
 
-def test_where_no_key_can_be_had_the_refusal_is_the_answer(
+def test_the_refusal_is_returned_if_no_key_can_be_created(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
-    torchserve.ended |= {"inference", "API"}
+    torchserve.expired |= {"inference", "API"}
     assert call(keys) == (400, REFUSAL)
     assert (len(torchserve.bodies), len(torchserve.renewals)) == (1, 1)
 
 
-def test_without_a_file_the_refusal_is_the_answer(
+def test_the_refusal_is_returned_without_a_key_file(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.key_file.unlink()
@@ -214,7 +218,7 @@ def test_without_a_file_the_refusal_is_the_answer(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         (400, b'{"code": "not_audio", "detail": "track2 is not audio"}'),
         (400, b"[]"),
@@ -223,11 +227,11 @@ def test_without_a_file_the_refusal_is_the_answer(
     ],
     ids=str,
 )
-def test_other_answers_are_handed_on(
-    torchserve: TorchServe, keys: Tokens, call: Call, answer: tuple[int, bytes]
+def test_other_responses_are_returned_unchanged(
+    torchserve: TorchServe, keys: Tokens, call: Call, response: tuple[int, bytes]
 ) -> None:
-    torchserve.answer = answer
-    assert call(keys) == answer
+    torchserve.response = response
+    assert call(keys) == response
     assert (len(torchserve.bodies), torchserve.renewals) == (1, [])
 
 

@@ -1,4 +1,4 @@
-"""Why a model did not load, out of the log of all versions' workers."""
+"""Load errors, read from the log that the workers of all versions share."""
 
 import json
 from pathlib import Path
@@ -9,96 +9,99 @@ from orchestrator.serving.torchserve_log import WorkerLog
 
 START = "s_name_part0=/tmp/.ts.sock, s_name_part1=9000, pid=7"
 DIED = "Backend worker process died."
-REFUSED = "Failed to load model musiclab, exception checkpoint.pt is not the file of its manifest"
+MISMATCH = "the SHA-256 of checkpoint.pt does not match the archive's manifest"
+REFUSED = f"Failed to load model musiclab, exception {MISMATCH}"
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1', "KeyError: 'a'"]
 CHAINED = [*TRACEBACK, "", "During handling of the above exception, another exception occurred:"]
 
 
-class Said:
-    """A log and what writes it."""
+class ModelLog:
+    """A worker log, its reader, and methods that append to it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "model_log.log"
-        self.log = WorkerLog(folder)
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "model_log.log"
+        self.reader = WorkerLog(directory)
 
-    def printed(self, version: str, *events: str, port: int = 9000) -> None:
+    def append_events(self, version: str, *events: str, port: int = 9000) -> None:
         for event in events:
             thread = f"W-{port}-musiclab_{version}-stdout"
-            self.write({"thread": thread, "model_version": version, "event": event})
+            self.append_line({"thread": thread, "model_version": version, "event": event})
 
-    def write(self, line: dict[str, object], end: str = "\n") -> None:
+    def append_line(self, line: dict[str, object], end: str = "\n") -> None:
         with self.file.open("a") as file:
             file.write(json.dumps(line) + end)
 
 
 @pytest.fixture
-def said(tmp_path: Path) -> Said:
-    return Said(tmp_path)
+def model_log(tmp_path: Path) -> ModelLog:
+    return ModelLog(tmp_path)
 
 
-def test_without_a_log_nothing_is_at_fault(said: Said) -> None:
-    assert said.log.load_error() is None
-    assert said.log.position() == 0
+def test_a_missing_log_has_no_error(model_log: ModelLog) -> None:
+    assert model_log.reader.load_error() is None
+    assert model_log.reader.position() == 0
 
 
-def test_a_refused_archive_is_named_by_its_sentence(said: Said) -> None:
-    said.printed("one", START, "Torch worker started.")
-    assert said.log.load_error() is None
-    said.printed("one", REFUSED, *TRACEBACK)
-    assert said.log.load_error() == "checkpoint.pt is not the file of its manifest"
+def test_a_refused_archive_is_reported_by_its_message(model_log: ModelLog) -> None:
+    model_log.append_events("one", START, "Torch worker started.")
+    assert model_log.reader.load_error() is None
+    model_log.append_events("one", REFUSED, *TRACEBACK)
+    assert model_log.reader.load_error() == MISMATCH
 
 
-def test_a_traceback_of_printed_lines_is_named_by_its_end(said: Said) -> None:
-    said.printed("one", START, DIED, *TRACEBACK[:2])
-    assert said.log.load_error() is None, "the traceback is not all there yet"
-    said.printed("one", TRACEBACK[2])
-    assert said.log.load_error() == "KeyError: 'a'"
-    said.printed("one", START, "Torch worker started.")
-    assert said.log.load_error() == "KeyError: 'a'", "the next worker's lines are no fault"
+def test_a_printed_traceback_is_reported_by_its_last_line(model_log: ModelLog) -> None:
+    model_log.append_events("one", START, DIED, *TRACEBACK[:2])
+    assert model_log.reader.load_error() is None, "the traceback is incomplete"
+    model_log.append_events("one", TRACEBACK[2])
+    assert model_log.reader.load_error() == "KeyError: 'a'"
+    model_log.append_events("one", START, "Torch worker started.")
+    assert model_log.reader.load_error() == "KeyError: 'a'", (
+        "lines of the next worker are not an error"
+    )
 
 
-def test_of_a_chain_of_errors_the_last_counts(said: Said) -> None:
-    said.printed("one", START, DIED, *CHAINED, *TRACEBACK[:2], "ValueError: b")
-    assert said.log.load_error() == "ValueError: b"
+def test_the_last_error_of_a_chain_is_reported(model_log: ModelLog) -> None:
+    model_log.append_events("one", START, DIED, *CHAINED, *TRACEBACK[:2], "ValueError: b")
+    assert model_log.reader.load_error() == "ValueError: b"
 
 
-def test_a_structured_error_is_named_by_its_type_and_value(said: Said) -> None:
+def test_a_structured_error_is_reported_by_its_type_and_value(model_log: ModelLog) -> None:
     raised = [{"exc_type": "ValueError", "exc_value": "b"}, {"exc_type": "KeyError"}]
-    said.write({"model_version": "one", "event": DIED, "exception": raised})
-    assert said.log.load_error() == "ValueError: b"
+    model_log.append_line({"model_version": "one", "event": DIED, "exception": raised})
+    assert model_log.reader.load_error() == "ValueError: b"
 
 
-def test_only_the_asked_version_counts(said: Said) -> None:
-    said.printed("a_1.0-b", REFUSED)
-    assert said.log.load_error("a_1.0") is None
-    assert said.log.load_error("a_1.0-b") is not None
+def test_only_errors_of_the_requested_version_are_reported(model_log: ModelLog) -> None:
+    model_log.append_events("a_1.0-b", REFUSED)
+    assert model_log.reader.load_error("a_1.0") is None
+    assert model_log.reader.load_error("a_1.0-b") is not None
 
 
-def test_tracebacks_of_two_workers_mix(said: Said) -> None:
-    said.printed("one", START, DIED, *TRACEBACK[:2])
-    said.printed("one", START, "Torch worker started.", port=9001)
-    assert said.log.load_error() is None
-    said.printed("one", TRACEBACK[2])
-    assert said.log.load_error() == "KeyError: 'a'"
+def test_interleaved_lines_of_two_workers_are_separated(model_log: ModelLog) -> None:
+    model_log.append_events("one", START, DIED, *TRACEBACK[:2])
+    model_log.append_events("one", START, "Torch worker started.", port=9001)
+    assert model_log.reader.load_error() is None
+    model_log.append_events("one", TRACEBACK[2])
+    assert model_log.reader.load_error() == "KeyError: 'a'"
 
 
-def test_only_what_was_said_since_counts(said: Said) -> None:
-    said.printed("one", REFUSED)
-    before = said.log.position()
-    assert said.log.load_error(since=before) is None
-    said.printed("one", REFUSED)
-    assert said.log.load_error(since=before) is not None
+def test_only_errors_after_the_position_are_reported(model_log: ModelLog) -> None:
+    model_log.append_events("one", REFUSED)
+    before = model_log.reader.position()
+    assert model_log.reader.load_error(since=before) is None
+    model_log.append_events("one", REFUSED)
+    assert model_log.reader.load_error(since=before) is not None
 
 
-def test_a_log_that_was_begun_anew_is_read_from_its_beginning(said: Said) -> None:
-    said.printed("one", START, START, START)
-    before = said.log.position()
-    said.file.unlink()
-    said.printed("one", REFUSED)
-    assert said.log.load_error(since=before) is not None
+def test_a_replaced_log_is_read_from_its_beginning(model_log: ModelLog) -> None:
+    model_log.append_events("one", START, START, START)
+    before = model_log.reader.position()
+    model_log.file.unlink()
+    model_log.append_events("one", REFUSED)
+    assert model_log.reader.load_error(since=before) is not None
 
 
-def test_half_a_line_and_lines_of_others_are_passed_over(said: Said) -> None:
-    said.file.write_text("2026-11-22T19:59:13 - what an earlier MusicLab wrote\n[]\n")
-    said.write({"model_version": "one", "event": REFUSED}, end="")
-    assert said.log.load_error() is None
+def test_incomplete_and_foreign_lines_are_skipped(model_log: ModelLog) -> None:
+    model_log.file.write_text("2026-11-22T19:59:13 - what an earlier MusicLab wrote\n[]\n")
+    model_log.append_line({"model_version": "one", "event": REFUSED}, end="")
+    assert model_log.reader.load_error() is None

@@ -1,11 +1,11 @@
-"""Processes of one host do not meet in their scratch folders."""
+"""Processes on one host use separate scratch directories."""
 
 from pathlib import Path
 
 from orchestrator.storage.scratch import exclusive_folder
 
 
-def test_each_holder_has_a_folder_of_its_own_and_an_empty_one(tmp_path: Path) -> None:
+def test_each_holder_gets_its_own_empty_directory(tmp_path: Path) -> None:
     root = tmp_path / "scratch"
     with exclusive_folder(root) as first:
         (first / "music_1").mkdir()

@@ -1,4 +1,4 @@
-"""Slots: never more than the number, first come first served, none lost."""
+"""A resizable semaphore: limited slots, first come first served, none lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,28 +10,28 @@ WAIT_S = 5.0
 
 
 class Queue:
-    """Who holds slots, in the order in which they came to have them.
+    """The holders of slots, in the order in which they acquired them.
 
     Attributes:
-        slots: that are asked for.
-        holders: names of those who have one now.
+        slots: the semaphore under test.
+        holders: names of the current holders.
     """
 
     def __init__(self, number: int) -> None:
         self.slots = ResizableSemaphore(number)
         self.holders: list[str] = []
-        self._ends: dict[str, asyncio.Event] = {}
+        self._releases: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def ask(self, *names: str) -> None:
-        """Each asks for a slot and keeps it until it is to end."""
+    async def acquire(self, *names: str) -> None:
+        """Start a task for each name that acquires a slot and holds it until `release`."""
         for name in names:
-            self._ends[name] = asyncio.Event()
+            self._releases[name] = asyncio.Event()
             self._tasks[name] = asyncio.create_task(self._hold(name))
         await settled()
 
-    async def end(self, name: str) -> None:
-        self._ends[name].set()
+    async def release(self, name: str) -> None:
+        self._releases[name].set()
         await self._tasks[name]
         await settled()
 
@@ -43,82 +43,82 @@ class Queue:
         async with self.slots.hold():
             self.holders.append(name)
             try:
-                await self._ends[name].wait()
+                await self._releases[name].wait()
             finally:
                 self.holders.remove(name)
 
 
 async def settled() -> None:
-    """Let everybody who can go on do so."""
+    """Let all runnable tasks proceed."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def slots(number: int) -> AsyncIterator[Queue]:
-    """A queue for that many slots, whose use has to end in time."""
+    """A queue with this many slots, which must be used within WAIT_S."""
     async with asyncio.timeout(WAIT_S):
         yield Queue(number)
 
 
-async def test_no_more_than_the_number_are_held_and_the_first_come_is_served_first() -> None:
+async def test_slots_are_limited_and_assigned_in_order() -> None:
     async with slots(2) as queue:
-        await queue.ask("a", "b")
+        await queue.acquire("a", "b")
         assert not queue.slots.free
-        await queue.ask("c", "d")
+        await queue.acquire("c", "d")
         assert queue.holders == ["a", "b"]
-        await queue.end("b")
+        await queue.release("b")
         assert queue.holders == ["a", "c"]
-        await queue.end("a")
+        await queue.release("a")
         assert queue.holders == ["c", "d"]
-        await queue.end("c")
+        await queue.release("c")
         assert queue.slots.free
 
 
-async def test_nobody_overtakes_those_who_wait() -> None:
+async def test_waiting_tasks_are_not_overtaken() -> None:
     async with slots(1) as queue:
-        await queue.ask("a", "b")
-        ending = asyncio.create_task(queue.end("a"))
-        await asyncio.sleep(0)  # it is about to give its slot back
-        await queue.ask("c")
-        await ending
+        await queue.acquire("a", "b")
+        releasing = asyncio.create_task(queue.release("a"))
+        await asyncio.sleep(0)  # it is about to release its slot
+        await queue.acquire("c")
+        await releasing
         assert queue.holders == ["b"]
 
 
-async def test_who_is_cancelled_gives_up_its_place() -> None:
+async def test_a_cancelled_task_leaves_the_queue() -> None:
     async with slots(1) as queue:
-        await queue.ask("a", "b", "c")
+        await queue.acquire("a", "b", "c")
         await asyncio.wait({queue.cancel("b")})
-        await queue.end("a")
+        await queue.release("a")
         assert queue.holders == ["c"]
         await asyncio.wait({queue.cancel("c")})
         assert queue.slots.free
 
 
-async def test_a_slot_given_to_one_who_is_cancelled_at_that_moment_is_not_lost() -> None:
+async def test_a_slot_assigned_to_a_task_being_cancelled_is_not_lost() -> None:
     async with slots(1) as queue:
-        await queue.ask("a", "b", "c")
-        queue.slots.resize(2)  # gives b its slot, which b has not noticed
+        await queue.acquire("a", "b", "c")
+        queue.slots.resize(2)  # assigns a slot to b, which has not resumed yet
         await asyncio.wait({queue.cancel("b")})
         await settled()
         assert queue.holders == ["a", "c"]
 
 
-async def test_more_slots_are_given_at_once() -> None:
+async def test_added_slots_are_assigned_immediately() -> None:
     async with slots(1) as queue:
-        await queue.ask("a", "b", "c", "d")
+        await queue.acquire("a", "b", "c", "d")
         queue.slots.resize(3)
         await settled()
         assert queue.holders == ["a", "b", "c"]
 
 
-async def test_fewer_slots_take_effect_as_they_are_given_back() -> None:
+async def test_removed_slots_take_effect_as_slots_are_released() -> None:
     async with slots(3) as queue:
-        await queue.ask("a", "b", "c", "d", "e")
+        await queue.acquire("a", "b", "c", "d", "e")
         queue.slots.resize(1)
         for name in ("a", "b"):
-            await queue.end(name)
+            await queue.release(name)
             assert not queue.slots.free
         assert queue.holders == ["c"]
-        await queue.end("c")
+        await queue.release("c")
         assert queue.holders == ["d"]
