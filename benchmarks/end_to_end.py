@@ -258,15 +258,15 @@ def _by_size(samples: dict[str, float]) -> dict[str, int]:
 
 def tables(figures: EndToEnd) -> str:
     """Format the measurements as Markdown."""
-    alone, eight = figures.one_client_jobs, figures.eight
+    one_client, eight = figures.one_client_jobs, figures.eight
     text = (
         "`musiclab up` with the starter weights, packed in advance. Each job has two four-minute "
         f"MP3 files ({figures.uploaded_bytes / 1e6:.1f} MB in total) with windows at "
         f"{WINDOWS_S[0]:g} and {WINDOWS_S[1]:g} s. Times are measured by the server's clock.\n\n"
         f"The command prints Ready after {figures.ready:.1f} s, and the first job is completed "
-        f"after {figures.first_done:.1f} s. The first job took {alone[0].seconds:.2f} s, the tenth "
-        f"{alone[TENTH_JOB].seconds:.2f} s.\n\n"
-        f"One client, {len(alone)} consecutive jobs; medians per job:\n\n"
+        f"after {figures.first_done:.1f} s. The first job took {one_client[0].seconds:.2f} s, the "
+        f"tenth {one_client[TENTH_JOB].seconds:.2f} s.\n\n"
+        f"One client, {len(one_client)} consecutive jobs; medians per job:\n\n"
     )
     text += table(("", "seconds"), _one_client_rows(figures))
     sizes = ", ".join(f"{count} of {size}" for size, count in eight.batches.items())

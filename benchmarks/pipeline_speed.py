@@ -62,7 +62,7 @@ class PipelineSpeed:
     def paired_speed_up(self, name: Name, base: Name) -> float:
         """Speed-up over another variant, as the median of the ratios within each round.
 
-        Changes of the machine's speed between rounds do not affect it.
+        Changes in the machine's speed between rounds do not affect it.
         """
         both = zip(self.computed[base], self.computed[name], strict=True)
         return statistics.median(slow.seconds / quick.seconds for slow, quick in both)

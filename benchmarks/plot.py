@@ -9,7 +9,7 @@ from benchmarks.batch_sizes import BatchSizes
 from benchmarks.end_to_end import CLIENTS, EndToEnd
 from benchmarks.pipeline_speed import EAGER, PipelineSpeed
 
-GREY, BLUE, ORANGE = "#9aa5b1", "#3b6fb6", "#d9822b"
+GRAY, BLUE, ORANGE = "#9aa5b1", "#3b6fb6", "#d9822b"
 
 
 def draw(speed: PipelineSpeed, sizes: BatchSizes, service: EndToEnd, path: Path) -> None:
@@ -21,7 +21,7 @@ def draw(speed: PipelineSpeed, sizes: BatchSizes, service: EndToEnd, path: Path)
         left, right = figure.subplots(1, 2)
         names = list(speed.computed)
         ratios = [speed.speed_up(name, EAGER) for name in names]
-        colors = [BLUE if name in speed.snr else GREY for name in names]
+        colors = [BLUE if name in speed.snr else GRAY for name in names]
         labels = [f"{ratio:.2f}x" for ratio in ratios]
         for number, name in enumerate(names):
             if name in speed.snr:

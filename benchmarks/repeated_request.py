@@ -3,8 +3,8 @@
     python -m benchmarks.repeated_request
 
 Starts `musiclab up`, submits two four-minute tracks, waits for the music, and repeats the request
-20 times. Prints the time from the first byte of a repeated request until the response, and verifies
-that its job was completed by then.
+20 times. Prints the time from sending a repeated request to its response, and verifies that its job
+is completed by then.
 """
 
 import statistics

@@ -150,7 +150,7 @@ class MusicLabHandler:
             self._observe(context, "musiclab_gpu_memory_free_bytes", free, labels)
 
     def _observe(
-        self, context: Any, name: str, value: float, values: Sequence[str] | None = None
+        self, context: Any, name: str, value: float, label_values: Sequence[str] | None = None
     ) -> None:
         """Emit a metric; the label values default to the version and the device."""
         metric_type, unit, labels = METRICS[name]
@@ -158,7 +158,7 @@ class MusicLabHandler:
             metric = context.metrics.get_metric(name, metric_type)
         except MetricsCacheKeyError:  # a server whose metrics.yaml is older than this archive
             metric = context.metrics.add_metric_to_cache(name, unit, labels, metric_type)
-        metric.add_or_update(value, list(values or self.labels))
+        metric.add_or_update(value, list(label_values or self.labels))
 
 
 def _batch_fields(data: Sequence[Any], seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _wav_response(context: Any, index: int, waveform: NDArray[np.float32]) -> by
             index,
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "not_finite_output",
-            "the model output NaN or infinity for these tracks; the checkpoint is faulty",
+            "the output for these tracks contains NaN or infinity; the checkpoint is faulty",
         )
     context.set_response_content_type(index, "audio/wav")
     return write_wav(waveform)

@@ -54,7 +54,7 @@ class Pipeline:
     """The codec and the model on one device.
 
     Args:
-        codec: the reference codec; it is not modified.
+        codec: the codec as loaded; it is not modified.
         model: moved to the device and converted in place.
         device: the device to compute on.
         precision: bf16 applies to the codec and to the model's transformers. The other layers and

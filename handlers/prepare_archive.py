@@ -35,7 +35,7 @@ def stage(
     Args:
         checkpoint_file: a checkpoint; None for the starter checkpoint.
         codec_file: EnCodec's official weights; None for the starter codec.
-        starters: directory in which starter weights are rebuilt if they are needed.
+        starters: directory to which both starter weights are written if one of them is needed.
         force: allow a trained checkpoint with the starter codec.
         into: the directory that becomes the archive.
     """

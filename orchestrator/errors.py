@@ -135,8 +135,8 @@ class InputError(MusicLabError):
     """A request has invalid input.
 
     Args:
-        code: stable snake_case error code for the API.
-        detail: error sentence that names the field, its value, and what would be valid.
+        code: stable, machine-readable error code in snake_case.
+        detail: human-readable message that names the field and states the accepted values.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -244,7 +244,7 @@ class ModelRejectedInputError(AttemptError):
 
     Args:
         code: error code from the model.
-        detail: error sentence from the model.
+        detail: error message from the model.
     """
 
     retryable = False

@@ -63,7 +63,7 @@ def atomic_write(path: Path, *, durable: bool = False, hidden: bool = True) -> I
         if durable:
             sync(path)
     finally:
-        part.unlink(missing_ok=True)  # left by a failure, or if `part` and `path` are hard links
+        part.unlink(missing_ok=True)  # left by a failure, or if both paths link to one file
 
 
 def sync(*paths: Path) -> None:

@@ -36,7 +36,7 @@ BROWSER_FIXTURES = {"browser"}
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare the process, which may be a pytest-xdist worker."""
-    # Where the tests run as a background job, the shell makes them ignore Ctrl-C.
+    # A shell makes background jobs ignore SIGINT, which some tests send to their processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # UNIX sockets need short paths.
     if hasattr(config, "workerinput"):

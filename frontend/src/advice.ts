@@ -1,4 +1,4 @@
-/** Suggested action for each error code: the documented API codes and two client-side codes. */
+/** Suggested actions by error code: codes of the API and two client-side codes. */
 
 const SMALLER = "Trim the track to the part you need, or save it as MP3 or M4A.";
 const OTHER_FILE = "Choose another file, or export this one again with an audio editor.";
@@ -12,7 +12,8 @@ export const ADVICE: Record<string, string> = {
   too_slow: SMALLER,
   not_audio: OTHER_FILE,
   window_past_end: "Move the window to an earlier position, then generate again.",
-  unauthorized: "Enter the key from your MusicLab administrator above the Generate button.",
+  unauthorized:
+    "Get an API key from your MusicLab administrator, and enter it above the Generate button.",
   too_many_requests: "Nothing is lost: wait a moment, then try again.",
   queue_full: "Nothing is lost: wait a moment, then try again.",
   storage_full: "Delete music that you no longer need, or try again later.",

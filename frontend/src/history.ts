@@ -40,7 +40,7 @@ export class History {
   }
 }
 
-/** Returns the state that the style sheet distinguishes. */
+/** Returns the value of `data-state`, by which the style sheet selects a color. */
 function styleOf({ trouble, status }: Job): "ready" | "failed" | "active" {
   if (status?.status === "completed") return "ready";
   return trouble || status?.status === "failed" ? "failed" : "active";

@@ -194,7 +194,7 @@ export class Jobs {
       live.reachable = false;
       this.onChange();
       await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS));
-      // Only attempts made while MusicLab is reachable count.
+      // A failed attempt counts only if MusicLab is reachable, so that outages use up no attempts.
       if (await isReachable()) attempts += 1;
     }
   }

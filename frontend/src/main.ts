@@ -57,7 +57,7 @@ function render(): void {
   announceEnd(shown);
 }
 
-/** Puts the job id in the address for a reload; only on changes, as browsers limit the rate. */
+/** Puts the job id in the URL, for reloads; only on changes, as browsers limit the rate. */
 function updateAddress(shown: Job | null): void {
   const hash = shown?.jobId ? `#${shown.jobId}` : "";
   if (location.hash === hash) return;
@@ -101,7 +101,7 @@ async function start(tracks: readonly [Chosen, Chosen]): Promise<void> {
 function retry(job: Job): void {
   if (job.trouble) {
     jobs.retry(job);
-    panel.focus(); // the button with the focus is now hidden
+    panel.focus(); // the focused button is now hidden
   } else if (job.tracks) start(job.tracks);
 }
 

@@ -5,7 +5,7 @@ import { announce, find, setTextOrHide } from "./dom";
 import { describeError } from "./words";
 
 const POLL_MS = 10_000;
-const UNAVAILABLE_POLL_MS = 2_000; // shorter, so that a recovery is shown soon
+const UNAVAILABLE_POLL_MS = 2_000; // shorter, so that the page notices a recovery quickly
 
 /** Polls the health endpoint and updates the notice; never returns. */
 export async function watchHealth(): Promise<void> {

@@ -7,7 +7,7 @@ import type { Files } from "./files";
 import type { LiveState } from "./jobs";
 import { ResultView } from "./result";
 import type { Job } from "./store";
-import { formatMoment, roughly, windowText } from "./times";
+import { formatEstimate, formatMoment, windowText } from "./times";
 import { describeError } from "./words";
 
 const STAGES = ["Upload", "Queue", "Prepare", "Generate", "Save"];
@@ -95,7 +95,7 @@ export class Panel {
     const { repeat } = this.actionError;
     this.actionError = null;
     this.renderAgain();
-    this.focus(); // the button with the focus is now hidden
+    this.focus(); // the focused button is now hidden
     repeat();
     return true;
   }
@@ -131,7 +131,8 @@ export class Panel {
    */
   private showTimeLeft(): void {
     const left = this.live?.reachable ? (this.due.at - Date.now()) / 1000 : 0;
-    setTextOrHide(find(this.element, "#eta"), left > 0 ? `Ready in ${roughly(left)}.` : "");
+    const text = left > 0 ? `Ready in ${formatEstimate(left)}.` : "";
+    setTextOrHide(find(this.element, "#eta"), text);
   }
 
   private troubleOf({ trouble, status }: Job): { sentence: string; advice: string } | null {

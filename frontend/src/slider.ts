@@ -101,7 +101,7 @@ export class WindowSlider {
     const attributes = {
       role: "slider",
       tabindex: "0",
-      "aria-label": `${this.label}: where the window starts, in seconds`,
+      "aria-label": `${this.label}: start of the window, in seconds`,
       "aria-valuemin": "0",
       "aria-valuemax": String(fitStart(Infinity, this.duration)),
     };

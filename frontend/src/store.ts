@@ -93,7 +93,7 @@ export class Store {
   }
 
   /**
-   * Stores a new job and its tracks; without room for the tracks, only the job.
+   * Stores a new job and its tracks; if that fails, for example for lack of space, only the job.
    *
    * Returns whether the job was stored.
    */

@@ -54,7 +54,7 @@ export function formatMoment(moment: Date, now: Date): string {
 }
 
 /** Formats an estimate as `about 40 s` or `about 2 min`. */
-export function roughly(seconds: number): string {
+export function formatEstimate(seconds: number): string {
   if (seconds < 60) return `about ${Math.max(1, Math.round(seconds))} s`;
   return `about ${Math.round(seconds / 60)} min`;
 }

@@ -1,5 +1,12 @@
 import { describe, expect, test } from "vitest";
-import { fitStart, formatMoment, formatTime, parseTime, roughly, windowText } from "../src/times";
+import {
+  fitStart,
+  formatEstimate,
+  formatMoment,
+  formatTime,
+  parseTime,
+  windowText,
+} from "../src/times";
 
 describe("formatTime", () => {
   test.each([
@@ -69,8 +76,8 @@ test("windowText ends the window no later than its track", () => {
   expect(windowText(10, null)).toBe("0:10.00 to 0:26.00");
 });
 
-test("roughly formats an estimate", () => {
-  expect([0.2, 12.4, 61, 600].map(roughly)).toEqual([
+test("formatEstimate formats an estimate", () => {
+  expect([0.2, 12.4, 61, 600].map(formatEstimate)).toEqual([
     "about 1 s",
     "about 12 s",
     "about 1 min",

@@ -22,7 +22,7 @@ Padding = Literal["reflect", "zeros"]
 CHUNK = 16_384  # elements; small enough to balance threads, large enough to amortize the overhead
 
 # expm1 by Cody-Waite range reduction: v = n ln 2 + r, and exp(v) - 1 = 2^n expm1(r) + (2^n - 1).
-# For |r| <= ln(2) / 2 a Taylor polynomial of degree 7 is accurate to float32.
+# For |r| <= ln(2) / 2 a Taylor polynomial of degree 7 is accurate to float32 precision.
 LOWEST = np.float32(-50)  # for smaller values expm1 is -1 in float32
 LOG2_E = np.float32(1.44269504)
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)

@@ -180,7 +180,7 @@ def _check_weights(state: dict[str, Tensor], args: ModelArgs, args_source: str) 
     invalid = [name for name, tensor in state.items() if not _is_finite(tensor)]
     if invalid:
         raise CheckpointError(
-            "has weights that are not finite or not dense tensors of 16, 32 or 64 bit floats: "
+            "has weights that are not finite or not dense tensors of 16-, 32- or 64-bit floats: "
             + _names(invalid)
         )
 

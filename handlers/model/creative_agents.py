@@ -17,7 +17,7 @@ LEAKY_SLOPE = 0.2
 
 
 class MaskGenerator(nn.Module):
-    """Computes a mask in (0, 1) for each track from both tracks' latents: two of [B, D, T]."""
+    """Computes one mask [B, D, T] in (0, 1) per track from the latents of both tracks."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class MaskGenerator(nn.Module):
         )
 
     def _attend(self, query: Tensor, context: Tensor) -> Tensor:
-        """Apply cross-attention over time to two inputs of [T, B, 256]: [B, 256, T]."""
+        """Apply cross-attention over time: two inputs [T, B, 256] -> [B, 256, T]."""
         attended, _ = self.cross_attention(query, context, context, need_weights=False)
         features: Tensor = attended.permute(1, 2, 0)
         return features

@@ -68,8 +68,8 @@ def create_worker_app(settings: Settings) -> web.Application:
 
 
 def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> web.Application:
-    around_all = [count_requests, log_requests, json_errors, reject_content_encoding]
-    app = web.Application(middlewares=[*around_all, *middlewares])
+    common = [count_requests, log_requests, json_errors, reject_content_encoding]
+    app = web.Application(middlewares=[*common, *middlewares])
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
     app.cleanup_ctx.append(_with_storage)

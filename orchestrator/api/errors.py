@@ -9,8 +9,8 @@ class RequestError(MusicLabError):
     """A request is rejected, usually because of its headers, path, or form.
 
     Args:
-        code: stable snake_case error code for programs.
-        detail: error sentence for people; names the field and its invalid value.
+        code: stable, machine-readable error code in snake_case.
+        detail: human-readable message that names the field and its invalid value.
         status: HTTP status of the response.
         headers: additional headers of the response.
     """

@@ -64,12 +64,12 @@ class Gauges(Collector):
             "Seconds since the oldest queued job was accepted; 0 if no job is queued.",
             counts.oldest_queued_s,
         )
-        unpinned = dict.fromkeys(self.model.names, 0)
+        zeros = dict.fromkeys(self.model.names, 0)
         yield _by_label(
             "musiclab_jobs_pinned",
             "Queued and running jobs that request a model version by name.",
             "model_version",
-            unpinned | dict(counts.pinned),
+            zeros | dict(counts.pinned),
         )
 
     def _model_metrics(self) -> Iterator[Metric]:

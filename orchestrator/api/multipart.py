@@ -23,12 +23,12 @@ TIME_FIELDS = tuple(
     f"{edge}_time{suffix}" for edge in ("start", "end") for suffix in ("", "_1", "_2")
 )
 TEXT_FIELDS = (*TIME_FIELDS, "model_version")
-# Bytes parsed without yielding to the event loop. Parsing takes at most 2 ms, joining them takes up
-# to 7 ms if each byte arrived in its own HTTP chunk.
+# Bytes to parse before yielding to the event loop. Parsing them takes at most 2 ms; joining them
+# takes up to 7 ms if each byte arrived in its own HTTP chunk.
 PARSE_BYTES = 8 * 1024
 WRITE_BYTES = 256 * 1024
 MAX_BOUNDARY_LENGTH = 70  # RFC 2046
-# Decodes headers of any bytes: some Windows programs send file names in encodings other than UTF-8.
+# Decodes any header bytes: some Windows programs send file names in encodings other than UTF-8.
 ANY_BYTES = "latin-1"
 MAX_TEXT_BYTES = 128
 STALL_TIMEOUT_S = 60.0

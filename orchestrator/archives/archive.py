@@ -110,8 +110,8 @@ def import_archive(settings: Settings, archive: Path) -> Path:
             os.link(shutil.copy(archive, scratch), stored)
     elif read_manifest(stored) != manifest:
         raise ArchiveError(
-            f"a different version {manifest['version']} is stored at {stored}; pack {archive} "
-            "again with another --version"
+            f"a different archive of version {manifest['version']} is already stored at {stored}; "
+            f"pack {archive} again with another --version"
         )
     return stored
 

@@ -78,7 +78,7 @@ def pack(
         )
     archive = archive_path(settings.model_store.resolve(), version)
     if archive.exists():
-        raise PackError(f"version {version} is already at {archive}; choose another --version")
+        raise PackError(f"version {version} already exists at {archive}; choose another --version")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=archive.parent) as scratch:
         content = Path(scratch, "content")

@@ -1,1 +1,1 @@
-"""Reading of uploaded tracks with ffmpeg."""
+"""Validates, probes and cuts uploaded tracks with ffmpeg."""

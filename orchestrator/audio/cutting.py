@@ -19,7 +19,7 @@ LONGEST_S = 1e7
 async def cut_window(source: Path, window: Window, target: Path) -> bytes:
     """Writes the window of the first audio stream as 24 kHz mono PCM_16 WAV.
 
-    The file is shorter than the window if the track ends inside it. On failure nothing is written.
+    The file is shorter than the window if the track ends within it. On failure nothing is written.
 
     Returns:
         The content of the file.

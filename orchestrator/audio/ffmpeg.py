@@ -1,7 +1,7 @@
 """Decodes the first audio stream of an uploaded file with ffmpeg.
 
-Uploads are untrusted. ffmpeg may open only the uploaded file, in one of six container formats, and
-no network connections. It decodes no pictures, and is killed when it takes too long or the caller
+Uploads are untrusted. ffmpeg may read only the uploaded file, in one of six formats, and may not
+open network connections. It decodes no pictures, and is killed when it takes too long or the caller
 is cancelled. The kernel limits its memory and CPU time. It does not inherit the environment, which
 contains keys. It writes no files: the samples are read from a pipe.
 """

@@ -33,7 +33,7 @@ from orchestrator.serving.status import ModelStatus
 from orchestrator.settings import Settings, load_settings
 
 CLEANUP_PATIENCE_S = 5.0
-RECORD_EVERY = 4  # process checks per check of the versions, which takes two requests
+RECORD_EVERY = 4  # process checks per check of the loaded versions, which takes two requests
 
 app = typer.Typer(
     no_args_is_help=True, help="Generate sixteen seconds of new music from two tracks."

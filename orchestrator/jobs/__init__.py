@@ -1,1 +1,1 @@
-"""The job queue and the life cycle of a job."""
+"""The job queue and the lifecycle of a job."""

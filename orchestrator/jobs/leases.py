@@ -170,13 +170,13 @@ class Leases:
             attempts=job.attempts + 1,
         )
 
-    async def fail(self, job: Job, code: str, sentence: str, attempts: int) -> None:
+    async def fail(self, job: Job, code: str, message: str, attempts: int) -> None:
         """Marks the job as failed permanently."""
         await self._write(
             job,
             state="failed",
             error_code=code,
-            message=sentence,
+            message=message,
             finished_at=NOW,
             bytes=0,
             attempts=attempts,

@@ -101,7 +101,7 @@ class Submissions:
         self,
         database: Database,
         storage: JobStorage,
-        rows: SubmissionTable,
+        submission_table: SubmissionTable,
         leases: Leases,
         metrics: Metrics,
         loaded: Callable[[], LoadedVersions],
@@ -110,9 +110,9 @@ class Submissions:
         min_free_percent: float,
     ) -> None:
         self._database = database
-        self._table = JobTable(database)
+        self._job_table = JobTable(database)
         self._storage = storage
-        self._rows = rows
+        self._submission_table = submission_table
         self._leases = leases
         self._metrics = metrics
         self._loaded = loaded
@@ -127,7 +127,7 @@ class Submissions:
             RateLimitError: the client has made too many requests.
         """
         await check_free_space(self._storage, self._min_free_percent)
-        await self._rows.count(client)
+        await self._submission_table.count(client)
 
     @asynccontextmanager
     async def reserve(
@@ -148,9 +148,11 @@ class Submissions:
         """
         job_id = uuid.uuid4().hex
         bind_contextvars(job_id=job_id)
-        earlier = await self._rows.find(key) if key else None
+        earlier = await self._submission_table.find(key) if key else None
         await check_free_space(self._storage, self._min_free_percent)
-        await self._rows.admit(job_id, client, expected_bytes, repeated=earlier is not None)
+        await self._submission_table.admit(
+            job_id, client, expected_bytes, repeated=earlier is not None
+        )
         self._leases.hold(job_id)
         try:
             await self._storage.create(job_id)
@@ -180,7 +182,9 @@ class Submissions:
                 return await self._add(reservation, received)
             except sa.exc.IntegrityError:
                 # A concurrent request with the same key was accepted first.
-                earlier = await self._rows.find(reservation.key) if reservation.key else None
+                earlier = (
+                    await self._submission_table.find(reservation.key) if reservation.key else None
+                )
                 if earlier is None:
                     raise
         if earlier.body != received.digest:
@@ -207,13 +211,13 @@ class Submissions:
             await check_audio({field: reservation.folder / name for field, name in tracks})
             await self._storage.persist(job_id, *received.tracks.values())
             self._check_version(upload.wanted_version)  # it may have been unloaded since
-            add = partial(self._table.submit, job_id, upload)
+            add = partial(self._job_table.submit, job_id, upload)
         else:
-            add = partial(self._table.submit_completed, job_id, upload, original)
+            add = partial(self._job_table.submit_completed, job_id, upload, original)
 
         def work(connection: sa.Connection) -> None:
             add(connection)
-            self._rows.remember(job_id, reservation.key, received.digest, connection)
+            self._submission_table.record_key(job_id, reservation.key, received.digest, connection)
 
         await self._database.write(work)
         self._metrics.accepted.inc()
@@ -239,7 +243,7 @@ class Submissions:
         version = upload.wanted_version or self._loaded().version
         if not self._reuse_results or version is None:
             return None
-        original = await self._table.find_completed(upload.content, version)
+        original = await self._job_table.find_completed(upload.content, version)
         if original is None:
             return None
         try:
@@ -260,5 +264,5 @@ class Submissions:
     async def _withdraw(self, job_id: str) -> None:
         # If this fails, cleanup deletes the upload later.
         with suppress(DatabaseUnavailableError, StorageUnavailableError):
-            if await self._rows.withdraw(job_id):
+            if await self._submission_table.withdraw(job_id):
                 await self._storage.remove(job_id)

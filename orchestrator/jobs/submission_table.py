@@ -103,7 +103,7 @@ class SubmissionTable:
 
         return await self._database.read(work, SHORT_RETRY_TIMEOUT_S)
 
-    def remember(
+    def record_key(
         self, job_id: str, idempotency_key: str | None, body: str, connection: sa.Connection
     ) -> None:
         """Records the key of a job, in the transaction that accepts the job.

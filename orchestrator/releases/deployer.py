@@ -64,7 +64,7 @@ class Deployer:
             self._deploy(version, keep_old)
 
     def rollback(self) -> None:
-        """Deploys the previous default version."""
+        """Deploys the most recent earlier default version whose archive still exists."""
         with self._exclusively():
             desired = self._state_file.read()
             # The default version may have just been changed through the management API.
@@ -131,7 +131,7 @@ class Deployer:
             self._state_file.write(desired.without(old))
 
     def _state_while_draining(self, old: str, new: str, is_rollback: bool) -> DesiredState:
-        """Returns the desired state for the time while the old version is drained."""
+        """Returns the desired state to record while the old version is drained."""
         try:
             before = self._state_file.read() or DesiredState(old)
         except ArchiveError as error:
@@ -174,8 +174,8 @@ class Deployer:
             rms = run_canary(self._settings.inference_url, self._tokens, version)
         except DeploymentError as error:
             exception = self._log.first_exception(version, since)
-            sentence = f"{error}; its worker: {exception}" if exception else str(error)
-            raise DeploymentError(sentence) from error
+            message = f"{error}; its worker: {exception}" if exception else str(error)
+            raise DeploymentError(message) from error
         self._report(f"the canary job passed (root mean square {rms:.3f})")
 
     def _unload(self, version: str) -> bool:
@@ -213,7 +213,7 @@ class Deployer:
         try:
             registered = self._management.find(version)
         except ModelServerError as error:
-            uses.append(f"the queue of TorchServe is unknown: {error}")
+            uses.append(f"the length of TorchServe's queue is unknown: {error}")
         else:
             if registered is not None and registered.pending:
                 uses.append(f"{registered.pending} requests are queued in TorchServe")

@@ -19,13 +19,13 @@ def uses_at(url: str, version: str) -> list[str]:
     except requests.ConnectionError:
         return []  # no server is running there
     except requests.RequestException as error:
-        return [f"use by {url} is unknown: {error}"]
+        return [f"usage by {url} is unknown: {error}"]
     if response.status_code >= requests.codes.internal_server_error:
-        return [f"use by {url} is unknown: {response.status_code}"]
+        return [f"usage by {url} is unknown: {response.status_code}"]
     content = _json_object(response)
     if response.status_code == requests.codes.not_found and content.get("code") == "not_found":
         return [
-            f"use by {url} is unknown: it runs an earlier version of MusicLab, or a proxy hides "
+            f"usage by {url} is unknown: it runs an earlier version of MusicLab, or a proxy hides "
             "/in-flight"
         ]
     database, versions = content.get("database"), content.get("model_versions")
@@ -36,7 +36,9 @@ def uses_at(url: str, version: str) -> list[str]:
         return []
     uses = [f"{counts[name]} {use} at {url}" for name, use in USES.items() if counts.get(name)]
     if not database:
-        uses.append(f"jobs at {url} that request it by name are unknown: database unreachable")
+        uses.append(
+            f"jobs at {url} that request it by name cannot be counted: database unreachable"
+        )
     return uses
 
 

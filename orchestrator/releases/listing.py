@@ -20,7 +20,7 @@ class Listing:
 
     Attributes:
         rows: cells in the order of COLUMNS, the newest archive first.
-        remarks: sentences about archives or servers that could not be read or reached.
+        remarks: messages about archives that could not be read, or an unreachable TorchServe.
     """
 
     rows: list[tuple[str, ...]]

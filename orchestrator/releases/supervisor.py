@@ -36,7 +36,8 @@ class Supervisor:
         self._settled_at = 0.0
         self._retry_at = 0.0
         self._stopped = Event()
-        # Held to start or stop TorchServe, but not to read archives, which may take very long.
+        # Held while TorchServe is started or stopped, but not while archives are read, which may
+        # take very long.
         self._starting = Lock()
 
     def run(self, loaded: Callable[[], Versions | None], record_every: int = 1) -> None:

@@ -61,8 +61,8 @@ class InferenceClient:
 
         Raises:
             ModelRejectedInputError: the model rejected a track; a retry would fail as well.
-            InferenceNotStartedError: no worker took the request.
-            ModelUnavailableError: a worker may have taken the request, but it returned no music.
+            InferenceNotStartedError: no worker accepted the request.
+            ModelUnavailableError: a worker may have accepted the request but returned no music.
         """
         form = aiohttp.FormData()
         for name, wav in (("track1", track1), ("track2", track2)):
@@ -97,10 +97,10 @@ class InferenceClient:
         if 400 <= response.status < 500 and isinstance(document.get("code"), str):
             raise ModelRejectedInputError(document["code"], str(document.get("detail")))
         reason = document.get("message") or document.get("detail") or "no details"
-        sentence = f"the model server returned {response.status}: {reason}"
+        message = f"the model server returned {response.status}: {reason}"
         if document.get("type") in NOT_STARTED_TYPES:
-            raise InferenceNotStartedError(sentence)
-        raise ModelUnavailableError(sentence)
+            raise InferenceNotStartedError(message)
+        raise ModelUnavailableError(message)
 
     @asynccontextmanager
     async def _response_deadline(self, version: str) -> AsyncIterator[None]:

@@ -32,10 +32,11 @@ log = structlog.get_logger()
 class Tokens:
     """The keys in TorchServe's key_file.json; read at each use, as other processes renew them too.
 
-    `auth` authorizes calls by requests, and `middleware` calls by aiohttp. Both retry a call with
-    another key if TorchServe rejects its key; the rejected call has not reached a worker. Keys are
-    renewed only after a rejection, not by their expiry time: the clock of this host may differ from
-    TorchServe's, and a key that a user copied from the file must stay valid until it expires.
+    `auth` authorizes calls made with the `requests` library, and `middleware` those made with
+    aiohttp. Both retry a call with another key if TorchServe rejects its key; the rejected call has
+    not reached a worker. Keys are renewed only after a rejection, not by their expiry time: the
+    clock of this host may differ from TorchServe's, and a key that a user copied from the file must
+    stay valid until it expires.
 
     Attributes:
         file: key_file.json, which only TorchServe writes.
@@ -62,7 +63,7 @@ class Tokens:
             return self.header(kind)
 
     def auth(self, kind: str) -> AuthBase:
-        """Returns the `auth` argument for requests."""
+        """Returns the `auth` argument for the `requests` library."""
         return _Auth(self, kind)
 
     def middleware(self, kind: str) -> aiohttp.ClientMiddlewareType:

@@ -153,8 +153,8 @@ class Worker:
         attempt = Attempt(job, self._dependencies, self._semaphore)
         try:
             if job.deaths > MAX_DEATHS:
-                sentence = f"Given up: {job.deaths} processes died while they ran it"
-                raise TooManyDeathsError(sentence)
+                message = f"Given up: {job.deaths} processes died while they ran it"
+                raise TooManyDeathsError(message)
             try:
                 await attempt.run()
             finally:
@@ -191,8 +191,8 @@ class Worker:
         if attempts < MAX_ATTEMPTS:
             await self._retry(attempt, error.user_message, attempts)
             return
-        sentence = f"Given up after {attempts} attempts; the last one failed: {error.user_message}"
-        await self._fail(attempt, error.code, sentence, attempts)
+        message = f"Given up after {attempts} attempts; the last one failed: {error.user_message}"
+        await self._fail(attempt, error.code, message, attempts)
 
     async def _return_to_queue(self, job: Job) -> None:
         """Returns the job to the queue without counting an attempt, if the lease is still held."""
@@ -211,9 +211,9 @@ class Worker:
             # This attempt may have stored a window after the other one stored its result.
             self._cleanup.run_soon()
 
-    async def _fail(self, attempt: Attempt, code: str, sentence: str, attempts: int) -> None:
+    async def _fail(self, attempt: Attempt, code: str, message: str, attempts: int) -> None:
         try:
-            await self._leases.fail(attempt.job, code, sentence, attempts)
+            await self._leases.fail(attempt.job, code, message, attempts)
         except LeaseLostError:
             await self._discard_leftovers(attempt.job)
             return

@@ -46,7 +46,7 @@ def page(context: BrowserContext) -> Page:
 def page_errors(context: BrowserContext) -> Iterator[list[str]]:
     """The errors that the browser reports: failing scripts and violations of the policy.
 
-    Refused and failed requests are not counted as errors of the page.
+    Rejected and failed requests are not counted as errors of the page.
     """
     reported: list[str] = []
     context.on("weberror", lambda error: reported.append(str(error.error)))

@@ -48,19 +48,19 @@ class MusicLabPage:
     def window(self, number: int) -> Locator:
         """The slider on the waveform."""
         return self.page.get_by_role(
-            "slider", name=f"Track {number}: where the window starts, in seconds"
+            "slider", name=f"Track {number}: start of the window, in seconds"
         )
 
     def start(self, number: int) -> Locator:
         """The field with the start of the window."""
         return self.card(number).get_by_label("Window starts at")
 
-    def refusal(self, number: int) -> Locator:
-        """The message that explains why a track was refused."""
+    def rejection(self, number: int) -> Locator:
+        """The message that explains why a track was rejected."""
         return self.card(number).locator(".error .sentence")
 
     def put(self, number: int, file: File) -> None:
-        """Chooses a file without waiting for it to be loaded or refused."""
+        """Chooses a file without waiting for it to be loaded or rejected."""
         label = re.compile(f"^Track {number}: (choose a|change the) file$")
         self.card(number).get_by_label(label).set_input_files(file)
 

@@ -81,4 +81,4 @@ def test_an_error_response_can_be_read_from_another_origin(
     for number in (1, 2):
         page.set_input_files(f"#track{number}", tmp_path / "notes.txt")
     page.click("#generate")
-    expect(page.locator("#message")).to_contain_text("refused: track1 is named 'notes.txt'")
+    expect(page.locator("#message")).to_contain_text("rejected: track1 is named 'notes.txt'")

@@ -37,7 +37,7 @@ def expect_accessible(page: Page, state: str) -> None:
     """Asserts that axe finds no violations, wide and narrow, light and dark."""
     for width in (320, 390, 1280):
         page.set_viewport_size({"width": width, "height": HEIGHT})
-        assert page.evaluate(OVERFLOW) == 0, f"{state}: scrolls sideways at {width} pixels"
+        assert page.evaluate(OVERFLOW) == 0, f"{state}: scrolls horizontally at {width} pixels"
         if width > 320:
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
@@ -52,10 +52,10 @@ def test_choosing_and_waiting_are_accessible(
     bad = tmp_path / f"{'a very long name ' * 5}.txt"
     bad.write_text("no music")
     queue.put(1, bad)
-    expect(queue.refusal(1)).to_be_visible()
+    expect(queue.rejection(1)).to_be_visible()
     queue.put(2, tracks[1])
     expect(queue.window(2)).to_be_visible(timeout=LOADED_WITHIN_MS)
-    expect_accessible(queue.page, "one refused, one chosen")
+    expect_accessible(queue.page, "one rejected, one chosen")
     queue.submit(tracks)
     expect(queue.job).to_contain_text("position 1")
     expect_accessible(queue.page, "queued")

@@ -30,7 +30,7 @@ WAIT_S = 6
         ("notes.wav", b"no music either"),
     ],
 )
-def test_an_invalid_track_is_refused_when_it_is_chosen(
+def test_an_invalid_track_is_rejected_when_it_is_chosen(
     api_only: Service,
     queue: MusicLabPage,
     tracks: Tracks,
@@ -41,17 +41,17 @@ def test_an_invalid_track_is_refused_when_it_is_chosen(
     bad, good = tmp_path / name, tracks[0]
     bad.write_bytes(content)
     files = {"track1": (good.name, good.read_bytes()), "track2": (name, content)}
-    refusal = api_only.generate(files)
-    assert refusal.status_code == 400
+    rejection = api_only.generate(files)
+    assert rejection.status_code == 400
 
     queue.choose(tracks)
     queue.put(2, bad)
-    expect(queue.refusal(2)).to_have_text(refusal.json()["detail"])
+    expect(queue.rejection(2)).to_have_text(rejection.json()["detail"])
     expect(queue.card(2).get_by_role("alert")).to_be_visible()
     expect(queue.generate).to_be_disabled()
     expect(queue.page.locator("#hint")).to_have_text("Choose one more track.")
     queue.put(2, good)
-    expect(queue.refusal(2)).to_be_hidden()
+    expect(queue.rejection(2)).to_be_hidden()
     expect(queue.generate).to_be_enabled()
 
 

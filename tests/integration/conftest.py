@@ -34,13 +34,13 @@ def shared(
 def backend_settings(
     request: pytest.FixtureRequest, settings: Settings, shared: Settings
 ) -> Settings:
-    """Settings for SQLite and a directory, then for PostgreSQL and a bucket."""
+    """Settings for SQLite and a directory in one run, for PostgreSQL and a bucket in another."""
     return settings if request.param == "directory" else shared
 
 
 @pytest.fixture(params=["directory", "bucket"])
 def open_host(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHost:
-    """Opens the storage as the host with the given name: a directory, then a bucket."""
+    """Opens the storage as the named host; one run uses a directory, another a bucket."""
     if request.param == "directory":
         return lambda _: LocalStorage(tmp_path / "cache")
     opens: OpenHost = request.getfixturevalue("open_bucket_host")
@@ -49,7 +49,7 @@ def open_host(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHost:
 
 @pytest.fixture
 def open_bucket_host(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenHost:
-    """Opens a new bucket as the host with the given name."""
+    """Opens a new bucket as the named host."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     url = s3.create_bucket(f"bucket-{new_id()}") + "/some/prefix"

@@ -12,7 +12,7 @@ from orchestrator.errors import TrackError
 from tests.support.signals import Samples, decoded
 from tests.support.tracks import lag
 
-Refusal = TypeVar("Refusal", bound=TrackError)
+Rejection = TypeVar("Rejection", bound=TrackError)
 
 LATE = Window(200_000, 200_016)
 
@@ -25,7 +25,9 @@ async def cut(source: Path, start: float, target: Path, seconds: float = 16) -> 
     return decoded(wav)
 
 
-async def refusal(kind: type[Refusal], source: Path, target: Path, start: float = 0) -> Refusal:
+async def rejection(
+    kind: type[Rejection], source: Path, target: Path, start: float = 0
+) -> Rejection:
     """Return the error of a failing conversion, which leaves no file and reveals no path."""
     with pytest.raises(kind) as caught:
         await cut_window(source, Window(start, start + 16), target)

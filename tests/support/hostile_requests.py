@@ -34,7 +34,7 @@ def gzip_of_zeros(megabytes: int) -> bytes:
 
 
 def newlines(size: int) -> bytes:
-    """A form whose preamble is that many empty lines."""
+    """A form whose preamble is that many bytes of empty lines."""
     return b"\r\n" * (size // 2) + PART
 
 

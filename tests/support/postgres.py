@@ -140,7 +140,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    # Not a directory of pytest, which is accessible to its owner alone.
+    # Not one of pytest's directories, which only their owner can access.
     with TemporaryDirectory(prefix="musiclab-postgres-") as name:
         folder = Path(name)
         user = unprivileged_user()

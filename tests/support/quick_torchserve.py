@@ -115,13 +115,13 @@ class QuickTorchServe:
         if step == "describe":
             return self._describe(everything=version == "all")
         if version not in self.ready:
-            return _refusal(404, f"Model version: {version} does not exist for model: musiclab")
+            return _rejection(404, f"Model version: {version} does not exist for model: musiclab")
         if step == "predict":
             return 200, MUSIC
         if step == "set-default":
             self.default = version
         elif version == self.default and len(self.ready) > 1:
-            return _refusal(403, f"Cannot remove default version {version} for model musiclab")
+            return _rejection(403, f"Cannot remove default version {version} for model musiclab")
         else:
             del self.ready[version]
         return _status("done")
@@ -130,14 +130,14 @@ class QuickTorchServe:
         with zipfile.ZipFile(self.settings.model_store / name) as file:
             version = json.loads(file.read(TORCHSERVE_MANIFEST))["model"]["modelVersion"]
         if version in self.ready:
-            return _refusal(409, f"Model version {version} is already registered for musiclab")
+            return _rejection(409, f"Model version {version} is already registered for musiclab")
         self.ready[version] = False
         self.default = self.default or version
         return _status(f'Model "musiclab" Version: {version} registered with 1 initial workers')
 
     def _describe(self, everything: bool) -> Response:
         if self.default is None:
-            return _refusal(404, "Model not found: musiclab")
+            return _rejection(404, "Model not found: musiclab")
         described = [
             {
                 "modelVersion": version,
@@ -165,7 +165,7 @@ def _status(sentence: str) -> Response:
     return 200, json.dumps({"status": sentence}).encode()
 
 
-def _refusal(status: int, sentence: str) -> Response:
+def _rejection(status: int, sentence: str) -> Response:
     return status, json.dumps({"code": status, "type": "Refused", "message": sentence}).encode()
 
 

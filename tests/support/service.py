@@ -121,7 +121,7 @@ class Service:
             time.sleep(0.2)
 
     def assert_only_music_left(self, job_id: str) -> None:
-        """Only the music of a completed job is left; other files are deleted shortly afterwards."""
+        """Wait until a completed job has no files but its music, at most TIDY_WITHIN_S."""
         deadline = time.monotonic() + TIDY_WITHIN_S
         while (names := self._job_files(job_id)) != ["generated.wav"]:
             assert time.monotonic() < deadline, f"files after {TIDY_WITHIN_S} s: {names}"

@@ -94,7 +94,7 @@ class Photographer:
 
     @contextmanager
     def mocked(self, pattern: str, response: Callable[[Route], None]) -> Iterator[None]:
-        """Responses of `response` for all requests that match `pattern`."""
+        """Handle all requests that match `pattern` with `response`."""
         self.page.route(pattern, response)
         yield
         self.page.unroute(pattern, response)
@@ -131,10 +131,10 @@ class Photographer:
         expect(self.page.locator("#notice")).to_contain_text("No trained model is loaded")
         self.shoot("empty-with-starter-weights")
         lab.put(1, self.tracks / "notes.txt")
-        expect(lab.refusal(1)).to_be_visible()
+        expect(lab.rejection(1)).to_be_visible()
         self.shoot("wrong-kind")
         lab.put(1, self.tracks / "text.wav")
-        expect(lab.refusal(1)).to_contain_text("audio")
+        expect(lab.rejection(1)).to_contain_text("audio")
         self.shoot("undecodable")
         lab.put(1, self.tracks / "short.mp3")
         expect(lab.window(1)).to_be_visible()
@@ -168,7 +168,7 @@ class Photographer:
             self.shoot("uploading")
             self.remove()
             held[0].abort()
-        with self.mocked("**/api/generate", lambda route: _refuse(route, 429, TOO_MANY)):
+        with self.mocked("**/api/generate", lambda route: _reject(route, 429, TOO_MANY)):
             self.lab.generate.click()
             expect(self.lab.job.get_by_text("limited to 10")).to_be_visible()
             self.shoot("not-sent")
@@ -220,11 +220,11 @@ class Photographer:
         self.lab.expect_music()
         self.lab.card(1).get_by_label("Window starts at").fill("3:00")
         self.lab.card(1).get_by_label("Window starts at").press("Enter")
-        refused = {
+        rejected = {
             "detail": "An API key is required: send X-API-Key: KEY or Authorization: Bearer KEY",
             "code": "unauthorized",
         }
-        with self.mocked("**/api/generate", lambda route: _refuse(route, 401, refused)):
+        with self.mocked("**/api/generate", lambda route: _reject(route, 401, rejected)):
             self.lab.generate.click()
             expect(self.page.get_by_label("API key")).to_be_visible()
             self.shoot("key-needed")
@@ -243,7 +243,7 @@ def _send_event(route: Route, document: dict[str, Any]) -> None:
     route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(document)}\n\n")
 
 
-def _refuse(route: Route, status: int, body: dict[str, str]) -> None:
+def _reject(route: Route, status: int, body: dict[str, str]) -> None:
     route.fulfill(status=status, json=body, headers={"Retry-After": "30"} if status == 429 else {})
 
 

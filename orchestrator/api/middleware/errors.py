@@ -84,8 +84,8 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         return _domain_error(request, error)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        sentence = f"{request.method} is not allowed at {request.path}; allowed methods: {allowed}"
-        return _error(request, 405, "method_not_allowed", sentence, {"Allow": allowed})
+        detail = f"{request.method} is not allowed at {request.path}; allowed methods: {allowed}"
+        return _error(request, 405, "method_not_allowed", detail, {"Allow": allowed})
     except web.HTTPNotFound:
         return _error(request, 404, "not_found", f"The path {request.path} does not exist")
     except web.HTTPException as error:
@@ -98,8 +98,8 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return _unexpected(request)
-        sentence = "The disk is full; try again later"
-        return _error(request, 507, "storage_full", sentence, _retry_after(RETRY_AFTER_S))
+        detail = "The disk is full; try again later"
+        return _error(request, 507, "storage_full", detail, _retry_after(RETRY_AFTER_S))
     except Exception:
         return _unexpected(request)
 

@@ -175,7 +175,7 @@ def cut_m4a(directory: Path) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_invalid_track_is_refused(
+def test_an_invalid_track_is_rejected(
     service: Service, tmp_path: Path, track2: Any, code: str, named: str
 ) -> None:
     before = service.cached_jobs()
@@ -183,10 +183,10 @@ def test_an_invalid_track_is_refused(
     if track2 is not None:
         name, content = track2
         files["track2"] = (name, content(tmp_path) if callable(content) else content)
-    refused = service.generate(files)
-    assert refused.status_code == 400, refused.text
-    assert refused.json()["code"] == code
-    assert named in refused.json()["detail"]
+    rejected = service.generate(files)
+    assert rejected.status_code == 400, rejected.text
+    assert rejected.json()["code"] == code
+    assert named in rejected.json()["detail"]
     assert service.cached_jobs() == before
 
 
@@ -200,14 +200,14 @@ def test_an_invalid_track_is_refused(
         ({"start_time_3": "9"}, "unknown_field", "start_time_3"),
     ],
 )
-def test_invalid_times_are_refused(
+def test_invalid_times_are_rejected(
     service: Service, times: dict[str, str], code: str, named: str
 ) -> None:
     before = service.cached_jobs()
-    refused = service.generate(SOUND, **times)
-    assert refused.status_code == 400, refused.text
-    assert refused.json()["code"] == code
-    assert named in refused.json()["detail"]
+    rejected = service.generate(SOUND, **times)
+    assert rejected.status_code == 400, rejected.text
+    assert rejected.json()["code"] == code
+    assert named in rejected.json()["detail"]
     assert service.cached_jobs() == before
 
 
@@ -218,8 +218,8 @@ def test_a_start_past_the_end_fails_the_job_with_the_actual_length(service: Serv
     assert "track2" in status["message"]
     assert "20" in status["message"]
     assert f"music_{job_id}" not in service.cached_jobs()
-    refused = service.call("GET", f"/api/download/{job_id}")
-    assert (refused.status_code, refused.json()["code"]) == (400, "not_ready")
+    rejected = service.call("GET", f"/api/download/{job_id}")
+    assert (rejected.status_code, rejected.json()["code"]) == (400, "not_ready")
     assert service.call("DELETE", f"/api/cleanup/{job_id}").status_code == 200
 
 
@@ -238,16 +238,16 @@ def test_a_start_past_the_end_fails_the_job_with_the_actual_length(service: Serv
 def test_unknown_paths_and_jobs_return_json_errors(
     service: Service, method: str, path: str, status: int, code: str
 ) -> None:
-    refused = service.call(method, path, headers={"Origin": "http://localhost:3000"})
-    assert refused.status_code == status
-    assert refused.json()["code"] == code
-    assert refused.json()["detail"]
-    assert refused.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    rejected = service.call(method, path, headers={"Origin": "http://localhost:3000"})
+    assert rejected.status_code == status
+    assert rejected.json()["code"] == code
+    assert rejected.json()["detail"]
+    assert rejected.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
     if status == 405:
-        assert refused.headers["Allow"]
+        assert rejected.headers["Allow"]
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Service) -> None:
+def test_a_body_that_is_too_large_is_rejected_before_it_is_read(service: Service) -> None:
     class DeclaredBody:
         """A body with a declared length, of which no byte is sent before the response."""
 
@@ -257,13 +257,13 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Service)
         def read(self, size: int = -1) -> bytes:
             return b""
 
-    refused = service.call(
+    rejected = service.call(
         "POST",
         "/api/generate",
         data=DeclaredBody(),
         headers={"Content-Type": "multipart/form-data; boundary=x"},
     )
-    assert (refused.status_code, refused.json()["code"]) == (413, "request_too_large")
+    assert (rejected.status_code, rejected.json()["code"]) == (413, "request_too_large")
 
 
 def test_only_the_frontends_origin_is_allowed(service: Service) -> None:

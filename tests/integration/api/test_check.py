@@ -87,7 +87,7 @@ async def test_checks_return_the_same_errors_as_generate(
                 assert [(await each.json())["detail"] for each in checks] == [expected] * 2
 
 
-async def test_other_track_names_are_refused(settings: Settings) -> None:
+async def test_other_track_names_are_rejected(settings: Settings) -> None:
     async with api(settings) as client:
         for response in (
             await check_name(client, "track3", name="a.wav", size=1),
@@ -164,17 +164,17 @@ async def test_a_duration_that_takes_too_long_to_measure_is_null(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_an_invalid_file_is_refused(
+async def test_an_invalid_file_is_rejected(
     settings: Settings, name: str, content: bytes, code: str, named: str
 ) -> None:
     async with api(settings, max_track_mb=1) as client:
-        refused = await check_content(client, name, content)
-        assert await status_and_code(refused) == (400, code)
-        assert named in (await refused.json())["detail"]
+        rejected = await check_content(client, name, content)
+        assert await status_and_code(rejected) == (400, code)
+        assert named in (await rejected.json())["detail"]
         assert_nothing_left(client, settings)
 
 
-async def test_an_m4a_without_its_index_is_refused(
+async def test_an_m4a_without_its_index_is_rejected(
     settings: Settings, song: dict[str, bytes]
 ) -> None:
     async with api(settings) as client:
@@ -203,8 +203,8 @@ async def test_the_form_must_hold_exactly_the_track(
             data.add_field(field, SOUND, filename="a.wav")
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         sent = {"data": data} if fields else {"data": b"--x--\r\n", "headers": headers}
-        refused = await client.post("/api/check/track1", **sent)
-        assert await status_and_code(refused) == (400, code)
+        rejected = await client.post("/api/check/track1", **sent)
+        assert await status_and_code(rejected) == (400, code)
         text = FormData({"track1": "text"}, default_to_multipart=True)
         assert await status_and_code(await client.post("/api/check/track1", data=text)) == (
             400,
@@ -228,13 +228,13 @@ async def test_checks_and_jobs_share_one_rate_limit(settings: Settings) -> None:
     async with api(settings, rate_limit=2) as client:
         assert (await check_content(client, "a.wav", SOUND)).status == 200
         assert (await generate(client)).status == 202
-        for refused in (await check_content(client, "a.wav", SOUND), await generate(client)):
-            assert await status_and_code(refused) == (429, "too_many_requests")
-            assert 0 < int(refused.headers["Retry-After"]) <= 60
+        for rejected in (await check_content(client, "a.wav", SOUND), await generate(client)):
+            assert await status_and_code(rejected) == (429, "too_many_requests")
+            assert 0 < int(rejected.headers["Retry-After"]) <= 60
         assert (await check_name(client, name="a.wav", size=1)).status == 204
 
 
-async def test_a_nearly_full_disk_refuses_checks(settings: Settings) -> None:
+async def test_a_nearly_full_disk_rejects_checks(settings: Settings) -> None:
     async with api(settings, min_free_disk_percent=100) as client:
         assert await status_and_code(await check_content(client, "a.wav", SOUND)) == (
             507,

@@ -41,15 +41,15 @@ HELD_S = 0.02  # the most CPU time for which one callback may block the event lo
 STOPPED_S = 1.0  # far longer than a response takes, far shorter than a successful attack
 
 
-async def test_any_content_encoding_is_refused(settings: Settings) -> None:
+async def test_any_content_encoding_is_rejected(settings: Settings) -> None:
     server = TestServer(create_app(settings))
     await server.start_server(auto_decompress=False)
     async with TestClient(server) as client:
         for encoding in ("gzip", "deflate", "br", "zstd", "gzip, gzip", "identity", ""):
-            await assert_encoding_refused(client, encoding)
+            await assert_encoding_rejected(client, encoding)
 
 
-async def assert_encoding_refused(client: Client, encoding: str) -> None:
+async def assert_encoding_rejected(client: Client, encoding: str) -> None:
     sent = {"Content-Encoding": encoding, "Origin": ORIGIN}
     for method, path in (
         ("POST", "/api/generate"),
@@ -59,11 +59,11 @@ async def assert_encoding_refused(client: Client, encoding: str) -> None:
         ("PUT", "/health"),
         ("POST", "/nowhere"),
     ):
-        refused = await client.request(method, path, data=b"x", headers=sent)
-        assert await status_and_code(refused) == (415, "unsupported_content_encoding"), path
-        assert repr(encoding) in (await refused.json())["detail"]
-        assert refused.headers["Accept-Encoding"] == "identity"
-        assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
+        rejected = await client.request(method, path, data=b"x", headers=sent)
+        assert await status_and_code(rejected) == (415, "unsupported_content_encoding"), path
+        assert repr(encoding) in (await rejected.json())["detail"]
+        assert rejected.headers["Accept-Encoding"] == "identity"
+        assert rejected.headers["Access-Control-Allow-Origin"] == ORIGIN
     preflight = sent | {"Access-Control-Request-Method": "POST"}
     assert (await client.options("/api/generate", headers=preflight)).status == 415
 
@@ -130,10 +130,10 @@ async def exchange(port: int, *pieces: bytes, length: int, path: str = "/api/gen
         writer.close()
 
 
-async def test_crafted_files_are_refused_quickly(settings: Settings) -> None:
+async def test_crafted_files_are_rejected_quickly(settings: Settings) -> None:
     async with api(settings) as client:
 
-        async def refused(samples: int) -> None:
+        async def rejected(samples: int) -> None:
             data = FormData()
             for track, content in (("track1", crafted_mp4(16, samples)), ("track2", SOUND[0])):
                 name = "a.m4a" if track == "track1" else "a.wav"
@@ -143,7 +143,7 @@ async def test_crafted_files_are_refused_quickly(settings: Settings) -> None:
             assert "track1" in (await response.json())["detail"]
 
         async with asyncio.timeout(5):
-            await asyncio.gather(*(refused(millions * MB) for millions in (3, 5, 8, 11, 15, 21)))
+            await asyncio.gather(*(rejected(millions * MB) for millions in (3, 5, 8, 11, 15, 21)))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ async def test_crafted_files_are_refused_quickly(settings: Settings) -> None:
     ],
     ids=["CRLF", "newlines", "preamble", "many headers", "long header", "folded", "no boundary"],
 )
-async def test_a_malformed_form_is_refused_after_its_first_bytes(
+async def test_a_malformed_form_is_rejected_after_its_first_bytes(
     settings: Settings, start: bytes, reason: str
 ) -> None:
     app = create_app(settings)
@@ -219,11 +219,11 @@ async def test_fields_are_read_completely_wherever_the_network_splits_them(
         assert not wrong, f"split at these bytes, the form had other windows: {wrong}"
 
 
-async def test_a_text_field_that_is_too_long_is_refused(settings: Settings) -> None:
+async def test_a_text_field_that_is_too_long_is_rejected(settings: Settings) -> None:
     async with api(settings) as client:
         longest = await client.post("/api/generate", data=form(start_time="1" + " " * 127))
         assert longest.status == 202, await longest.text()
         too_long = form(start_time="1" + " " * 127 + "2")
-        refused = await client.post("/api/generate", data=too_long)
-        assert await status_and_code(refused) == (400, "malformed_form")
-        assert (await refused.json())["detail"] == "start_time is longer than 128 bytes"
+        rejected = await client.post("/api/generate", data=too_long)
+        assert await status_and_code(rejected) == (400, "malformed_form")
+        assert (await rejected.json())["detail"] == "start_time is longer than 128 bytes"

@@ -119,7 +119,7 @@ async def test_without_the_database_only_requests_are_reported(
             }
             assert await users(client) == [
                 "1 requests are in progress at URL",
-                "jobs at URL that request it by name are unknown: database unreachable",
+                "jobs at URL that request it by name cannot be counted: database unreachable",
             ]
         finally:
             await asyncio.to_thread(postgres.start)

@@ -45,7 +45,7 @@ async def test_valid_boundaries_are_accepted(
 
 
 @pytest.mark.parametrize("boundary", ["", "x" * 71])
-async def test_an_invalid_boundary_is_refused(settings: Settings, boundary: str) -> None:
+async def test_an_invalid_boundary_is_rejected(settings: Settings, boundary: str) -> None:
     kind = f"multipart/form-data; boundary={boundary}"
     status, code, detail = await post_check(settings, f"--{boundary}--".encode(), kind)
     assert (status, code) == (400, "malformed_form")
@@ -76,7 +76,7 @@ async def test_file_names_are_accepted_in_any_notation(
     "disposition",
     [b'attachment; name="track1"', b'form-data; filename="a.wav"', b"form-data", b"", b"\xff"],
 )
-async def test_an_invalid_part_is_refused(settings: Settings, disposition: bytes) -> None:
+async def test_an_invalid_part_is_rejected(settings: Settings, disposition: bytes) -> None:
     form = b"--x\r\nContent-Disposition: " + disposition + b"\r\n\r\n" + SOUND + b"\r\n--x--\r\n"
     status, code, _ = await post_check(settings, form, "multipart/form-data; boundary=x")
     assert (status, code) == (400, "malformed_form")
@@ -102,11 +102,11 @@ def part(name: str, content: bytes) -> bytes:
     ],
     ids=["empty", "not a form", "cut header", "cut track", "no parts", "repeated"],
 )
-async def test_a_broken_form_is_refused_and_leaves_no_files(
+async def test_a_broken_form_is_rejected_and_leaves_no_files(
     settings: Settings, body: bytes, code: str
 ) -> None:
     async with api(settings) as client:
         kind = {"Content-Type": "multipart/form-data; boundary=abc"}
-        refused = await client.post("/api/generate", data=body, headers=kind)
-        assert (refused.status, (await refused.json())["code"]) == (400, code)
+        rejected = await client.post("/api/generate", data=body, headers=kind)
+        assert (rejected.status, (await rejected.json())["code"]) == (400, code)
         assert entries(settings.cache) == []

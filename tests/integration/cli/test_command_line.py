@@ -64,29 +64,29 @@ def test_generate_prints_the_error_of_the_service(
     assert "20" in late.stderr
     notes = tmp_path / "notes.txt"
     notes.write_text("no music")
-    refused = musiclab(service.settings, "generate", tracks[0], notes)
-    assert refused.returncode == 1
-    assert "track2 is named 'notes.txt'" in refused.stderr
-    assert "Traceback" not in late.stderr + refused.stderr
+    rejected = musiclab(service.settings, "generate", tracks[0], notes)
+    assert rejected.returncode == 1
+    assert "track2 is named 'notes.txt'" in rejected.stderr
+    assert "Traceback" not in late.stderr + rejected.stderr
     assert service.cached_jobs() == before
 
 
 def test_generate_checks_the_output_path_first(
     service: Service, tracks: list[Path], tmp_path: Path
 ) -> None:
-    refused = musiclab(service.settings, "generate", *tracks, "-o", tmp_path / "no" / "out.wav")
-    assert refused.returncode == 1
-    assert f"the directory {tmp_path / 'no'} does not exist" in refused.stderr
+    rejected = musiclab(service.settings, "generate", *tracks, "-o", tmp_path / "no" / "out.wav")
+    assert rejected.returncode == 1
+    assert f"the directory {tmp_path / 'no'} does not exist" in rejected.stderr
 
 
 def test_generate_without_a_service_explains_how_to_start_one(
     settings: Settings, tracks: list[Path]
 ) -> None:
     started = time.monotonic()
-    refused = musiclab(settings, "generate", *tracks)
-    assert refused.returncode == 1
-    assert "musiclab up" in refused.stderr
-    assert time.monotonic() - started < 20, "the command waited for a service that does not run"
+    rejected = musiclab(settings, "generate", *tracks)
+    assert rejected.returncode == 1
+    assert "musiclab up" in rejected.stderr
+    assert time.monotonic() - started < 20, "the command waited for a service that is not running"
 
 
 async def test_ctrl_c_cancels_the_job_of_generate(settings: Settings, tracks: list[Path]) -> None:
@@ -169,8 +169,8 @@ def test_up_names_a_port_in_use(packed: Settings) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", packed.api_port))
         taken.listen()
-        refused = musiclab(packed, "up")
-    assert refused.returncode == 1
-    assert f":{packed.api_port}" in refused.stderr
-    assert "MUSICLAB_API_PORT" in refused.stderr
+        rejected = musiclab(packed, "up")
+    assert rejected.returncode == 1
+    assert f":{packed.api_port}" in rejected.stderr
+    assert "MUSICLAB_API_PORT" in rejected.stderr
     assert torchserve_processes(packed) == []

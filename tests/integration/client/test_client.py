@@ -116,9 +116,9 @@ async def test_permanent_errors_are_not_retried(
     proxied: ProxiedApi, tracks: tuple[Path, Path], status: int
 ) -> None:
     proxied.proxy.plan = [status]
-    with pytest.raises(ApiError, match=f"returned status {status}") as refused:
+    with pytest.raises(ApiError, match=f"returned status {status}") as rejected:
         await proxied.submit(tracks)
-    assert (refused.value.status, refused.value.code) == (status, None)
+    assert (rejected.value.status, rejected.value.code) == (status, None)
     assert len(proxied.proxy.seen) == 1
 
 
@@ -130,16 +130,16 @@ async def test_an_invalid_request_raises_its_error(
         ({"end2": 0}, "invalid_window", "end_time_2 is 0 s"),
         ({"model_version": "none"}, "model_not_loaded", "'none'"),
     ):
-        with pytest.raises(ApiError, match=named) as refused:
+        with pytest.raises(ApiError, match=named) as rejected:
             await proxied.submit(tracks, **wrong)
-        assert (refused.value.status, refused.value.code) == (400, code)
+        assert (rejected.value.status, rejected.value.code) == (400, code)
 
 
 async def test_the_api_key_is_sent(settings: Settings, tracks: tuple[Path, Path]) -> None:
     async with proxied_api(settings, api_keys="other,secret") as proxied:
-        with pytest.raises(ApiError) as refused:
+        with pytest.raises(ApiError) as rejected:
             await proxied.submit(tracks)
-        assert (refused.value.status, refused.value.code) == (401, "unauthorized")
+        assert (rejected.value.status, rejected.value.code) == (401, "unauthorized")
         client = MusicLabClient(proxied.client.url, "secret")
         job_id = await asyncio.to_thread(client.submit, *tracks)
         assert await asyncio.to_thread(client.models) == []

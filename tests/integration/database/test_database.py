@@ -1,4 +1,4 @@
-"""The database: refused configurations, durable commits and outages."""
+"""The database: rejected configurations, durable commits and outages."""
 
 import asyncio
 from pathlib import Path
@@ -13,14 +13,14 @@ from tests.support.postgres import PostgresServer
 from tests.support.tables import Backend, new_id
 
 
-async def test_sqlite_refuses_a_second_process(tmp_path: Path) -> None:
+async def test_sqlite_rejects_a_second_process(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     async with Backend("", file).opened():
         with pytest.raises(DatabaseInUseError, match="MUSICLAB_RUN_DIR"):
             await Database("", file).open()
 
 
-async def test_a_database_with_another_layout_is_refused(backend: Backend) -> None:
+async def test_a_database_with_another_layout_is_rejected(backend: Backend) -> None:
     def change(connection: sa.Connection) -> None:
         connection.execute(sa.update(layout).values(number=0))
 
@@ -32,7 +32,7 @@ async def test_a_database_with_another_layout_is_refused(backend: Backend) -> No
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "nonsense"])
-def test_an_invalid_database_url_is_refused(tmp_path: Path, url: str) -> None:
+def test_an_invalid_database_url_is_rejected(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError, match="MUSICLAB_DATABASE_URL"):
         Database(url, tmp_path / "jobs.sqlite")
 

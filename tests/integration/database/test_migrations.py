@@ -1,4 +1,4 @@
-"""The schema on both databases: created, adopted from an earlier version, or refused."""
+"""The schema on both databases: created, adopted from an earlier version, or rejected."""
 
 import asyncio
 import shutil
@@ -115,7 +115,7 @@ def assert_schema_is_current(backend: Backend) -> None:
 
 
 def create_unversioned(connection: sa.Connection) -> None:
-    """Creates the tables as versions before Alembic did, and one row."""
+    """Creates the tables as MusicLab did before it used Alembic, and one row."""
     metadata.create_all(connection)
     connection.execute(sa.insert(layout).values(number=1))
     connection.execute(sa.insert(submissions).values(job_id="a", at=1.5, forget_at=2.5))
@@ -214,7 +214,7 @@ def test_tables_left_by_an_interrupted_first_start_are_completed(
     ],
     ids=["another number", "no number", "no table"],
 )
-def test_another_layout_is_refused(
+def test_another_layout_is_rejected(
     backend: Backend, change: Callable[[sa.Connection], object], is_versioned: bool
 ) -> None:
     if is_versioned:
@@ -244,7 +244,7 @@ def test_alembic_revisions_of_another_application_are_ignored(backend: Backend) 
     assert rows(backend, VERSIONS) == [(migrate.HEAD,)]
 
 
-def test_a_role_that_cannot_create_tables_is_refused(postgres: PostgresServer) -> None:
+def test_a_role_that_cannot_create_tables_is_rejected(postgres: PostgresServer) -> None:
     url = postgres.create_database(f"test_{new_id()}")
     owner, role = Backend(url, Path()), f"reader_{new_id()}"
 
@@ -261,16 +261,16 @@ def test_a_role_that_cannot_create_tables_is_refused(postgres: PostgresServer) -
         open_and_get_id(Backend(restricted, Path()))
 
 
-def test_a_database_of_a_newer_version_is_refused(backend: Backend) -> None:
+def test_a_database_of_a_newer_version_is_rejected(backend: Backend) -> None:
     open_and_get_id(backend)
     run(
         backend,
         lambda connection: connection.execute(sa.update(VERSIONS).values(version_num="9999")),
     )
     name = "the database at MUSICLAB_DATABASE_URL" if backend.url else str(backend.file)
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as rejected:
         open_and_get_id(backend)
-    assert str(refused.value) == (
+    assert str(rejected.value) == (
         f"{name} was created or upgraded by a newer version of MusicLab; run that version, or "
         "restore a backup from before the upgrade"
     )

@@ -146,7 +146,7 @@ def _wait_until_taken(client: ModelClient, batches: float) -> None:
         ({"track1": TRACK1, "track2": TRACK2, "start": "1"}, "unknown_field", "start"),
     ],
 )
-def test_an_invalid_request_is_refused_with_an_explanation(
+def test_an_invalid_request_is_rejected_with_an_explanation(
     client: ModelClient, fields: Fields, code: str, named: str
 ) -> None:
     response = client.predict(fields)
@@ -189,12 +189,12 @@ def test_the_log_names_the_device(client: ModelClient, model_server: TorchServe)
     assert "musiclab starter is ready on cpu (" in log
 
 
-def test_a_request_without_the_key_is_refused(client: ModelClient) -> None:
+def test_a_request_without_the_key_is_rejected(client: ModelClient) -> None:
     without_key = replace(client, authorized=False)
     assert without_key.predict({"track1": TRACK1, "track2": TRACK2}).status_code == 400
 
 
-def test_archives_from_urls_are_refused(client: ModelClient) -> None:
+def test_archives_from_urls_are_rejected(client: ModelClient) -> None:
     for address in ("http://127.0.0.1:9/evil.mar", "file:///tmp/evil.mar"):
         response = client.manage("POST", "/models", url=address)
         assert response.status_code == 404, response.text

@@ -73,7 +73,7 @@ async def test_files_that_are_being_deleted_are_not_quarantined(
 ) -> None:
     cleanup = Cleanup(tables.database, files, retention_s=DAY_S)
     for number in range(3):
-        job_id = f"refused{number}"
+        job_id = f"rejected{number}"
         await tables.submissions().admit(job_id, "192.0.2.1", 1, repeated=False)
         await put(files, job_id, upload_name(1, ".mp3"))
         assert await tables.submissions().withdraw(job_id)
@@ -120,7 +120,7 @@ async def test_a_finished_job_is_kept_for_a_day(tables: Tables, files: LocalStor
     assert (await tables.get("young")).state == "completed"
 
 
-async def test_a_completed_job_keeps_only_its_accepted_result(
+async def test_a_completed_job_keeps_only_the_result_of_its_lease(
     tables: Tables, files: LocalStorage
 ) -> None:
     await tables.submit("a")

@@ -46,8 +46,8 @@ async def test_the_stream_sends_every_change_and_ends(settings: Settings) -> Non
             f"/api/events/{job_id}", headers={"Last-Event-ID": str(numbers[-1])}
         )
         assert over.status == 204
-        refused = await client.get(f"/api/events/{job_id}", headers={"Last-Event-ID": "x"})
-        assert (refused.status, (await refused.json())["code"]) == (400, "invalid_event_id")
+        rejected = await client.get(f"/api/events/{job_id}", headers={"Last-Event-ID": "x"})
+        assert (rejected.status, (await rejected.json())["code"]) == (400, "invalid_event_id")
 
 
 async def test_the_stream_sends_queue_positions_and_the_deletion(settings: Settings) -> None:

@@ -44,13 +44,13 @@ async def test_concurrent_requests_with_the_same_key_return_the_same_job(
 @pytest.mark.parametrize(
     "other", [form(0, 2), form(start_time_1="0.1"), form(1, 0)], ids=["file", "time", "order"]
 )
-async def test_the_same_key_with_another_body_is_refused(
+async def test_the_same_key_with_another_body_is_rejected(
     settings: Settings, other: FormData
 ) -> None:
     async with api(settings) as client:
         job_id = await accepted(await generate(client, Idempotency_Key="one"))
-        refused = await generate(client, other, Idempotency_Key="one")
-        assert await status_and_code(refused) == (409, "idempotency_key_reused")
+        rejected = await generate(client, other, Idempotency_Key="one")
+        assert await status_and_code(rejected) == (409, "idempotency_key_reused")
         assert entries(settings.cache) == [f"music_{job_id}"]
 
 
@@ -66,7 +66,7 @@ async def test_a_replay_bypasses_limits_and_works_after_its_job_is_deleted(
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "caf\u00e9"])
-async def test_an_invalid_key_is_refused(settings: Settings, key: str) -> None:
+async def test_an_invalid_key_is_rejected(settings: Settings, key: str) -> None:
     async with api(settings) as client:
-        refused = await generate(client, Idempotency_Key=key)
-        assert await status_and_code(refused) == (400, "invalid_idempotency_key")
+        rejected = await generate(client, Idempotency_Key=key)
+        assert await status_and_code(rejected) == (400, "invalid_idempotency_key")

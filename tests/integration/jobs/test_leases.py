@@ -156,7 +156,7 @@ async def test_running_jobs_are_claimed_at_once_after_a_restart(tmp_path: Path) 
         assert (await tables.get("a")).state == "completed"
         orphan = await tables.claim()
         assert (orphan.id, orphan.lease, orphan.converted) == ("b", 2, True)
-        assert (orphan.deaths, orphan.attempts) == (1, 0), "its process died, the job did not fail"
+        assert (orphan.deaths, orphan.attempts) == (1, 0), "its process died; no attempt failed"
         assert (await tables.claim()).id == "c"
         assert await tables.leases.claim() is None
 

@@ -1,4 +1,4 @@
-"""Requests that are refused: rate limit exceeded, queue full, storage full."""
+"""Requests that are rejected: rate limit exceeded, queue full, storage full."""
 
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
@@ -22,9 +22,9 @@ async def test_the_rate_limit_holds_across_hosts_and_deletions(
                 job_id = await accepted(await generate(host))
                 await host.delete(f"/api/cleanup/{job_id}")
             for host in (client, other_host):
-                refused = await generate(host)
-                assert await status_and_code(refused) == (429, "too_many_requests")
-                assert 50 <= int(refused.headers["Retry-After"]) <= 60
+                rejected = await generate(host)
+                assert await status_and_code(rejected) == (429, "too_many_requests")
+                assert 50 <= int(rejected.headers["Retry-After"]) <= 60
 
 
 async def test_the_rate_limit_counts_invalid_uploads_but_not_rate_limited_requests(
@@ -35,9 +35,9 @@ async def test_the_rate_limit_counts_invalid_uploads_but_not_rate_limited_reques
         assert await status_and_code(await generate(client, broken)) == (400, "unknown_field")
         await accepted(await generate(client))
         for _ in range(2):
-            refused = await generate(client)
-            assert await status_and_code(refused) == (429, "too_many_requests")
-        assert int(refused.headers["Retry-After"]) <= 60
+            rejected = await generate(client)
+            assert await status_and_code(rejected) == (429, "too_many_requests")
+        assert int(rejected.headers["Retry-After"]) <= 60
 
 
 async def test_clients_behind_a_trusted_proxy_are_limited_separately(settings: Settings) -> None:
@@ -45,36 +45,36 @@ async def test_clients_behind_a_trusted_proxy_are_limited_separately(settings: S
         for forwarded in ("192.0.2.1", "192.0.2.2", "evil, 192.0.2.3", "2001:db8::1"):
             await accepted(await generate(client, X_Forwarded_For=forwarded))
         for forwarded in ("192.0.2.1", "evil, 192.0.2.1", "192.0.2.1, 127.0.0.9", "2001:db8::2"):
-            refused = await generate(client, X_Forwarded_For=forwarded)
-            assert refused.status == 429, forwarded
+            rejected = await generate(client, X_Forwarded_For=forwarded)
+            assert rejected.status == 429, forwarded
 
 
 async def test_addresses_forwarded_by_untrusted_clients_are_ignored(settings: Settings) -> None:
     async with api(settings, rate_limit=1, trusted_proxies="10.0.0.0/8") as client:
         await accepted(await generate(client, X_Forwarded_For="192.0.2.1"))
-        refused = await generate(client, X_Forwarded_For="192.0.2.2")
-        assert refused.status == 429
+        rejected = await generate(client, X_Forwarded_For="192.0.2.2")
+        assert rejected.status == 429
 
 
-async def test_a_full_queue_refuses_requests(settings: Settings) -> None:
+async def test_a_full_queue_rejects_requests(settings: Settings) -> None:
     async with api(settings, max_queued=2) as client:
         first, _ = [await accepted(await generate(client)) for _ in range(2)]
-        refused = await generate(client)
-        assert await status_and_code(refused) == (503, "queue_full")
-        assert int(refused.headers["Retry-After"]) > 0
+        rejected = await generate(client)
+        assert await status_and_code(rejected) == (503, "queue_full")
+        assert int(rejected.headers["Retry-After"]) > 0
         await client.delete(f"/api/cleanup/{first}")
         await accepted(await generate(client))
 
 
-async def test_full_storage_refuses_requests(settings: Settings) -> None:
+async def test_full_storage_rejects_requests(settings: Settings) -> None:
     size = sum(map(len, SOUND[:2]))
     async with api(settings, max_stored_gb=1.9 * size / 1e9) as client:
         await accepted(await generate(client))
         assert await status_and_code(await generate(client)) == (507, "storage_full")
 
 
-async def test_a_nearly_full_disk_refuses_requests(settings: Settings) -> None:
+async def test_a_nearly_full_disk_rejects_requests(settings: Settings) -> None:
     async with api(settings, min_free_disk_percent=100) as client:
-        refused = await generate(client)
-        assert await status_and_code(refused) == (507, "storage_full")
-        assert "100" in (await refused.json())["detail"]
+        rejected = await generate(client)
+        assert await status_and_code(rejected) == (507, "storage_full")
+        assert "100" in (await rejected.json())["detail"]

@@ -86,8 +86,8 @@ async def test_a_stalled_upload_is_aborted(
     async with api(settings) as client:
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         began = time.monotonic()
-        refused = await client.post("/api/generate", data=stalling(), headers=headers)
-        assert await status_and_code(refused) == (408, "upload_timeout")
+        rejected = await client.post("/api/generate", data=stalling(), headers=headers)
+        assert await status_and_code(rejected) == (408, "upload_timeout")
         assert 1.2 < time.monotonic() - began < 20
         assert entries(settings.cache) == []
 

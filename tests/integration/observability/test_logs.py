@@ -117,7 +117,7 @@ async def test_unknown_paths_and_redirects_are_logged(settings: Settings) -> Non
 
 
 def test_the_final_error_of_a_process_is_logged(settings: Settings, tmp_path: Path) -> None:
-    def refused(log_format: str) -> Path:
+    def rejected(log_format: str) -> Path:
         chosen = settings.model_copy(update={"log_format": log_format})
         file = tmp_path / log_format
         with file.open("w") as errors:
@@ -125,7 +125,7 @@ def test_the_final_error_of_a_process_is_logged(settings: Settings, tmp_path: Pa
         assert done.returncode == 1
         return file
 
-    (line,) = log_lines(refused("json"))
+    (line,) = log_lines(rejected("json"))
     assert line["level"] == "critical"
     assert "MUSICLAB_DATABASE_URL" in line["event"]
-    assert refused("console").read_text().startswith("error: ")
+    assert rejected("console").read_text().startswith("error: ")

@@ -57,7 +57,7 @@ def prometheus(
     served: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Prometheus]:
-    """A Prometheus server that has scraped a completed job, a failed job and a refused request."""
+    """A Prometheus server that has scraped a completed job, a failed job and a rejected request."""
     assert served  # all series exist at the first scrape, and grow after it
     with prometheus_server(tmp_path_factory.mktemp("prometheus"), addresses) as server:
         server.wait_for_scrapes(2)
@@ -189,7 +189,7 @@ def test_the_dashboard_uses_the_provisioned_datasource_with_units_and_legends() 
         "Are users waiting?",
         "Why?",
         "Which version?",
-        "Is the GPU, the disk or the CPU full?",
+        "Is the GPU, the disk or the CPU saturated?",
     ]
     identifiers = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(identifiers)) == len(identifiers)

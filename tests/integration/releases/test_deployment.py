@@ -48,7 +48,7 @@ def test_no_job_is_lost_during_deployments(service: Service) -> None:
 
 @pytest.fixture
 def service_with_first(service: Service) -> Service:
-    """The same service with only FIRST loaded, whatever the previous test left."""
+    """The same service with only FIRST loaded, whichever versions the previous test left."""
     if default(service) != FIRST:
         deploy(service, FIRST)
     for version in versions(service) - {FIRST}:
@@ -141,9 +141,9 @@ def test_two_versions_stay_loaded_until_one_is_removed(service_with_first: Servi
     assert "default" in listed[copy]
     assert "additional" in listed[FIRST]
 
-    refused = run(service_with_first, "model", "remove", copy)
-    assert refused.returncode == 1
-    assert f"version {copy} is the default; deploy another" in refused.stderr
+    rejected = run(service_with_first, "model", "remove", copy)
+    assert rejected.returncode == 1
+    assert f"version {copy} is the default; deploy another" in rejected.stderr
     deploy(service_with_first, FIRST)
     assert versions(service_with_first) == {FIRST}
     musiclab(service_with_first, "model", "remove", copy)
@@ -185,7 +185,7 @@ BROKEN = {
             "generated.waveforms.numpy(), strict",
             "(generated.waveforms * float('nan')).numpy(), strict",
         ),
-        "failed the canary job with 500: the model output NaN",
+        "failed the canary job with 500: the output for these tracks contains NaN",
     ),
     "handler that raises": (
         with_text("musiclab_handler.py", "return write_wav(", "raise KeyError('broken')\n    ("),

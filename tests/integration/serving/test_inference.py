@@ -127,17 +127,17 @@ async def test_the_status_describes_the_loaded_versions(model_server: TorchServe
         assert elsewhere == replace(status, versions=(without_pids,))
 
 
-async def test_a_request_returns_music_or_a_refusal(model_server: TorchServe) -> None:
+async def test_a_request_returns_music_or_a_rejection(model_server: TorchServe) -> None:
     async with inference_client(model_server.settings) as client:
         assert len(decoded(await client.generate("starter", *TRACKS, "answered"))) == SEGMENT
         with pytest.raises(
             ModelRejectedInputError, match="track2 is not a readable audio file"
-        ) as refused:
-            await client.generate("starter", TRACKS[0], b"no audio", "refused")
-        assert refused.value.code == "not_audio"
+        ) as rejected:
+            await client.generate("starter", TRACKS[0], b"no audio", "rejected")
+        assert rejected.value.code == "not_audio"
         for job_id, status, stages in (
             ("answered", 200, {"request_decode", "encode", "cascade", "decode"}),
-            ("refused", 400, {"request_decode"}),
+            ("rejected", 400, {"request_decode"}),
         ):
             (line,) = worker_lines(model_server, job_id)
             assert (line["event"], line["status"]) == ("request answered", status)

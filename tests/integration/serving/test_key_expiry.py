@@ -67,7 +67,7 @@ async def test_several_clients_keep_working_while_keys_expire(short_lived: Torch
                 group.create_task(asyncio.to_thread(describing))
 
 
-def test_torchserve_refuses_an_expired_key(short_lived: TorchServe) -> None:
+def test_torchserve_rejects_an_expired_key(short_lived: TorchServe) -> None:
     """Otherwise the test above proves nothing."""
     ends = time.monotonic() + SECONDS
     client = ModelClient(short_lived.settings, short_lived.key_file)

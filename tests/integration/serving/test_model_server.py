@@ -141,7 +141,7 @@ def test_a_port_in_use_is_named(
         server.start()
 
 
-def test_a_second_server_in_the_same_directory_is_refused(
+def test_a_second_server_in_the_same_directory_is_rejected(
     model_server: TorchServe, tmp_path: Path
 ) -> None:
     other_ports = settings_in(tmp_path)

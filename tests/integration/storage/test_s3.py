@@ -1,4 +1,4 @@
-"""Bucket URLs, and buckets that are unreachable, missing or refuse the credentials."""
+"""Bucket URLs, and buckets that are unreachable, missing or reject the credentials."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ FAILED_WITHIN_S = 30
 
 
 async def failure_times(files: JobStorage) -> list[float]:
-    """Returns the seconds after which each operation fails, as the bucket is unreachable."""
+    """Returns how many seconds each operation takes to fail while the bucket is unreachable."""
 
     async def one(attempt: Coroutine[Any, Any, object]) -> float:
         started = time.monotonic()
@@ -104,6 +104,6 @@ def test_a_url_selects_a_bucket(tmp_path: Path, url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["bucket", "s3://", "s3:///prefix", "gs://bucket", "/srv/files", "s3://b/p?x=1"]
 )
-def test_a_url_without_a_bucket_is_refused(tmp_path: Path, url: str) -> None:
+def test_a_url_without_a_bucket_is_rejected(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError, match=r"MUSICLAB_FILES_URL .* s3://bucket/prefix"):
         open_storage(url, tmp_path, tmp_path)

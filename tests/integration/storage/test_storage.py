@@ -189,6 +189,6 @@ async def test_disk_usage_is_that_of_the_workspaces(open_host: OpenHost) -> None
 async def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     files = LocalStorage(tmp_path / "cache")
-    refused = r"a directory for job a failed: .*[Dd]irectory"
-    with pytest.raises(StorageUnavailableError, match=refused):
+    rejected = r"a directory for job a failed: .*[Dd]irectory"
+    with pytest.raises(StorageUnavailableError, match=rejected):
         await files.create("a")

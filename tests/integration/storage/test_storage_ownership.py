@@ -1,4 +1,4 @@
-"""A cache directory or a bucket belongs to one database; other instances are refused."""
+"""A cache directory or a bucket belongs to one database; other instances are rejected."""
 
 import asyncio
 import errno
@@ -42,7 +42,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
-def refusal(settings: Settings) -> str:
+def rejection(settings: Settings) -> str:
     """Runs `musiclab orchestrator`, which must fail; returns its error message."""
     ended = subprocess.run(
         command("orchestrator"),
@@ -62,7 +62,7 @@ async def leave_queued_job(settings: Settings) -> str:
         return await accepted(await generate(client))
 
 
-async def test_a_second_instance_on_one_cache_is_refused(
+async def test_a_second_instance_on_one_cache_is_rejected(
     settings: Settings, tmp_path: Path
 ) -> None:
     job_id = await leave_queued_job(settings)
@@ -70,27 +70,27 @@ async def test_a_second_instance_on_one_cache_is_refused(
     with running(settings, "orchestrator"):
         before = contents(settings.cache)
         assert f"music_{job_id}/track1.wav" in before
-        message = refusal(second)
+        message = rejection(second)
         assert f"MUSICLAB_CACHE is {settings.cache}, which holds the files of another" in message
         assert contents(settings.cache) == before
     with running(second.model_copy(update={"cache": tmp_path / "other"}), "orchestrator"):
         assert contents(settings.cache) == before
 
 
-async def test_an_instance_with_another_postgresql_database_is_refused(
+async def test_an_instance_with_another_postgresql_database_is_rejected(
     postgres: PostgresServer, settings: Settings
 ) -> None:
     urls = [postgres.create_database(f"test_{new_id()}") for _ in range(2)]
     first, second = (settings.model_copy(update={"database_url": url}) for url in urls)
     await leave_queued_job(first)
     before = contents(settings.cache)
-    assert "another database" in refusal(second)
+    assert "another database" in rejection(second)
     await leave_queued_job(first)
     assert contents(settings.cache).items() > before.items()
 
 
 async def test_a_cache_without_a_marker_is_adopted(settings: Settings) -> None:
-    """The cache and the database are as a version without markers left them."""
+    """The cache and the database are in the state left by a version without markers."""
     job_id = await leave_queued_job(settings)
     (settings.cache / MARKER).unlink()
     engine = sa.create_engine(f"sqlite:///{settings.database_file}")
@@ -150,7 +150,7 @@ async def test_files_of_a_lost_database_are_quarantined_for_a_day(
     await files.create("a")
     (files.workspace("a") / GENERATED).write_bytes(b"music")
     await files.claim("f" * 32)
-    assert "delete" in refusal(settings)
+    assert "delete" in rejection(settings)
     (settings.cache / MARKER).unlink()
     quarantined = settings.cache / "quarantine" / "music_a" / GENERATED
 
@@ -173,14 +173,14 @@ async def test_files_belong_to_the_first_database_that_claims_them(open_host: Op
     await here.claim("a" * 32)
     await persist_job(here, "a", track1_mp3=b"one")
     for _ in range(2):
-        with pytest.raises(SettingsError, match=REFUSED):
+        with pytest.raises(SettingsError, match=REJECTED):
             await there.claim("b" * 32)
         await there.claim("a" * 32)
     assert await there.read("a", "track1.mp3") == b"one"
     assert await here.job_ids() == {"a"}
 
 
-REFUSED = (
+REJECTED = (
     r"MUSICLAB_(CACHE|FILES_URL) is .*, which holds the files of another database; set it to "
     r".*delete .*\.musiclab-database"
 )
@@ -188,20 +188,20 @@ REFUSED = (
 
 async def test_concurrent_claims_succeed_for_one_database(open_host: OpenHost) -> None:
     claims = (open_host(f"host{each}").claim(str(each) * 32) for each in range(8))
-    refused = await asyncio.gather(*claims, return_exceptions=True)
-    assert sum(each is None for each in refused) == 1, refused
-    assert sum(isinstance(each, SettingsError) for each in refused) == 7
+    rejected = await asyncio.gather(*claims, return_exceptions=True)
+    assert sum(each is None for each in rejected) == 1, rejected
+    assert sum(isinstance(each, SettingsError) for each in rejected) == 7
 
 
 async def test_a_marker_needs_no_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def reject(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(Path, "hardlink_to", reject)
     files = LocalStorage(tmp_path / "cache")
     await files.claim("a" * 32)
-    with pytest.raises(SettingsError, match=REFUSED):
+    with pytest.raises(SettingsError, match=REJECTED):
         await files.claim("b" * 32)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [MARKER]

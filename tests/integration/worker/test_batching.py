@@ -25,21 +25,21 @@ class SlowModel:
     Attributes:
         versions: the version of each request that waits for its response.
         loaded: the loaded versions, the default version first.
-        most: the largest number of requests that waited at the same time.
+        peak_waiting: the largest number of requests that waited at the same time.
         go: set while responses are sent.
     """
 
     def __init__(self) -> None:
         self.loaded = [VERSION]
         self.versions: list[str] = []
-        self.most = 0
+        self.peak_waiting = 0
         self.go = asyncio.Event()
 
     async def predict(self, request: web.Request) -> web.Response:
         await request.read()
         version = request.match_info["version"]
         self.versions.append(version)
-        self.most = max(self.most, len(self.versions))
+        self.peak_waiting = max(self.peak_waiting, len(self.versions))
         await self.go.wait()
         self.versions.remove(version)
         return web.Response(body=MUSIC)
@@ -94,7 +94,7 @@ async def test_one_batch_runs_while_the_next_one_waits(settings: Settings) -> No
         model.go.set()
         done = [await finished(client, job_id) for job_id in job_ids]
         assert {document["status"] for document in done} == {"completed"}
-        assert model.most == BATCH_SIZE
+        assert model.peak_waiting == BATCH_SIZE
         began, waited = done[first]["timings"], done[waiting]["timings"]
         assert began["generate"] > 0.5 > began["wait"]
         assert waited["wait"] > 0.5 > waited["generate"]
@@ -115,7 +115,7 @@ async def test_more_requests_are_sent_when_the_batch_size_grows(
         monkeypatch.setattr(module, "BATCH_SIZE", 3)
         await reached("three requests", lambda: are_running(3))
         await asyncio.sleep(2 * WATCH_S)
-        assert model.most == 3
+        assert model.peak_waiting == 3
 
 
 async def test_a_waiting_job_uses_the_version_that_is_the_default_when_it_is_sent(

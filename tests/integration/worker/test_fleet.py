@@ -61,7 +61,7 @@ async def test_an_api_without_a_model_server_reports_the_status_of_the_workers(
             assert (loaded["version"], loaded["default"]) == (VERSION, True)
             assert "musiclab_jobs_at_work 0.0" in await (await worker.get("/metrics")).text()
             assert (await worker.get("/api/models")).status == 404
-        # The worker has signed off, so no timeout has to pass.
+        # The worker has deleted its heartbeat, so no timeout has to pass.
         await reaches(client, "degraded")
         reason = (await (await client.get("/health")).json())["reason"]
         assert reason == "no worker is running"

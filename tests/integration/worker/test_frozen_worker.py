@@ -14,7 +14,7 @@ from tests.support.s3 import S3Server
 from tests.support.service import DONE_WITHIN_S, Service
 from tests.support.signals import RATE, encoded, noise
 from tests.support.tables import Backend
-from tests.system.chaos.checks import SWEPT_WITHIN_S, rows
+from tests.system.chaos.checks import CLEANED_UP_WITHIN_S, rows
 from tests.system.chaos.commands import Command, wait_until
 from tests.system.chaos.systems import ManyProcesses, started
 
@@ -37,7 +37,7 @@ def test_a_resumed_worker_does_not_touch_the_newer_result(
         second.resume()
         wait_until(lambda: rows(system, query)[0].state == "completed", DONE_WITHIN_S, "done")
         music = [f"{JOB_PREFIX}{job_id}/{GENERATED}"]
-        wait_until(lambda: system.files() == music, SWEPT_WITHIN_S, "only the music is left")
+        wait_until(lambda: system.files() == music, CLEANED_UP_WITHIN_S, "only the music is left")
 
         before = stored_state(system, job_id)
         assert [row.lease for row in before["row"]] == [2]

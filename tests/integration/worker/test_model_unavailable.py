@@ -20,7 +20,7 @@ async def test_jobs_wait_and_can_be_deleted(
         assert health["reason"]
 
         job_id = await accepted(await generate(client))
-        await asyncio.sleep(1)  # long enough for a worker that does not wait to try
+        await asyncio.sleep(1)  # a worker that did not wait for the model would have tried by now
         status = await (await client.get(f"/api/status/{job_id}")).json()
         assert (status["status"], status["progress"], status["attempts"]) == ("queued", 0, 0)
         assert status["queue_position"] == 1
@@ -35,8 +35,8 @@ async def test_the_api_reports_that_no_model_is_available(settings: Settings) ->
     async with api(settings) as client:
         assert await status_and_code(await client.get("/ready")) == (503, "model_not_ready")
         assert await (await client.get("/api/models")).json() == {"models": []}
-        refused = await generate(client, form(model_version="v9"))
-        assert await status_and_code(refused) == (400, "model_not_loaded")
-        assert "none" in (await refused.json())["detail"]
+        rejected = await generate(client, form(model_version="v9"))
+        assert await status_and_code(rejected) == (400, "model_not_loaded")
+        assert "none" in (await rejected.json())["detail"]
         assert await status_and_code(await client.post("/api/chat")) == (501, "chat_inactive")
         assert entries(settings.cache) == []

@@ -67,13 +67,13 @@ async def test_a_job_fails_after_five_attempts(settings: Settings) -> None:
 
 
 async def test_requests_that_no_worker_accepts_do_not_count_as_attempts(settings: Settings) -> None:
-    refusals = [(503, NO_WORKER)] * 12
-    assert (await outcome(settings, responding(*refusals)))[:2] == ("completed", 1)
+    rejections = [(503, NO_WORKER)] * 12
+    assert (await outcome(settings, responding(*rejections)))[:2] == ("completed", 1)
 
 
 async def test_permanent_failures_are_not_retried(settings: Settings) -> None:
-    refusal = (400, {"code": "not_finite", "detail": "track1 holds NaN"})
-    assert await outcome(settings, responding(refusal)) == ("failed", 1, "not_finite")
+    rejection = (400, {"code": "not_finite", "detail": "track1 holds NaN"})
+    assert await outcome(settings, responding(rejection)) == ("failed", 1, "not_finite")
 
 
 async def test_temporary_failures_of_a_conversion_are_retried(

@@ -18,7 +18,7 @@ from tests.support.signals import RATE, SEGMENT
 from tests.system.chaos.commands import wait_until
 from tests.system.chaos.systems import System
 
-SWEPT_WITHIN_S = 4 * LEASE_S
+CLEANED_UP_WITHIN_S = 4 * LEASE_S
 TIMEOUT_S = 30
 SOUND = f"{RATE} Hz, 1 channel, {SEGMENT} frames of PCM_16, not silent"
 
@@ -71,7 +71,7 @@ def rows(system: System, query: sa.Select[Any]) -> list[sa.Row[Any]]:
 
 
 def _job_ids(system: System) -> set[str]:
-    """All jobs, including uploads interrupted by a kill, until the sweep deletes them."""
+    """All jobs, including uploads interrupted by a kill, until the cleanup deletes them."""
     return {row.id for row in rows(system, sa.select(jobs.c.id))}
 
 
@@ -90,9 +90,9 @@ def _check_each(
 
 
 def _check_eventually(name: str, observe: Callable[[], list[str]], expected: list[str]) -> Check:
-    """Check that `observe` returns the expected items by the time the sweep has run."""
+    """Check that `observe` returns the expected items by the time the cleanup has run."""
     try:
-        wait_until(lambda: observe() == sorted(expected), SWEPT_WITHIN_S, name)
+        wait_until(lambda: observe() == sorted(expected), CLEANED_UP_WITHIN_S, name)
     except AssertionError:
         found = observe()
         extra = [f"{path} is left over" for path in sorted(set(found) - set(expected))]

@@ -32,7 +32,7 @@ class Load:
         submitted: number of distinct requests, not counting retries.
         accepted: the job of each key that received a response.
         repeated: keys whose first response was lost, so that a retry returned the existing job.
-        refusals: number of responses that asked the client to retry.
+        rejections: number of responses that asked the client to retry.
         violations: descriptions of incorrect responses and failed jobs.
     """
 
@@ -40,7 +40,7 @@ class Load:
         self.submitted = 0
         self.accepted: dict[str, str] = {}
         self.repeated: set[str] = set()
-        self.refusals = 0
+        self.rejections = 0
         self.violations: list[str] = []
         self._url = f"http://127.0.0.1:{port}"
         self._numbers = count()
@@ -157,6 +157,6 @@ class Load:
         except requests.RequestException:
             return None
         if response.status_code == 503 and "Retry-After" in response.headers:
-            self.refusals += 1
+            self.rejections += 1
             return None
         return response

@@ -28,7 +28,7 @@ CHOSEN = {
     "reuse_results": False,
 }
 INTERVAL = (0.5, 2.5)  # between faults, in median running times of a job
-DURING_A_SUBMISSION = 1 / 3  # share of faults timed to lose a response
+DURING_A_SUBMISSION = 1 / 3  # share of faults injected shortly after a request is sent
 SUBMISSION_S = 0.3
 DONE_WITHIN_S = 300
 
@@ -131,7 +131,7 @@ def _figures(system: System, load: Load) -> dict[str, object]:
         "requests submitted": load.submitted,
         "accepted": len(load.accepted),
         "of these, confirmed only on a retry": len(load.repeated),
-        "responses that asked to retry": load.refusals,
+        "responses that asked to retry": load.rejections,
         "jobs returned to the queue": len(retries),
         "jobs taken over": sum(row.lease - 1 for row in leased) - len(retries),
         "maximum leases of one job": max(row.lease for row in leased),

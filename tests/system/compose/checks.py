@@ -107,9 +107,9 @@ def errors_come_from_the_orchestrator(stack: Stack) -> None:
     body = b"0" * TOO_LARGE
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     address = f"{stack.api}/api/generate"
-    refused = requests.post(address, data=body, headers=headers, timeout=TIMEOUT_S)
-    assert refused.status_code == 413, f"{TOO_LARGE} bytes: {refused.status_code}"
-    assert refused.json()["code"] == "request_too_large"
+    rejected = requests.post(address, data=body, headers=headers, timeout=TIMEOUT_S)
+    assert rejected.status_code == 413, f"{TOO_LARGE} bytes: {rejected.status_code}"
+    assert rejected.json()["code"] == "request_too_large"
 
 
 def clients_are_distinguished_by_address(stack: Stack) -> None:
@@ -134,7 +134,7 @@ def prometheus_scrapes_both(stack: Stack) -> None:
 
 
 def checkpoint_is_swapped(stack: Stack) -> None:
-    """A deployment changes the music for the same tracks, and no request fails meanwhile."""
+    """After a deployment of another checkpoint, the same tracks result in different music."""
     before = _music_of(stack)
     weights = model_weights.random_weights(model_weights.cascade_shapes(128, 2))
     arguments = {"encoding_dim": 128, "nhead": 8, "num_layers": 2, "num_transformer_layers": 2}
@@ -176,8 +176,8 @@ def recreated_orchestrator_is_reachable(stack: Stack) -> None:
     job_id = stack.submit(TRACKS)
     stack.completed(job_id)
     stack.podman("stop", "--time", "30", stack.podman.name("orchestrator"))
-    refused = requests.get(f"{stack.api}/api/status/{job_id}", timeout=TIMEOUT_S)
-    assert refused.status_code == 503 and refused.json()["code"] == "unavailable", refused.text
+    rejected = requests.get(f"{stack.api}/api/status/{job_id}", timeout=TIMEOUT_S)
+    assert rejected.status_code == 503 and rejected.json()["code"] == "unavailable", rejected.text
     stack.podman.compose("up", "--detach", "--force-recreate", "--no-deps", "orchestrator")
     stack.wait_healthy("orchestrator")
     eventually(lambda: stack.status(job_id)["status"] == "completed", TIMEOUT_S, "the earlier job")

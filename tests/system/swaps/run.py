@@ -61,9 +61,9 @@ def run(service: Service, deploys: int, bare: int, clients: int, jobs_between: i
     Args:
         service: a service without other load.
         deploys: number of swaps by `musiclab model deploy`.
-        bare: number of swaps by the management API alone.
+        bare: number of swaps through the management API alone.
         clients: number of concurrent clients.
-        jobs_between: jobs that the new version generates before the next swap.
+        jobs_between: jobs that the new version completes before the next swap.
     """
     settings = service.settings
     began = time.monotonic()
@@ -71,7 +71,7 @@ def run(service: Service, deploys: int, bare: int, clients: int, jobs_between: i
     report = Report(load)
     methods = [("musiclab model deploy", _deploy)] * deploys
     methods += [("management API alone", _swap_directly)] * bare
-    with load.by(clients):
+    with load.running(clients):
         default, other = FIRST, SECOND
         load.wait_for(default, jobs_between)
         for method, swap in methods:

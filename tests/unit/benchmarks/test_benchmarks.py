@@ -1,4 +1,4 @@
-"""Calculations of the benchmarks whose errors would go unnoticed."""
+"""Calculations of the benchmarks in which errors would otherwise go unnoticed."""
 
 import math
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_throughput_is_measured_from_the_first_creation_to_the_last_end() -> Non
 def figures(
     seconds: dict[Name, float], snr: float, jobs: tuple[float, float], worker_bytes: int
 ) -> tuple[PipelineSpeed, BatchSizes, EndToEnd]:
-    """Measurements with these durations; `jobs` are those of one client's first and other jobs."""
+    """Measurements with these durations; `jobs`: seconds of the first job and of each later one."""
     computed = {name: [Computed(each, {}, 0)] for name, each in seconds.items()}
     batch = {1: [Computed(1.0, {}, 0)]}
     first, other = jobs

@@ -1,4 +1,4 @@
-"""Every refusal of a track has an error code and a message that names the field."""
+"""Every rejection of a track has an error code and a message that names the field."""
 
 import io
 
@@ -16,18 +16,18 @@ SOUND = noise(RATE // 2, seed=1)
 SAME_EXAMPLES_EACH_TIME = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 
 
-def refusal(data: bytes, code: str, start: float = 0) -> str:
-    """The message of the error that refuses track 2."""
-    with pytest.raises(InvalidRequestError) as refused:
+def rejection(data: bytes, code: str, start: float = 0) -> str:
+    """The message of the error that rejects track 2."""
+    with pytest.raises(InvalidRequestError) as rejected:
         read_segment(data, "track2", start, "start_time_2")
-    assert refused.value.code == code
-    assert str(refused.value) == refused.value.detail
-    assert "track2" in refused.value.detail
-    return refused.value.detail
+    assert rejected.value.code == code
+    assert str(rejected.value) == rejected.value.detail
+    assert "track2" in rejected.value.detail
+    return rejected.value.detail
 
 
-def test_an_empty_file_is_refused() -> None:
-    assert "24000 Hz" in refusal(b"", "empty_file")
+def test_an_empty_file_is_rejected() -> None:
+    assert "24000 Hz" in rejection(b"", "empty_file")
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_an_empty_file_is_refused() -> None:
     [b"x", b"not audio " * 100, bytes(1000), b"\x89PNG\r\n\x1a\n" + bytes(100), b"RIF"],
     ids=["byte", "text", "zeros", "PNG", "part of a magic number"],
 )
-def test_data_other_than_audio_is_refused(data: bytes) -> None:
-    assert "WAV, FLAC or OGG" in refusal(data, "not_audio")
+def test_data_other_than_audio_is_rejected(data: bytes) -> None:
+    assert "WAV, FLAC or OGG" in rejection(data, "not_audio")
 
 
 @pytest.mark.parametrize("file_format", ["AIFF", "AU", "CAF", "W64", "RF64", "MP3"])
-def test_an_unsupported_format_is_refused(file_format: str) -> None:
-    message = refusal(encoded(SOUND, file_format), "unsupported_format")
+def test_an_unsupported_format_is_rejected(file_format: str) -> None:
+    message = rejection(encoded(SOUND, file_format), "unsupported_format")
     assert file_format in message
     assert "WAV, FLAC or OGG" in message
 
@@ -49,38 +49,38 @@ def test_an_unsupported_format_is_refused(file_format: str) -> None:
 @pytest.mark.parametrize(
     ("file_format", "rate"), [("WAV", 44_100), ("FLAC", 48_000), ("OGG", 22_050), ("WAV", 16_000)]
 )
-def test_a_wrong_sample_rate_is_refused(file_format: str, rate: int) -> None:
-    message = refusal(encoded(SOUND, file_format, rate=rate), "wrong_sample_rate")
+def test_a_wrong_sample_rate_is_rejected(file_format: str, rate: int) -> None:
+    message = rejection(encoded(SOUND, file_format, rate=rate), "wrong_sample_rate")
     assert f"{rate} Hz" in message
     assert "24000 Hz" in message
 
 
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC", "OGG"])
-def test_audio_without_samples_is_refused(file_format: str) -> None:
+def test_audio_without_samples_is_rejected(file_format: str) -> None:
     data = encoded(SOUND[:0], file_format)
     if data:
-        assert "no samples" in refusal(data, "empty_audio")
+        assert "no samples" in rejection(data, "empty_audio")
     else:  # libsndfile writes no header if there are no samples
-        refusal(data, "empty_file")
+        rejection(data, "empty_file")
 
 
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC", "OGG"])
 @pytest.mark.parametrize("start", [0.5, 0.51, 30, 1e9, 1e300])
-def test_a_window_past_the_end_is_refused(file_format: str, start: float) -> None:
-    message = refusal(encoded(SOUND, file_format), "window_past_end", start)
+def test_a_window_past_the_end_is_rejected(file_format: str, start: float) -> None:
+    message = rejection(encoded(SOUND, file_format), "window_past_end", start)
     assert f"start_time_2 is {start:.10g} s" in message
     assert "0.5 s long" in message
 
 
-def test_a_window_past_any_possible_end_is_refused() -> None:
-    refusal(encoded(SOUND, "WAV"), "window_past_end", 1e308)
+def test_a_window_past_any_possible_end_is_rejected() -> None:
+    rejection(encoded(SOUND, "WAV"), "window_past_end", 1e308)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_non_finite_samples_are_refused(value: float) -> None:
+def test_non_finite_samples_are_rejected(value: float) -> None:
     sound = np.stack([SOUND, SOUND], axis=1)
     sound[1000, 1] = value
-    assert "NaN or infinite" in refusal(encoded(sound, "WAV", "FLOAT"), "not_finite")
+    assert "NaN or infinite" in rejection(encoded(sound, "WAV", "FLOAT"), "not_finite")
 
 
 def cuts(data: bytes) -> st.SearchStrategy[int]:
@@ -100,43 +100,43 @@ OGG_FILES = [encoded(noise(2 * RATE, seed=2), "OGG", subtype) for subtype in ("V
 @pytest.mark.parametrize("data", [WAV, WAV_FLOAT, WAVEX, FLAC], ids=["16", "float", "ex", "flac"])
 @given(choice=st.data())
 @SAME_EXAMPLES_EACH_TIME
-def test_a_truncated_file_is_refused(data: bytes, choice: st.DataObject) -> None:
-    refusal(data[: choice.draw(cuts(data))], "truncated_file")
+def test_a_truncated_file_is_rejected(data: bytes, choice: st.DataObject) -> None:
+    rejection(data[: choice.draw(cuts(data))], "truncated_file")
 
 
-def test_a_truncated_big_endian_wav_is_refused() -> None:
+def test_a_truncated_big_endian_wav_is_rejected() -> None:
     file = io.BytesIO()
     soundfile.write(file, SOUND, RATE, format="WAV", endian="BIG")
-    refusal(file.getvalue()[:10_000], "truncated_file")
+    rejection(file.getvalue()[:10_000], "truncated_file")
 
 
-def test_a_flac_of_unknown_length_is_refused() -> None:
+def test_a_flac_of_unknown_length_is_rejected() -> None:
     # The low 36 bits of bytes 18 to 26, in STREAMINFO, are the number of samples; 0 is unknown.
     head = int.from_bytes(FLAC[18:26], "big") >> 36 << 36
-    refusal(FLAC[:18] + head.to_bytes(8, "big") + FLAC[26:], "unknown_length")
+    rejection(FLAC[:18] + head.to_bytes(8, "big") + FLAC[26:], "unknown_length")
 
 
 @pytest.mark.parametrize("data", OGG_FILES, ids=["vorbis", "opus"])
 @given(choice=st.data())
 @SAME_EXAMPLES_EACH_TIME
-def test_a_truncated_ogg_file_is_refused(data: bytes, choice: st.DataObject) -> None:
+def test_a_truncated_ogg_file_is_rejected(data: bytes, choice: st.DataObject) -> None:
     cut = choice.draw(cuts(data))
     assume(all(not end <= cut < end + 4 for end in page_ends(data)))
-    refusal(data[:cut], "truncated_file")
+    rejection(data[:cut], "truncated_file")
 
 
 @pytest.mark.parametrize("extra", [0, 1, 3])
 @pytest.mark.parametrize("data", OGG_FILES, ids=["vorbis", "opus"])
-def test_an_ogg_file_truncated_between_pages_is_refused(data: bytes, extra: int) -> None:
+def test_an_ogg_file_truncated_between_pages_is_rejected(data: bytes, extra: int) -> None:
     *ends, whole = page_ends(data)
     assert whole == len(data)
-    refusal(data[: ends[-1] + extra], "truncated_file")
+    rejection(data[: ends[-1] + extra], "truncated_file")
 
 
 @pytest.mark.parametrize("data", [WAV, FLAC, *OGG_FILES], ids=["wav", "flac", "vorbis", "opus"])
 @given(damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1))
 @SAME_EXAMPLES_EACH_TIME
-def test_a_damaged_file_is_read_or_refused(data: bytes, damage: list[tuple[int, int]]) -> None:
+def test_a_damaged_file_is_read_or_rejected(data: bytes, damage: list[tuple[int, int]]) -> None:
     damaged = bytearray(data)
     for position, value in damage:
         damaged[position % len(data)] = value
@@ -169,15 +169,15 @@ def test_a_time_is_read_as_seconds(text: bytes, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", [b"", b" ", b"x", b"nan", b"inf", b"-inf", b"-1", b"-0.001", b"1:30", b"1,5", b"\xff"]
 )
-def test_an_invalid_time_is_refused(text: bytes) -> None:
-    with pytest.raises(InvalidRequestError) as refused:
+def test_an_invalid_time_is_rejected(text: bytes) -> None:
+    with pytest.raises(InvalidRequestError) as rejected:
         read_start_time(text, "start_time_1")
-    assert refused.value.code == "invalid_time"
-    assert "start_time_1 is " in refused.value.detail
-    assert "0 or more" in refused.value.detail
+    assert rejected.value.code == "invalid_time"
+    assert "start_time_1 is " in rejected.value.detail
+    assert "0 or more" in rejected.value.detail
 
 
 def test_a_long_value_is_abbreviated_in_the_message() -> None:
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as rejected:
         read_start_time(b"9x" * 10_000, "start_time_1")
-    assert len(refused.value.detail) < 200
+    assert len(rejected.value.detail) < 200

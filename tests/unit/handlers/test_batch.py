@@ -1,4 +1,4 @@
-"""A batch contains the valid requests in order; the others are refused by index."""
+"""A batch contains the valid requests in order; the others are rejected by index."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ FIRST, SECOND = (
 )
 
 
-def test_valid_requests_are_stacked_and_the_others_refused() -> None:
+def test_valid_requests_are_stacked_and_the_others_rejected() -> None:
     batch = build_batch([FIRST, {"track1": FIRST["track1"]}, SECOND, {"colour": b"blue"}])
     assert batch.indices == (0, 2)
     assert batch.tracks is not None

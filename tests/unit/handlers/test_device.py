@@ -46,7 +46,7 @@ def test_an_archive_that_requires_a_gpu_does_not_run_on_the_cpu() -> None:
 @pytest.mark.parametrize("gpu_id", [None, 0])
 @pytest.mark.parametrize("requested", ["tpu", "GPU", "cuda:0", ""])
 @pytest.mark.usefixtures("cuda")
-def test_an_unknown_device_is_refused(requested: str, gpu_id: int | None) -> None:
+def test_an_unknown_device_is_rejected(requested: str, gpu_id: int | None) -> None:
     with pytest.raises(DeviceError, match=f"deviceType is {requested!r}.*cpu or gpu"):
         choose_device(requested, gpu_id)
 

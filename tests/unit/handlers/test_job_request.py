@@ -18,11 +18,11 @@ def padded(sound: Samples) -> Samples:
     return np.pad(sound, (0, SEGMENT - len(sound)))
 
 
-def refusal(fields: dict[str, Any], code: str) -> str:
-    with pytest.raises(InvalidRequestError) as refused:
+def rejection(fields: dict[str, Any], code: str) -> str:
+    with pytest.raises(InvalidRequestError) as rejected:
         read_job(fields)
-    assert refused.value.code == code
-    return refused.value.detail
+    assert rejected.value.code == code
+    return rejected.value.detail
 
 
 def test_all_fields_are_used() -> None:
@@ -57,18 +57,18 @@ def test_a_track_may_be_a_bytearray() -> None:
 
 
 @pytest.mark.parametrize("field", ["track1", "track2"])
-def test_a_missing_field_is_refused(field: str) -> None:
+def test_a_missing_field_is_rejected(field: str) -> None:
     fields = {name: data for name, data in TRACKS.items() if name != field}
-    assert refusal(fields, "missing_field").startswith(f"{field} is missing")
+    assert rejection(fields, "missing_field").startswith(f"{field} is missing")
 
 
-def test_an_empty_form_is_refused() -> None:
-    assert "track1 and track2" in refusal({}, "missing_field")
+def test_an_empty_form_is_rejected() -> None:
+    assert "track1 and track2" in rejection({}, "missing_field")
 
 
 @pytest.mark.parametrize("field", ["track3", "start_time", "Track1", "body", ""])
-def test_an_unknown_field_is_refused(field: str) -> None:
-    message = refusal({**TRACKS, field: b"0"}, "unknown_field")
+def test_an_unknown_field_is_rejected(field: str) -> None:
+    message = rejection({**TRACKS, field: b"0"}, "unknown_field")
     assert repr(field) in message
     for known in ("track1", "track2", "start_time_1", "start_time_2"):
         assert known in message
@@ -80,20 +80,20 @@ def test_an_unknown_field_is_refused(field: str) -> None:
     [b"NaN", "NaN", float("nan"), b"inf", float("inf"), b"-1", -1, b"x", b"", "", None, {"s": 1}],
     ids=repr,
 )
-def test_an_invalid_time_is_refused(field: str, time: object) -> None:
-    assert refusal({**TRACKS, field: time}, "invalid_time").startswith(f"{field} is ")
+def test_an_invalid_time_is_rejected(field: str, time: object) -> None:
+    assert rejection({**TRACKS, field: time}, "invalid_time").startswith(f"{field} is ")
 
 
 @pytest.mark.parametrize("field", ["track1", "track2"])
 @pytest.mark.parametrize("text", ["some text", {"a": 1}, 7])
-def test_a_text_field_is_refused_as_a_track(field: str, text: object) -> None:
-    assert refusal({**TRACKS, field: text}, "not_audio").startswith(field)
+def test_a_text_field_is_rejected_as_a_track(field: str, text: object) -> None:
+    assert rejection({**TRACKS, field: text}, "not_audio").startswith(field)
 
 
 @pytest.mark.parametrize(
     ("number", "seconds"), [("1", "1 s"), ("2", "2 s")], ids=["track 1", "track 2"]
 )
 def test_each_time_belongs_to_its_track(number: str, seconds: str) -> None:
-    message = refusal({**TRACKS, f"start_time_{number}": b"5"}, "window_past_end")
+    message = rejection({**TRACKS, f"start_time_{number}": b"5"}, "window_past_end")
     assert f"start_time_{number} is 5 s" in message
     assert f"track{number} is only {seconds} long" in message

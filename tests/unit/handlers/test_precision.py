@@ -49,6 +49,6 @@ def test_bf16_is_chosen_if_the_gpu_supports_it(
 
 
 @pytest.mark.parametrize("requested", ["fp16", "BF16", "", "32"])
-def test_an_unknown_precision_is_refused(requested: str) -> None:
+def test_an_unknown_precision_is_rejected(requested: str) -> None:
     with pytest.raises(DeviceError, match=f"precision is {requested!r}.*auto, fp32, bf16"):
         choose_precision(requested, CPU)

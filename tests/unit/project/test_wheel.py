@@ -112,6 +112,6 @@ def test_the_wheel_is_not_built_without_the_page(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
     hatchling = (sys.executable, "-m", "hatchling", "build", "--target", "wheel")
-    refused = subprocess.run(hatchling, cwd=tmp_path, capture_output=True, text=True)
-    assert refused.returncode != 0
-    assert "run `make wheel`" in refused.stderr
+    rejected = subprocess.run(hatchling, cwd=tmp_path, capture_output=True, text=True)
+    assert rejected.returncode != 0
+    assert "run `make wheel`" in rejected.stderr

@@ -43,8 +43,8 @@ def snr_db(expected: Tensor, actual: Tensor) -> float:
 @torch.inference_mode()
 def test_float32_matches_the_reference(random_codec: Codec, one_by_one: bool) -> None:
     for network, x in parts(random_codec):
-        served = ChannelsLast(network, one_by_one)
-        expected, actual = network(x), served(x)
+        channels_last = ChannelsLast(network, one_by_one)
+        expected, actual = network(x), channels_last(x)
         assert actual.shape == expected.shape
         assert actual.is_contiguous()
         assert snr_db(expected, actual) > 110
@@ -53,8 +53,8 @@ def test_float32_matches_the_reference(random_codec: Codec, one_by_one: bool) ->
 @torch.inference_mode()
 def test_bfloat16_is_close_to_the_reference(random_codec: Codec) -> None:
     for network, x in parts(random_codec):
-        served = ChannelsLast(network, one_by_one=True).to(torch.bfloat16)
-        assert snr_db(network(x), served(x.bfloat16()).float()) > 40
+        channels_last = ChannelsLast(network, one_by_one=True).to(torch.bfloat16)
+        assert snr_db(network(x), channels_last(x.bfloat16()).float()) > 40
 
 
 @torch.inference_mode()
@@ -69,6 +69,6 @@ def test_starter_weights_match_the_reference(starter_codec: Codec) -> None:
 def test_the_source_network_is_not_modified(random_codec: Codec) -> None:
     sound = random_input(1, 1, SECOND)
     before = random_codec.encode(sound)
-    served = ChannelsLast(random_codec.encoder, one_by_one=True).to(torch.bfloat16)
-    served(sound.bfloat16())
+    channels_last = ChannelsLast(random_codec.encoder, one_by_one=True).to(torch.bfloat16)
+    channels_last(sound.bfloat16())
     assert torch.equal(random_codec.encode(sound), before)

@@ -61,24 +61,24 @@ def test_the_output_matches_the_encodec_library(official: Path) -> None:
     assert loaded.kind == "official"
 
 
-def test_a_missing_file_is_refused(official: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_rejected(official: Path, tmp_path: Path) -> None:
     with pytest.raises(CodecError, match=f"no codec weights at {tmp_path / official.name}"):
         load_codec(tmp_path / official.name, "official")
 
 
-def test_a_file_with_the_wrong_hash_is_refused(official: Path, tmp_path: Path) -> None:
+def test_a_file_with_the_wrong_hash_is_rejected(official: Path, tmp_path: Path) -> None:
     other = tmp_path / official.name
     other.write_bytes(official.read_bytes()[:-1])
-    with pytest.raises(CodecError) as refused:
+    with pytest.raises(CodecError) as rejected:
         load_codec(other, "official")
     found = hashlib.sha256(other.read_bytes()).hexdigest()
     expected = official.stem.split("-")[1]
     assert not found.startswith(expected)
     for word in (official.name, found, f"start with {expected}", f"{other.stat().st_size:,} bytes"):
-        assert word in str(refused.value)
+        assert word in str(rejected.value)
 
 
-def test_the_right_hash_with_the_wrong_content_is_refused(
+def test_the_right_hash_with_the_wrong_content_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "weights.th"
@@ -155,7 +155,7 @@ def test_a_damaged_file_is_fetched_again(
     assert fetch_official(tmp_path).read_bytes() == small_file
 
 
-def test_a_fetched_file_with_the_wrong_hash_is_refused_and_deleted(
+def test_a_fetched_file_with_the_wrong_hash_is_rejected_and_deleted(
     small_file: bytes, served: dict[str, bytes], tmp_path: Path
 ) -> None:
     served[codec.OFFICIAL_NAME] = small_file[:-1]
@@ -167,11 +167,11 @@ def test_a_fetched_file_with_the_wrong_hash_is_refused_and_deleted(
 def test_a_404_response_is_reported(
     small_file: bytes, served: dict[str, bytes], tmp_path: Path
 ) -> None:
-    with pytest.raises(CodecError, match=r"cannot download .*404.*some other way") as refused:
+    with pytest.raises(CodecError, match=r"cannot download .*404.*some other way") as rejected:
         fetch_official(tmp_path)
-    assert isinstance(refused.value.__cause__, HTTPError)
-    refused.value.__cause__.close()
-    assert str(tmp_path) in str(refused.value)
+    assert isinstance(rejected.value.__cause__, HTTPError)
+    rejected.value.__cause__.close()
+    assert str(tmp_path) in str(rejected.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,9 +184,9 @@ def test_a_refused_connection_is_reported(
         monkeypatch.setattr(
             encodec_network, "ROOT_URL", f"http://{ADDRESS}:{bound.getsockname()[1]}/v0/"
         )
-        with pytest.raises(CodecError, match=r"cannot download .*refused.*no internet") as refused:
+        with pytest.raises(CodecError, match=r"cannot download .*refused.*no internet") as rejected:
             fetch_official(tmp_path)
-    assert codec.OFFICIAL_NAME in str(refused.value)
+    assert codec.OFFICIAL_NAME in str(rejected.value)
     assert list(tmp_path.iterdir()) == []
 
 

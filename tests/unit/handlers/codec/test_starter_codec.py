@@ -76,7 +76,7 @@ def test_the_codec_is_frozen(starter_codec: Codec) -> None:
     assert not any(parameter.requires_grad for parameter in starter_codec.parameters())
 
 
-def test_a_missing_or_corrupt_starter_file_is_refused(starter_file: Path, tmp_path: Path) -> None:
+def test_a_missing_or_corrupt_starter_file_is_rejected(starter_file: Path, tmp_path: Path) -> None:
     corrupt = tmp_path / "corrupt.th"
     with pytest.raises(CodecError, match=r"corrupt\.th"):
         load_codec(corrupt, "starter")

@@ -1,4 +1,4 @@
-"""Checkpoints that load_checkpoint refuses. Each message names the file and the fault in it."""
+"""Checkpoints that load_checkpoint rejects. Each message names the file and the fault in it."""
 
 import argparse
 import os
@@ -39,11 +39,11 @@ def valid_content(layers: int = 1) -> Content:
     }
 
 
-def refusal(path: Path) -> str:
-    with pytest.raises(CheckpointError) as refused:
+def rejection(path: Path) -> str:
+    with pytest.raises(CheckpointError) as rejected:
         load_checkpoint(path)
-    assert NAME in str(refused.value)
-    return str(refused.value)
+    assert NAME in str(rejected.value)
+    return str(rejected.value)
 
 
 def test_a_valid_checkpoint_is_loaded(path: Path) -> None:
@@ -52,8 +52,8 @@ def test_a_valid_checkpoint_is_loaded(path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_a_missing_file_is_refused(path: Path) -> None:
-    assert f"no checkpoint at {path}" in refusal(path)
+def test_a_missing_file_is_rejected(path: Path) -> None:
+    assert f"no checkpoint at {path}" in rejection(path)
 
 
 @pytest.mark.parametrize(
@@ -61,49 +61,49 @@ def test_a_missing_file_is_refused(path: Path) -> None:
     [b"", b"\x00", b"RIFF", bytes(1000), b"not a checkpoint " * 100, b"\x80\x02}q\x00."[:-1]],
     ids=["empty", "one byte", "other magic", "zeros", "text", "half a pickle"],
 )
-def test_a_file_that_torch_did_not_write_is_refused(path: Path, data: bytes) -> None:
+def test_a_file_that_torch_did_not_write_is_rejected(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    assert "not a file written by torch.save" in refusal(path)
+    assert "not a file written by torch.save" in rejection(path)
 
 
-def test_random_bytes_are_refused(path: Path) -> None:
+def test_random_bytes_are_rejected(path: Path) -> None:
     generator = torch.Generator().manual_seed(5)
     for size in range(1, 400):
         data = torch.randint(256, (size,), generator=generator, dtype=torch.uint8)
         path.write_bytes(data.numpy().tobytes())
-        message = refusal(path)  # some start like a pickle that names a class
+        message = rejection(path)  # some start like a pickle that names a class
         assert "not a file written by torch.save" in message or "Python objects" in message
 
 
 @pytest.mark.parametrize("percent", [1, 10, 50, 90, 99])
-def test_a_truncated_file_is_refused(path: Path, percent: int) -> None:
+def test_a_truncated_file_is_rejected(path: Path, percent: int) -> None:
     torch.save(valid_content(), path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * percent // 100])
-    assert "truncated" in refusal(path)
+    assert "truncated" in rejection(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], "text", torch.zeros(3)], ids=["list", "str", "tensor"])
-def test_content_that_is_not_a_dict_is_refused(path: Path, content: object) -> None:
+def test_content_that_is_not_a_dict_is_rejected(path: Path, content: object) -> None:
     torch.save(content, path)
-    message = refusal(path)
+    message = rejection(path)
     assert f"contains a {type(content).__name__}" in message
     assert "'model_state_dict'" in message
 
 
-def test_missing_args_for_a_model_of_other_sizes_are_refused(path: Path) -> None:
+def test_missing_args_for_a_model_of_other_sizes_are_rejected(path: Path) -> None:
     content = valid_content()
     del content["args"]
     torch.save(content, path)
-    assert "the model that the default args describe" in refusal(path)
+    assert "the model that the default args describe" in rejection(path)
 
 
-def test_a_weight_both_with_and_without_the_ddp_prefix_is_refused(path: Path) -> None:
+def test_a_weight_both_with_and_without_the_ddp_prefix_is_rejected(path: Path) -> None:
     content = valid_content()
     weights = content["model_state_dict"]
     weights["module.post_norm.bias"] = weights["post_norm.bias"] + 1
     torch.save(content, path)
-    assert "post_norm.bias twice" in refusal(path)
+    assert "post_norm.bias twice" in rejection(path)
 
 
 class MakesDirectory:
@@ -116,10 +116,10 @@ class MakesDirectory:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_the_file_is_refused_and_not_run(path: Path, tmp_path: Path) -> None:
+def test_code_in_the_file_is_rejected_and_not_run(path: Path, tmp_path: Path) -> None:
     trace = tmp_path / "the code ran"
     torch.save({**valid_content(), "epoch": MakesDirectory(trace)}, path)
-    assert "code" in refusal(path)
+    assert "code" in rejection(path)
     assert not trace.exists()
     torch.load(path, weights_only=False)  # proves that an unsafe load would run the code
     assert trace.exists()
@@ -130,17 +130,17 @@ def test_code_in_the_file_is_refused_and_not_run(path: Path, tmp_path: Path) -> 
     [argparse.Namespace(nhead=NHEAD), {"train_dir": Path("pairs")}],
     ids=["namespace", "path in args"],
 )
-def test_python_objects_in_args_are_refused(path: Path, args: object) -> None:
+def test_python_objects_in_args_are_rejected(path: Path, args: object) -> None:
     torch.save({**valid_content(), "args": args}, path)
-    message = refusal(path)
+    message = rejection(path)
     assert "Python objects" in message
     assert "vars(args)" in message
 
 
 @pytest.mark.parametrize("args", [None, [("nhead", NHEAD)], "nhead=4"], ids=["None", "list", "str"])
-def test_args_that_are_not_a_dict_are_refused(path: Path, args: object) -> None:
+def test_args_that_are_not_a_dict_are_rejected(path: Path, args: object) -> None:
     torch.save({**valid_content(), "args": args}, path)
-    assert f"'args' is a {type(args).__name__}" in refusal(path)
+    assert f"'args' is a {type(args).__name__}" in rejection(path)
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ def test_args_that_are_not_a_dict_are_refused(path: Path, args: object) -> None:
         ("num_transformer_layers", -1, "1 or more"),
     ],
 )
-def test_an_invalid_argument_is_refused(
+def test_an_invalid_argument_is_rejected(
     path: Path, name: str, value: object, requirement: str
 ) -> None:
     content = valid_content()
     content["args"][name] = value
     torch.save(content, path)
-    message = refusal(path)
+    message = rejection(path)
     assert f"args['{name}'] is {value!r}" in message
     assert requirement in message
 
@@ -172,33 +172,33 @@ def test_an_invalid_argument_is_refused(
 @pytest.mark.parametrize(
     ("layers", "nhead", "width"), [(1, 5, 16), (1, 32, 16), (2, 5, 32), (2, 32, 48)]
 )
-def test_a_number_of_heads_that_does_not_divide_the_width_is_refused(
+def test_a_number_of_heads_that_does_not_divide_the_width_is_rejected(
     path: Path, layers: int, nhead: int, width: int
 ) -> None:
     content = valid_content(layers)
     content["args"]["nhead"] = nhead
     torch.save(content, path)
-    message = refusal(path)
+    message = rejection(path)
     assert f"args['nhead'] is {nhead}" in message
     assert f"= {width}" in message
 
 
 @pytest.mark.parametrize("state", [None, [1]], ids=["None", "list"])
-def test_an_invalid_state_dict_is_refused(path: Path, state: object) -> None:
+def test_an_invalid_state_dict_is_rejected(path: Path, state: object) -> None:
     torch.save({**valid_content(), "model_state_dict": state}, path)
-    assert "no 'model_state_dict'" in refusal(path)
+    assert "no 'model_state_dict'" in rejection(path)
 
 
-def test_a_missing_state_dict_is_refused(path: Path) -> None:
+def test_a_missing_state_dict_is_rejected(path: Path) -> None:
     torch.save({"args": valid_content()["args"], "state_dict": {}}, path)
-    message = refusal(path)
+    message = rejection(path)
     assert "no 'model_state_dict'" in message
     assert "args, state_dict" in message  # the keys found instead
 
 
-def test_a_bare_state_dict_is_refused(path: Path) -> None:
+def test_a_bare_state_dict_is_rejected(path: Path) -> None:
     torch.save(valid_content()["model_state_dict"], path)
-    assert "no 'model_state_dict'" in refusal(path)
+    assert "no 'model_state_dict'" in rejection(path)
 
 
 def set_weight(name: str, value: object) -> Fault:
@@ -268,44 +268,44 @@ def remove_weights(*names: str) -> Fault:
         (set_weight("output_proj.weight_v", torch.zeros(DIM)), ["spectral norm", "output_proj"]),
     ],
 )
-def test_invalid_weights_are_refused(path: Path, fault: Fault, words: list[str]) -> None:
+def test_invalid_weights_are_rejected(path: Path, fault: Fault, words: list[str]) -> None:
     content = valid_content()
     fault(content)
     torch.save(content, path)
-    message = refusal(path)
+    message = rejection(path)
     for word in words:
         assert word in message
 
 
-def test_weights_of_another_form_are_refused(path: Path) -> None:
+def test_weights_of_another_form_are_rejected(path: Path) -> None:
     content = valid_content()
     content["args"]["num_transformer_layers"] = 2
     torch.save(content, path)
-    message = refusal(path)
+    message = rejection(path)
     assert "missing weights: cascade_stages.0.input_norm.bias" in message
     assert "unexpected weights: input_norm.bias" in message
     assert "more" in message  # the list of dozens of names is abbreviated
 
 
-def test_an_agent_without_its_weights_is_refused(path: Path) -> None:
+def test_an_agent_without_its_weights_is_rejected(path: Path) -> None:
     content = valid_content(layers=2)
     content["args"]["use_compositional_agent"] = True
     torch.save(content, path)
-    assert "missing weights: creative_agent.component_selector.0.bias" in refusal(path)
+    assert "missing weights: creative_agent.component_selector.0.bias" in rejection(path)
 
 
-def test_more_layers_than_weights_are_refused(path: Path) -> None:
+def test_more_layers_than_weights_are_rejected(path: Path) -> None:
     content = valid_content()
     content["args"]["num_layers"] = 2
     torch.save(content, path)
-    assert "12 missing weights: transformer.layers.1." in refusal(path)
+    assert "12 missing weights: transformer.layers.1." in rejection(path)
 
 
-def test_weights_too_large_for_fp32_are_refused(path: Path) -> None:
+def test_weights_too_large_for_fp32_are_rejected(path: Path) -> None:
     content = valid_content()
     content["model_state_dict"]["post_norm.bias"] = torch.full((DIM,), 1e300, dtype=torch.float64)
     torch.save(content, path)
-    assert "post_norm.bias" in refusal(path)
+    assert "post_norm.bias" in rejection(path)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_weights_too_large_for_fp32_are_refused(path: Path) -> None:
     [torch.zeros(DIM, dtype=torch.float8_e4m3fn), torch.zeros(DIM).to_sparse()],
     ids=["float8", "sparse"],
 )
-def test_weights_that_cannot_be_checked_are_refused(path: Path, bias: torch.Tensor) -> None:
+def test_weights_that_cannot_be_checked_are_rejected(path: Path, bias: torch.Tensor) -> None:
     content = valid_content()
     content["model_state_dict"]["post_norm.bias"] = bias
     torch.save(content, path)
-    assert "post_norm.bias" in refusal(path)
+    assert "post_norm.bias" in rejection(path)

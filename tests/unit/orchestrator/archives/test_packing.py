@@ -1,4 +1,4 @@
-"""Packing: the content of an archive, its manifest, and inputs that are refused."""
+"""Packing: the content of an archive, its manifest, and inputs that are rejected."""
 
 import hashlib
 import json
@@ -153,18 +153,18 @@ def test_packing_again_creates_a_new_version(
 
 def test_a_version_is_never_replaced(starter_settings: Settings, starter_archive: Path) -> None:
     before = starter_archive.read_bytes()
-    with pytest.raises(PackError, match="version starter is already at"):
+    with pytest.raises(PackError, match="version starter already exists at"):
         pack(starter_settings, choose_inputs(starter_settings), version="starter")
     assert starter_archive.read_bytes() == before
 
 
 @pytest.mark.parametrize("version", ["", " ", "a/b", "../up", "-v", "a:b", "x" * 65])
-def test_a_version_that_is_not_valid_in_a_url_is_refused(settings: Settings, version: str) -> None:
+def test_a_version_that_is_not_valid_in_a_url_is_rejected(settings: Settings, version: str) -> None:
     with pytest.raises(PackError, match=re.escape(f"--version is {version!r}")):
         pack(settings, choose_inputs(settings), version=version)
 
 
-def test_a_bad_checkpoint_is_refused_with_the_message_of_the_model_code(
+def test_a_bad_checkpoint_is_rejected_with_the_message_of_the_model_code(
     settings: Settings, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.pt"
@@ -174,13 +174,13 @@ def test_a_bad_checkpoint_is_refused_with_the_message_of_the_model_code(
     assert list(settings.model_store.iterdir()) == []
 
 
-def test_a_checkpoint_with_another_latent_size_is_refused(settings: Settings) -> None:
+def test_a_checkpoint_with_another_latent_size_is_rejected(settings: Settings) -> None:
     golden = PROJECT / "tests" / "golden" / "cascade.pt"
     with pytest.raises(PackError, match=r"encoding_dim is 32.*must be 128"):
         pack(settings, choose_inputs(settings, checkpoint=golden))
 
 
-def test_official_weights_with_the_wrong_hash_are_refused(settings: Settings) -> None:
+def test_official_weights_with_the_wrong_hash_are_rejected(settings: Settings) -> None:
     settings.checkpoints.mkdir(parents=True)
     (settings.checkpoints / OFFICIAL_CODEC).write_bytes(b"something else")
     with pytest.raises(PackError, match=r"not the official EnCodec file.*start with d7cc33bc"):
@@ -232,7 +232,7 @@ def test_a_packed_archive_is_found_until_the_code_changes(
     assert find_packed(starter_settings, choose_inputs(starter_settings)) is None
 
 
-def test_a_damaged_or_misnamed_archive_is_refused(starter_archive: Path, tmp_path: Path) -> None:
+def test_a_damaged_or_misnamed_archive_is_rejected(starter_archive: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.mar"
     content = bytearray(starter_archive.read_bytes())
     content[len(content) // 2] ^= 1
@@ -264,7 +264,7 @@ def test_damage_to_any_byte_is_harmless_or_reported(tmp_path: Path, compression:
     assert reported > len(whole) // 2
 
 
-def test_manifests_that_disagree_are_refused(tmp_path: Path) -> None:
+def test_manifests_that_disagree_are_rejected(tmp_path: Path) -> None:
     for torchserve, explanation in (
         (
             {"modelName": "musiclab", "modelVersion": "w"},
@@ -287,7 +287,7 @@ def test_manifests_that_disagree_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("manifest", ["[]", "{}", '{"version": "1"}', "no json"])
-def test_an_incomplete_manifest_is_refused(tmp_path: Path, manifest: str) -> None:
+def test_an_incomplete_manifest_is_rejected(tmp_path: Path, manifest: str) -> None:
     archive = tmp_path / "odd.mar"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("musiclab.json", manifest)
@@ -295,7 +295,7 @@ def test_an_incomplete_manifest_is_refused(tmp_path: Path, manifest: str) -> Non
         read_manifest(archive)
 
 
-def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=r"no archive at .*gone\.mar"):
         read_manifest(tmp_path / "gone.mar")
     (tmp_path / "text.mar").write_text("text")

@@ -16,7 +16,7 @@ from orchestrator.audio.probing import has_audio
 from orchestrator.audio.window import Window
 from orchestrator.errors import ConversionError, FfmpegMissingError, NotAudioError
 from tests.support import tracks
-from tests.support.conversions import cut, refusal
+from tests.support.conversions import cut, rejection
 from tests.support.signals import RATE, SEGMENT, decoded, encoded, tones
 from tests.support.tracks import KINDS, SECONDS, make_endless_wav
 
@@ -93,10 +93,10 @@ def junk(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in (*contents, "video.m4a", "jpeg.mp3")}
 
 
-async def test_files_without_audio_are_refused(tmp_path: Path, target: Path) -> None:
+async def test_files_without_audio_are_rejected(tmp_path: Path, target: Path) -> None:
     for name, source in junk(tmp_path).items():
         assert not await has_audio(source), name
-        error = await refusal(NotAudioError, source, target, 3)
+        error = await rejection(NotAudioError, source, target, 3)
         assert name in str(error)
         assert error.code == "not_audio"
 
@@ -108,14 +108,14 @@ async def test_probing_a_50_mb_file_is_fast(tmp_path: Path) -> None:
     assert time.monotonic() - began < 1
 
 
-async def test_an_m4a_without_its_index_is_refused(
+async def test_an_m4a_without_its_index_is_rejected(
     track: Callable[[str], Path], tmp_path: Path, target: Path
 ) -> None:
     content = track("edit_list.m4a").read_bytes()
     half = tmp_path / "half.m4a"
     half.write_bytes(content[: len(content) // 2])
     assert not await has_audio(half)
-    await refusal(NotAudioError, half, target)
+    await rejection(NotAudioError, half, target)
 
 
 async def test_a_missing_file_is_not_reported_as_not_audio(tmp_path: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from orchestrator.audio.cutting import cut_window
 from orchestrator.audio.ffmpeg_sandbox import MAX_CONCURRENT, Purpose
 from orchestrator.audio.probing import has_audio
 from orchestrator.errors import ConversionError, NotAudioError, TooSlowError
-from tests.support.conversions import LATE, children, cut, refusal
+from tests.support.conversions import LATE, children, cut, rejection
 from tests.support.hostile_mp4 import crafted_mp4
 from tests.support.project import PROJECT
 from tests.support.signals import RATE, encoded, tones
@@ -42,7 +42,7 @@ async def test_a_playlist_opens_no_file_and_no_url(
                 f"{other}\n",
             ):
                 source.write_text(script)
-                await refusal(NotAudioError, source, target)
+                await rejection(NotAudioError, source, target)
         assert not await has_audio(source)
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -94,7 +94,7 @@ async def test_ffmpeg_is_killed_when_it_takes_too_long(
     endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ffmpeg_sandbox, "TIMEOUT_S", 0.5)
-    error = await refusal(TooSlowError, endless, target, LATE.start)
+    error = await rejection(TooSlowError, endless, target, LATE.start)
     assert "endless.wav took longer than 0.5 s" in str(error)
     assert error.code == "too_slow"
     assert not children()
@@ -111,14 +111,14 @@ async def test_a_killed_ffmpeg_is_not_taken_for_the_end_of_the_track(
     assert not any(target.parent.iterdir())
 
 
-async def test_a_crafted_index_is_refused_with_little_memory(tmp_path: Path, target: Path) -> None:
+async def test_a_crafted_index_is_rejected_with_little_memory(tmp_path: Path, target: Path) -> None:
     """Six probes run at once in a new process, whose peak memory no other child affects."""
     for count, millions in itertools.product((1, 16), (3, 11, 21)):
         content = crafted_mp4(count, millions * 1_000_000)
         assert len(content) < 10_000
         source = tmp_path / f"{count}_{millions}.m4a"
         source.write_bytes(content)
-        await refusal(NotAudioError, source, target)
+        await rejection(NotAudioError, source, target)
     command = [sys.executable, "-c", PROBE_ALL, *sorted(map(str, tmp_path.glob("*.m4a")))]
     completed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     kilobytes, *results = completed.stdout.splitlines()[-1].split()  # log lines precede it
@@ -146,24 +146,24 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, *results)
 """
 
 
-async def test_a_file_that_needs_too_much_memory_is_refused(
+async def test_a_file_that_needs_too_much_memory_is_rejected(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The wheel's ffmpeg expands the whole index.
     monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
     source = tmp_path / "crafted.m4a"
     source.write_bytes(crafted_mp4(16, 3_000_000))
-    error = await refusal(NotAudioError, source, target)
+    error = await rejection(NotAudioError, source, target)
     assert "crafted.m4a cannot be decoded within the limits of 200 MB of memory" in str(error)
     with pytest.raises(NotAudioError, match="200 MB"):
         await has_audio(source)
 
 
-async def test_a_file_that_needs_too_much_cpu_time_is_refused(
+async def test_a_file_that_needs_too_much_cpu_time_is_rejected(
     endless: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cutting, "CONVERTING", Purpose("converting", cpu_s=1))
-    error = await refusal(NotAudioError, endless, target, LATE.start)
+    error = await rejection(NotAudioError, endless, target, LATE.start)
     assert (
         "endless.wav cannot be decoded within the limits of 200 MB of memory and 1 s of CPU time"
         in str(error)

@@ -11,7 +11,7 @@ from orchestrator.audio import cutting, ffmpeg
 from orchestrator.audio.seeking import SEEK_AFTER_S
 from orchestrator.errors import WindowPastEndError
 from tests.support import tracks
-from tests.support.conversions import assert_aligned, cut, refusal
+from tests.support.conversions import assert_aligned, cut, rejection
 from tests.support.signals import RATE, SEGMENT
 from tests.support.tracks import KINDS, SECONDS, full_decode, lag, make_track
 
@@ -104,7 +104,7 @@ async def test_a_late_window_of_a_long_track_is_found_by_seeking(
     assert abs(lag_s) < 0.001
     assert similarity > 0.9
     target.unlink()
-    error = await refusal(WindowPastEndError, source, target, 430)
+    error = await rejection(WindowPastEndError, source, target, 430)
     assert error.length == pytest.approx(420, abs=0.1)
 
 
@@ -113,7 +113,7 @@ async def test_the_error_for_a_window_past_the_end_states_the_true_length(
     ffmpeg: Path, track: Callable[[str], Path], kind: str, target: Path
 ) -> None:
     length = len(full_decode(ffmpeg, track(kind))) / RATE
-    error = await refusal(WindowPastEndError, track(kind), target, 889)
+    error = await rejection(WindowPastEndError, track(kind), target, 889)
     assert error.length == pytest.approx(length, abs=0.001)
     assert f"is {length:.2f} s long" in str(error)
     assert error.code == "window_past_end"
@@ -123,7 +123,9 @@ async def test_the_error_for_a_window_past_the_end_states_the_true_length(
 async def test_a_track_ends_with_its_last_sample(
     track: Callable[[str], Path], target: Path, start: float
 ) -> None:
-    assert (await refusal(WindowPastEndError, track("stereo.wav"), target, start)).length == SECONDS
+    assert (
+        await rejection(WindowPastEndError, track("stereo.wav"), target, start)
+    ).length == SECONDS
     assert len(await cut(track("stereo.wav"), SECONDS - 0.5, target)) == RATE / 2
 
 
@@ -144,6 +146,6 @@ async def test_a_truncated_track_still_provides_its_remaining_windows(
     sound = await cut(half, 5, target)
     np.testing.assert_allclose(sound, await cut(track(kind), 5, target), atol=1e-3)
     target.unlink()
-    error = await refusal(WindowPastEndError, half, target, SECONDS - 5)
+    error = await rejection(WindowPastEndError, half, target, SECONDS - 5)
     assert SECONDS * 0.2 < error.length < SECONDS - 5
     assert 0 < len(await cut(half, error.length - 3, target)) <= 3 * RATE + 1

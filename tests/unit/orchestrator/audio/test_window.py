@@ -29,11 +29,11 @@ def test_times_of_one_track_override_those_of_both(
 @pytest.mark.parametrize("field", ["start_time", "end_time", "start_time_1", "end_time_2"])
 @pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "-1", "-inf", "0x10", "1,5"])
 def test_a_field_with_an_invalid_time_is_named(field: str, value: str) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as rejected:
         read_windows({field: value})
-    assert refused.value.code == "invalid_time"
-    assert field in str(refused.value)
-    assert repr(value) in str(refused.value)
+    assert rejected.value.code == "invalid_time"
+    assert field in str(rejected.value)
+    assert repr(value) in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_field_with_an_invalid_time_is_named(field: str, value: str) -> None:
     ],
 )
 def test_a_field_with_an_end_before_the_start_is_named(fields: dict[str, str]) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as rejected:
         read_windows(fields)
-    assert refused.value.code == "invalid_window"
-    assert any(field in str(refused.value) for field in fields)
+    assert rejected.value.code == "invalid_window"
+    assert any(field in str(rejected.value) for field in fields)

@@ -28,33 +28,33 @@ def test_inspect_shows_every_fact_in_full(starter_archive: Path) -> None:
     assert "checkpoint.args.num_layers" in shown.output
 
 
-def test_inspect_refuses_a_missing_archive(tmp_path: Path) -> None:
-    refused = musiclab("model", "inspect", tmp_path / "[gone].mar")
-    assert refused.exit_code == 1
-    assert "error: there is no archive at" in refused.stderr
-    assert "[gone].mar" in refused.stderr
+def test_inspect_rejects_a_missing_archive(tmp_path: Path) -> None:
+    rejected = musiclab("model", "inspect", tmp_path / "[gone].mar")
+    assert rejected.exit_code == 1
+    assert "error: there is no archive at" in rejected.stderr
+    assert "[gone].mar" in rejected.stderr
 
 
 def test_pack_reports_an_error_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSICLAB_CHECKPOINTS", str(tmp_path))
-    refused = musiclab("model", "pack", "--codec", "official")
-    assert refused.exit_code == 1
-    assert "musiclab codec fetch" in refused.stderr
-    assert "Traceback" not in refused.output
+    rejected = musiclab("model", "pack", "--codec", "official")
+    assert rejected.exit_code == 1
+    assert "musiclab codec fetch" in rejected.stderr
+    assert "Traceback" not in rejected.output
 
 
-def test_pack_refuses_unknown_codecs_and_devices() -> None:
+def test_pack_rejects_unknown_codecs_and_devices() -> None:
     assert musiclab("model", "pack", "--codec", "other").exit_code == 2
     assert musiclab("model", "pack", "--device", "tpu").exit_code == 2
 
 
 def test_settings_with_the_same_port_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICLAB_METRICS_PORT", "8080")
-    refused = musiclab("serve-model")
-    assert refused.exit_code == 1
-    assert "MUSICLAB_INFERENCE_PORT and MUSICLAB_METRICS_PORT are both 8080" in refused.stderr
+    rejected = musiclab("serve-model")
+    assert rejected.exit_code == 1
+    assert "MUSICLAB_INFERENCE_PORT and MUSICLAB_METRICS_PORT are both 8080" in rejected.stderr
 
 
 def test_a_directory_that_cannot_be_created_is_named(
@@ -62,25 +62,25 @@ def test_a_directory_that_cannot_be_created_is_named(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MUSICLAB_MODEL_STORE", str(tmp_path / "file" / "store"))
-    refused = musiclab("model", "pack")
-    assert refused.exit_code == 1
-    assert f"Not a directory ({tmp_path / 'file' / 'store'})" in refused.stderr
+    rejected = musiclab("model", "pack")
+    assert rejected.exit_code == 1
+    assert f"Not a directory ({tmp_path / 'file' / 'store'})" in rejected.stderr
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536"])
 def test_an_invalid_port_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv("MUSICLAB_METRICS_PORT", port)
-    refused = musiclab("serve-model")
-    assert refused.exit_code == 1
-    assert f"MUSICLAB_METRICS_PORT is '{port}'" in refused.stderr
+    rejected = musiclab("serve-model")
+    assert rejected.exit_code == 1
+    assert f"MUSICLAB_METRICS_PORT is '{port}'" in rejected.stderr
 
 
 @pytest.mark.parametrize("role", ["api", "worker"])
 def test_api_and_worker_require_a_shared_database(role: str) -> None:
-    refused = musiclab(role)
-    assert refused.exit_code == 1
-    assert "MUSICLAB_DATABASE_URL" in refused.stderr
-    assert "musiclab up" in refused.stderr
+    rejected = musiclab(role)
+    assert rejected.exit_code == 1
+    assert "MUSICLAB_DATABASE_URL" in rejected.stderr
+    assert "musiclab up" in rejected.stderr
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_an_invalid_limit_is_named(
     monkeypatch: pytest.MonkeyPatch, setting: str, value: str
 ) -> None:
     monkeypatch.setenv(setting, value)
-    refused = musiclab("doctor")
-    assert refused.exit_code == 1
-    assert f"{setting} is '{value}'" in refused.stderr
+    rejected = musiclab("doctor")
+    assert rejected.exit_code == 1
+    assert f"{setting} is '{value}'" in rejected.stderr
 
 
 def test_doctor_names_unreachable_services_and_a_page_that_is_not_built(

@@ -26,6 +26,6 @@ def test_the_loudness_of_the_output_is_returned() -> None:
         pytest.param(encoded(noise(SEGMENT, 1), rate=2 * RATE), "48000 Hz", id="other rate"),
     ],
 )
-def test_unusable_output_is_refused(response: bytes, explanation: str) -> None:
+def test_unusable_output_is_rejected(response: bytes, explanation: str) -> None:
     with pytest.raises(DeploymentError, match=explanation):
         check_output(response, "v")

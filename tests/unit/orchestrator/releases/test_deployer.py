@@ -54,14 +54,14 @@ def test_a_deployment_fails_if_torchserve_exits(torchserve: QuickTorchServe, ste
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_deployment_is_undone_if_torchserve_refuses_a_step(
+def test_a_deployment_is_undone_if_torchserve_rejects_a_step(
     torchserve: QuickTorchServe, step: str
 ) -> None:
-    def refuse() -> Response:
+    def reject() -> Response:
         torchserve.at.clear()
         return 500, b'{"message": "no memory"}'
 
-    run_at(torchserve, step, refuse)
+    run_at(torchserve, step, reject)
     messages = Messages()
     with pytest.raises(DeploymentError, match="500: no memory"):
         deployer_for(torchserve, messages).deploy("b")
@@ -183,7 +183,7 @@ def test_nothing_is_removed_if_the_desired_state_is_unreadable(torchserve: Quick
     assert archive_path(torchserve.settings.model_store, "b").exists()
 
 
-def test_a_concurrent_deployment_is_refused(torchserve: QuickTorchServe) -> None:
+def test_a_concurrent_deployment_is_rejected(torchserve: QuickTorchServe) -> None:
     with DesiredStateFile(torchserve.settings).exclusive():
         began = time.monotonic()
         with pytest.raises(

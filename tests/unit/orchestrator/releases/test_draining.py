@@ -77,7 +77,7 @@ def test_a_deployment_succeeds_if_torchserve_exits_while_draining(
     messages = Messages()
     deployer_for(torchserve, messages).deploy("b")
     assert desired_state(torchserve) == DesiredState("b", ("a",), ("a",))
-    assert "a stays loaded: the queue of TorchServe is unknown" in messages
+    assert "a stays loaded: the length of TorchServe's queue is unknown" in messages
 
 
 def test_a_version_unloaded_by_another_client_counts_as_unloaded(

@@ -40,7 +40,7 @@ def test_running_requests_and_pinned_jobs_are_uses() -> None:
 
 
 def test_pinned_jobs_are_unknown_without_the_database() -> None:
-    unknown = "jobs at URL that request it by name are unknown: database unreachable"
+    unknown = "jobs at URL that request it by name cannot be counted: database unreachable"
     assert uses_for(200, body_of(0, None, database=False)) == [unknown]
     assert uses_for(200, body_of(2, None, database=False)) == [
         "2 requests are in progress at URL",
@@ -52,13 +52,14 @@ def test_an_orchestrator_of_an_earlier_version_counts_as_a_use() -> None:
     assert uses_for(
         404, b'{"detail": "The path /in-flight does not exist", "code": "not_found"}'
     ) == [
-        "use by URL is unknown: it runs an earlier version of MusicLab, or a proxy hides /in-flight"
+        "usage by URL is unknown: it runs an earlier version of MusicLab, or a proxy hides "
+        "/in-flight"
     ]
 
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_an_orchestrator_that_returns_an_error_counts_as_a_use(status: int) -> None:
-    assert uses_for(status, b'{"code": "busy"}') == [f"use by URL is unknown: {status}"]
+    assert uses_for(status, b'{"code": "busy"}') == [f"usage by URL is unknown: {status}"]
 
 
 def test_an_orchestrator_that_hangs_counts_as_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +68,7 @@ def test_an_orchestrator_that_hangs_counts_as_a_use(monkeypatch: pytest.MonkeyPa
     with responding(lambda method, path: (200, b"") if over.wait(10) else None) as url:
         (use,) = uses_at(url, "old")
         over.set()
-    assert use.startswith(f"use by {url} is unknown: ")
+    assert use.startswith(f"usage by {url} is unknown: ")
     assert "timed out" in use
 
 
@@ -104,4 +105,4 @@ def test_a_closed_port_has_no_uses() -> None:
 
 def test_an_invalid_address_is_reported() -> None:
     (use,) = uses_at("orchestrator", "old")
-    assert use.startswith("use by orchestrator is unknown: Invalid URL")
+    assert use.startswith("usage by orchestrator is unknown: Invalid URL")

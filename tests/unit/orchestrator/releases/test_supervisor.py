@@ -1,4 +1,4 @@
-"""The supervisor records the served versions and restores them after TorchServe exits."""
+"""The supervisor records the loaded versions and restores them after TorchServe exits."""
 
 import errno
 import os
@@ -305,7 +305,7 @@ def test_a_failed_restart_ends_the_supervisor(
     supervisor.stop()
 
 
-def test_an_invalid_default_archive_is_refused(settings: Settings, store: Path) -> None:
+def test_an_invalid_default_archive_is_rejected(settings: Settings, store: Path) -> None:
     archive_path(store, "a").write_text("text")
     with pytest.raises(ArchiveError, match="not a MusicLab archive"):
         TorchServe(settings, archive_path(store, "a"), archive_path(store, "b"))

@@ -1,7 +1,7 @@
 """Retries of calls with another TorchServe key, and requests for new keys.
 
 A fake server reproduces situations that cannot be provoked reliably in TorchServe: a key renewed by
-another process during a call, an API key that is refused, a key file that is being written.
+another process during a call, an API key that is rejected, a key file that is being written.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from orchestrator.serving.tokens import MAX_TRIES, Tokens
 
 WAIT_S = 10.0
 CONCURRENT_CALLS = 8
-REFUSAL_MESSAGE = (
+REJECTION_MESSAGE = (
     "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 )
-REFUSAL = json.dumps(
-    {"code": 400, "type": "InvalidKeyException", "message": REFUSAL_MESSAGE}
+REJECTION = json.dumps(
+    {"code": 400, "type": "InvalidKeyException", "message": REJECTION_MESSAGE}
 ).encode()
 BODY = b"both tracks"
 
@@ -38,7 +38,7 @@ class TorchServe(ThreadingHTTPServer):
 
     Attributes:
         keys: the valid keys by kind; a new key rewrites `key_file`.
-        expired: kinds whose keys are refused even if they are right.
+        expired: kinds whose keys are rejected even if they are right.
         bodies: the bodies of the calls to the path, in order.
         renewals: the kinds of the new keys requested, in order.
         on_call: called before the key of a call is checked.
@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         (kind,) = parse_qs(urlsplit(self.path).query)["type"]
         self.server.renewals.append(kind)
         if not self.server.accepts("API", self.headers["Authorization"]):
-            self._respond(400, REFUSAL)
+            self._respond(400, REJECTION)
             return
         self.server.renew(kind)
         self._respond(200, b"\n")
@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.on_call()
         accepted = self.server.accepts("inference", self.headers["Authorization"])
-        self._respond(*(self.server.response if accepted else (400, REFUSAL)))
+        self._respond(*(self.server.response if accepted else (400, REJECTION)))
 
     def _respond(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -174,7 +174,7 @@ def test_a_key_renewed_by_another_process_is_not_renewed_again(
     assert (len(torchserve.bodies), torchserve.renewals) == (3, [])
 
 
-def test_concurrent_refusals_create_one_new_key(torchserve: TorchServe) -> None:
+def test_concurrent_rejections_create_one_new_key(torchserve: TorchServe) -> None:
     """Each call has its own `Tokens`, as a separate process would."""
     torchserve.keys["inference"] = "not in the file"
     all_sent = threading.Barrier(CONCURRENT_CALLS, timeout=WAIT_S)
@@ -196,24 +196,24 @@ def test_a_call_whose_key_is_never_accepted_ends_after_max_tries(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.expired.add("inference")
-    assert call(keys) == (400, REFUSAL)
+    assert call(keys) == (400, REJECTION)
     assert len(torchserve.bodies) == MAX_TRIES
 
 
-def test_the_refusal_is_returned_if_no_key_can_be_created(
+def test_the_rejection_is_returned_if_no_key_can_be_created(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.expired |= {"inference", "API"}
-    assert call(keys) == (400, REFUSAL)
+    assert call(keys) == (400, REJECTION)
     assert (len(torchserve.bodies), len(torchserve.renewals)) == (1, 1)
 
 
-def test_the_refusal_is_returned_without_a_key_file(
+def test_the_rejection_is_returned_without_a_key_file(
     torchserve: TorchServe, keys: Tokens, call: Call
 ) -> None:
     torchserve.key_file.unlink()
     assert keys.header("inference") == {}
-    assert call(keys) == (400, REFUSAL)
+    assert call(keys) == (400, REJECTION)
     assert len(torchserve.bodies) == 1
 
 
@@ -223,7 +223,7 @@ def test_the_refusal_is_returned_without_a_key_file(
         (400, b'{"code": "not_audio", "detail": "track2 is not audio"}'),
         (400, b"[]"),
         (400, b"no JSON"),
-        (503, REFUSAL),
+        (503, REJECTION),
     ],
     ids=str,
 )

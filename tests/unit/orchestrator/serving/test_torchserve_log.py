@@ -10,7 +10,7 @@ from orchestrator.serving.torchserve_log import WorkerLog
 START = "s_name_part0=/tmp/.ts.sock, s_name_part1=9000, pid=7"
 DIED = "Backend worker process died."
 MISMATCH = "the SHA-256 of checkpoint.pt does not match the archive's manifest"
-REFUSED = f"Failed to load model musiclab, exception {MISMATCH}"
+REJECTED = f"Failed to load model musiclab, exception {MISMATCH}"
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1', "KeyError: 'a'"]
 CHAINED = [*TRACEBACK, "", "During handling of the above exception, another exception occurred:"]
 
@@ -42,10 +42,10 @@ def test_a_missing_log_has_no_error(model_log: ModelLog) -> None:
     assert model_log.reader.position() == 0
 
 
-def test_a_refused_archive_is_reported_by_its_message(model_log: ModelLog) -> None:
+def test_a_rejected_archive_is_reported_by_its_message(model_log: ModelLog) -> None:
     model_log.append_events("one", START, "Torch worker started.")
     assert model_log.reader.load_error() is None
-    model_log.append_events("one", REFUSED, *TRACEBACK)
+    model_log.append_events("one", REJECTED, *TRACEBACK)
     assert model_log.reader.load_error() == MISMATCH
 
 
@@ -72,7 +72,7 @@ def test_a_structured_error_is_reported_by_its_type_and_value(model_log: ModelLo
 
 
 def test_only_errors_of_the_requested_version_are_reported(model_log: ModelLog) -> None:
-    model_log.append_events("a_1.0-b", REFUSED)
+    model_log.append_events("a_1.0-b", REJECTED)
     assert model_log.reader.load_error("a_1.0") is None
     assert model_log.reader.load_error("a_1.0-b") is not None
 
@@ -86,10 +86,10 @@ def test_interleaved_lines_of_two_workers_are_separated(model_log: ModelLog) -> 
 
 
 def test_only_errors_after_the_position_are_reported(model_log: ModelLog) -> None:
-    model_log.append_events("one", REFUSED)
+    model_log.append_events("one", REJECTED)
     before = model_log.reader.position()
     assert model_log.reader.load_error(since=before) is None
-    model_log.append_events("one", REFUSED)
+    model_log.append_events("one", REJECTED)
     assert model_log.reader.load_error(since=before) is not None
 
 
@@ -97,11 +97,11 @@ def test_a_replaced_log_is_read_from_its_beginning(model_log: ModelLog) -> None:
     model_log.append_events("one", START, START, START)
     before = model_log.reader.position()
     model_log.file.unlink()
-    model_log.append_events("one", REFUSED)
+    model_log.append_events("one", REJECTED)
     assert model_log.reader.load_error(since=before) is not None
 
 
 def test_incomplete_and_foreign_lines_are_skipped(model_log: ModelLog) -> None:
     model_log.file.write_text("2026-11-22T19:59:13 - what an earlier MusicLab wrote\n[]\n")
-    model_log.append_line({"model_version": "one", "event": REFUSED}, end="")
+    model_log.append_line({"model_version": "one", "event": REJECTED}, end="")
     assert model_log.reader.load_error() is None

@@ -10,11 +10,11 @@ WAIT_S = 5.0
 
 
 class Queue:
-    """The holders of slots, in the order in which they acquired them.
+    """Tasks that hold a slot or wait for one.
 
     Attributes:
         slots: the semaphore under test.
-        holders: names of the current holders.
+        holders: names of the tasks that hold a slot, in the order in which they acquired it.
     """
 
     def __init__(self, number: int) -> None:
@@ -24,7 +24,7 @@ class Queue:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def acquire(self, *names: str) -> None:
-        """Start a task for each name that acquires a slot and holds it until `release`."""
+        """For each name, start a task that acquires a slot and holds it until `release`."""
         for name in names:
             self._releases[name] = asyncio.Event()
             self._tasks[name] = asyncio.create_task(self._hold(name))
