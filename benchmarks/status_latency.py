@@ -68,7 +68,7 @@ class Pollers:
 
 
 async def work_and_follow(url: str, shared: Path) -> None:
-    """Keep jobs unfinished and follow them with 200 clients, until cancelled.
+    """Keep UNFINISHED jobs queued or running and follow them with 200 clients, until cancelled.
 
     Runs in a separate process, so that a burst of events does not delay the measured clients.
     Writes the unfinished jobs and the number of completed jobs to the file `shared`.

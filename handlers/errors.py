@@ -1,4 +1,4 @@
-"""Exceptions of the model code. Each carries a message that states the problem and the remedy.
+"""Exceptions of the model code. Messages state the problem and any remedy.
 
 ModelCodeError
 |-- CheckpointError       a checkpoint is invalid

@@ -50,6 +50,6 @@ def supports_bf16(device: torch.device) -> bool:
 
 
 def forbid_tf32() -> None:
-    """Disable TF32, to which a GPU would round the inputs of float32 convolutions and LSTMs."""
+    """Prevent GPUs from rounding the inputs of float32 convolutions and LSTMs to TF32."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

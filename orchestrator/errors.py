@@ -1,13 +1,13 @@
-"""Exceptions that MusicLab raises deliberately; each message says what is wrong and what to do.
+"""Exceptions that MusicLab raises deliberately. Messages state the problem and any remedy.
 
 MusicLabError
-|-- SettingsError                a setting has an invalid value
+|-- SettingsError                a setting is invalid or refers to something unusable
 |-- PackError                    an archive cannot be built from its inputs
-|-- ArchiveError                 a file is not a MusicLab archive
+|-- ArchiveError                 an archive or the desired-state file cannot be used
 |-- CodecFetchError              the official codec weights could not be downloaded
 |-- ModelPackagesMissingError    the Python packages of the model are not installed
 |-- ModelServerError             TorchServe cannot be started, reached, or used
-|-- DeploymentError              a model version could not be deployed
+|-- DeploymentError              a model version could not be deployed or removed
 |-- DatabaseInUseError           another process holds the database file
 |-- DatabaseUnavailableError     the database is unreachable; may be temporary
 |-- FfmpegMissingError           ffmpeg, which decodes tracks, is not installed
@@ -46,7 +46,7 @@ class MusicLabError(Exception):
 
 
 class SettingsError(MusicLabError):
-    """A setting has an invalid value."""
+    """A setting is invalid, or refers to something unusable, such as a port in use."""
 
 
 class PackError(MusicLabError):
@@ -54,7 +54,7 @@ class PackError(MusicLabError):
 
 
 class ArchiveError(MusicLabError):
-    """A file is not a MusicLab archive."""
+    """An archive or the desired-state file is missing, invalid, or damaged."""
 
 
 class CodecFetchError(MusicLabError):
@@ -70,7 +70,7 @@ class ModelServerError(MusicLabError):
 
 
 class DeploymentError(MusicLabError):
-    """A model version could not be deployed; the versions loaded before stay in use."""
+    """A model version could not be deployed or removed; the loaded versions stay in use."""
 
 
 class DatabaseInUseError(MusicLabError):
@@ -255,7 +255,7 @@ class ModelRejectedInputError(AttemptError):
 
 
 class VersionNotLoadedError(AttemptError):
-    """No TorchServe has the model version loaded that a job requests by name."""
+    """The model version that a job requests by name is not loaded in any TorchServe."""
 
     retryable = False
     counts_as_attempt = False
@@ -276,7 +276,7 @@ class ModelUnavailableError(AttemptError):
 
 
 class InferenceNotStartedError(ModelUnavailableError):
-    """No TorchServe worker accepted the request."""
+    """No TorchServe worker accepted the request, or its model version was unloaded meanwhile."""
 
     counts_as_attempt = False
     reason = "model_away"

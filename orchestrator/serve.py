@@ -61,7 +61,7 @@ async def serve_api(settings: Settings, on_ready: Callable[[], None]) -> None:
     """Serves only the API; workers on any host run the jobs.
 
     Raises:
-        SettingsError: no database is set that several processes can share.
+        SettingsError: MUSICLAB_DATABASE_URL is not set.
     """
     _require_shared_database(settings, "api")
     announce = partial(_announce, on_ready)
@@ -73,7 +73,7 @@ async def serve_worker(settings: Settings, on_ready: Callable[[], None]) -> None
     """Runs jobs accepted by an API on any host, with the TorchServe on this host.
 
     Raises:
-        SettingsError: no database is set that several processes can share.
+        SettingsError: MUSICLAB_DATABASE_URL is not set.
     """
     _require_shared_database(settings, "worker")
     announce = partial(_announce, on_ready)
@@ -99,7 +99,7 @@ async def _run(
 ) -> None:
     """Serves an application with a background task until the task fails or a signal arrives.
 
-    Running jobs then have a grace period, which a second signal ends.
+    After a signal, running jobs have a grace period, which a second signal ends.
     """
     find_ffmpeg()  # raises at startup if ffmpeg is missing, not at the first track
     signals: asyncio.Queue[None] = asyncio.Queue()

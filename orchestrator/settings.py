@@ -214,13 +214,13 @@ def load_settings() -> Settings:
         fault = error.errors()[0]
         name = PREFIX + str(fault["loc"][0]).upper()
         raise SettingsError(f"{name} is {fault['input']!r}: {fault['msg']}") from None
-    users: dict[int, str] = {}
+    used_by: dict[int, str] = {}
     for field in Settings.model_fields:
         if field.endswith("_port"):
             port, name = getattr(settings, field), PREFIX + field.upper()
-            if port in users:
+            if port in used_by:
                 raise SettingsError(
-                    f"{users[port]} and {name} are both {port}; use different ports"
+                    f"{used_by[port]} and {name} are both {port}; use different ports"
                 )
-            users[port] = name
+            used_by[port] = name
     return settings

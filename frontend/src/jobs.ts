@@ -39,7 +39,7 @@ export class Jobs {
     private readonly onRemoved: (job: Job) => void,
   ) {}
 
-  /** Resumes all stored jobs. Shows the job with the given id, or without one an unfinished job. */
+  /** Resumes all stored jobs. Shows the job with this id, or an unfinished job if null. */
   async open(jobId: string | null): Promise<void> {
     for (const job of (await this.store.jobs()) ?? []) {
       this.jobs.set(job.key, job);

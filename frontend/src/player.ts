@@ -2,7 +2,7 @@
 
 import { RATE } from "./audio";
 
-const FADE_S = 0.01; // switching voices without a fade clicks
+const FADE_S = 0.01; // without a fade, switching voices causes an audible click
 
 export interface PlaybackOptions {
   /** Samples of each voice; all voices start together, and only one is audible. */

@@ -4,8 +4,9 @@ The output is that of the library's network with its norms folded. Activations a
 [B, T, C], channels last, so that every convolution is a matrix product over contiguous memory:
 - a convolution over time runs as a 2-D convolution over [B, C, 1, T] in channels-last format;
 - padding is written by the same kernel as the preceding ELU;
-- a transposed convolution with kernel 2 s and stride s runs as a convolution with kernel 2 and s
-  times the output channels, whose output is already laid out as the upsampled signal.
+- a transposed convolution with kernel size 2 * s and stride s runs as a convolution with kernel
+  size 2 and s times as many output channels; its output is already laid out as the upsampled
+  signal.
 """
 
 import copy

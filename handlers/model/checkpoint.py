@@ -47,7 +47,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and validate a checkpoint, and build its model.
 
     Raises:
-        CheckpointError: the checkpoint is missing or invalid; the message states the remedy.
+        CheckpointError: the checkpoint is missing or invalid.
     """
     content = _read(path)
     try:

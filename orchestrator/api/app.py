@@ -79,7 +79,7 @@ def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> 
 
 async def _with_storage(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    # Exclusive to this process, which may take over a job from another process on this host.
+    # Not shared, because this process may take over a job from another process on this host.
     with exclusive_folder(settings.scratch_dir) as scratch:
         app[SCRATCH] = scratch
         app[STORAGE] = open_storage(settings.files_url, settings.cache.resolve(), scratch)
@@ -96,7 +96,8 @@ async def _with_database(app: web.Application) -> AsyncIterator[None]:
         try:
             await app[STORAGE].claim(database.id)
         except StorageUnavailableError as error:
-            # It may become available later. Until cleanup has claimed it, cleanup deletes nothing.
+            # It may become available later. Cleanup claims it before it deletes expired jobs or
+            # quarantines files.
             log.error("file storage is unavailable", reason=str(error))
         await app[LEASES].expire_previous()
         async with background_tasks(app[LEASES].run_renewals()):

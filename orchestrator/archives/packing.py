@@ -125,7 +125,7 @@ def _starter_folder(checkpoints: Path, scratch: Path) -> Path:
 
 
 def _stage(content: Path, inputs: ArchiveInputs, starters: Path, force: bool) -> dict[str, Any]:
-    """Writes the archive's content, and has its own code check and describe the weights."""
+    """Writes the archive's content, and runs the code in it to check and describe the weights."""
     code = content / packing_inputs.HANDLERS.name
     for file in code_files():
         if file.name != HANDLER_FILE:  # the handler file goes to the archive's root

@@ -2,8 +2,8 @@
 
 Uploads are untrusted. ffmpeg may read only the uploaded file, in one of six formats, and may not
 open network connections. It decodes no pictures, and is killed when it takes too long or the caller
-is cancelled. The kernel limits its memory and CPU time. It does not inherit the environment, which
-contains keys. It writes no files: the samples are read from a pipe.
+is cancelled. The kernel limits its memory and CPU time. Of the environment, which contains keys, it
+inherits only LD_LIBRARY_PATH. It writes no files: the samples are read from a pipe.
 """
 
 import asyncio

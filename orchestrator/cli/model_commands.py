@@ -163,7 +163,7 @@ def current_archive(settings: Settings, inputs: ArchiveInputs) -> Path:
     """Returns the archive of the current code and these inputs; packs it if the store has none."""
     archive = find_packed(settings, inputs)
     if archive is None:
-        out.print("packing an archive of checkpoints/ and the current code ...")
+        out.print("packing an archive of the weights and the current code ...")
         archive = packing.pack(settings, inputs)
     return archive
 

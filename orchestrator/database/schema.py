@@ -90,7 +90,7 @@ submissions = sa.Table(
     sa.Column("client", sa.String(64)),  # None if the rate limit does not count it
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("idempotency_key", sa.String(255), unique=True),
-    sa.Column("body", sa.String(64)),  # hash of the request body
+    sa.Column("body", sa.String(64)),  # hash of the form's content
     sa.Column("work_seconds", sa.Double),  # from claim to completion
     sa.Column("forget_at", sa.Double, nullable=False),
     sa.Index("submissions_client", "client", "at"),

@@ -42,7 +42,8 @@ class Event:
         position: queue position, while the job waits.
         data: the status document as JSON.
         final: whether this is the last event of the job.
-        model_version: the version that generates the music; None while it is not chosen or unknown.
+        model_version: the version that generates the music; None until it is chosen, and for a
+            deleted job.
     """
 
     revision: int | None
@@ -61,7 +62,7 @@ class Event:
 
 
 class Subscription:
-    """The events of one job for one subscriber; None when the process is shutting down."""
+    """The events of one job for one subscriber; `next` returns None at shutdown."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()

@@ -73,7 +73,7 @@ class Upload:
 
 
 def status_document(job: Job) -> dict[str, Any]:
-    """Returns the job's status document, without the fields that change between revisions."""
+    """Returns the status document, except the fields that can change within a revision."""
     document = {
         "job_id": job.id,
         "status": job.state,
@@ -93,5 +93,5 @@ def status_document(job: Job) -> dict[str, Any]:
 
 
 def iso_time(seconds: float) -> str:
-    """Formats seconds since 1970 as ISO 8601 in UTC; later times become the year 9999."""
+    """Formats seconds since 1970 as ISO 8601 in UTC, at most the start of the year 9999."""
     return datetime.fromtimestamp(min(seconds, LATEST), UTC).isoformat(timespec="milliseconds")

@@ -48,7 +48,7 @@ class Received:
 
     Attributes:
         tracks: names of the files in the job's workspace, by form field.
-        digest: hash of the request body; equal for repeated requests.
+        digest: hash of the form's content; equal for repeated requests.
     """
 
     upload: Upload
@@ -257,7 +257,7 @@ class Submissions:
         with suppress(FileNotFoundError):
             await self._storage.copy(original.id, GENERATED, job_id)
             return
-        # The result is renamed shortly after the job is completed, possibly only now.
+        # The worker renames the result just after the job completes. If it has not yet, do so here.
         await finalize_result(self._storage, original.id, original.lease)
         await self._storage.copy(original.id, GENERATED, job_id)
 

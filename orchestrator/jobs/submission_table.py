@@ -18,7 +18,7 @@ from orchestrator.jobs.table import (
 
 @dataclass(frozen=True)
 class Submission:
-    """An accepted request with an idempotency key; `body` is the hash of its body."""
+    """An accepted request with an idempotency key; `body` is the hash of its form's content."""
 
     job_id: str
     body: str

@@ -53,8 +53,8 @@ class Deployer:
     def deploy(self, version: str, keep_old: bool = False) -> None:
         """Makes a version the default after it has passed a canary job, and unloads the old one.
 
-        A failure before the new version is the default changes nothing. A failure while the old
-        version is unloaded leaves both loaded.
+        A failure before the new version becomes the default changes nothing. A failure while the
+        old version is being unloaded leaves both loaded.
 
         Args:
             version: a version whose archive is in the model store.

@@ -56,8 +56,9 @@ class DesiredState:
 class DesiredStateFile:
     """The file of the desired state, in the directory of TorchServe's keys.
 
-    The file exists once a version other than the one packed from checkpoints/ has been loaded. Its
-    keys are `default`, `beside` (the additional versions) and `previous`.
+    The file does not exist until a version is deployed, served from a given archive, or loaded
+    through the management API. Its keys are `default`, `beside` (the additional versions) and
+    `previous`.
 
     Attributes:
         model_store: directory of the archives.

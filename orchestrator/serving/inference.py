@@ -104,7 +104,7 @@ class InferenceClient:
 
     @asynccontextmanager
     async def _response_deadline(self, version: str) -> AsyncIterator[None]:
-        """Limits the time of one request; shortens it once workers that may hold it have exited.
+        """Limits the time of a request; shortens the limit once workers that may hold it exit.
 
         TorchServe may never answer a request whose worker was killed: it keeps the connection open,
         and its response timeout does not apply.

@@ -83,8 +83,8 @@ def _first_exception(lines: list[Line]) -> str | None:
 def _printed_exception(lines: list[Line]) -> str | None:
     """Returns the last line of a traceback that a worker printed before its logging was set up.
 
-    Lines of different workers are interleaved; lines of one worker are in order. A thread's next
-    worker may have started since.
+    Lines of different workers are interleaved; lines of one worker are in order. TorchServe
+    starts each worker's replacement in the same thread, so its lines may follow.
     """
     threads = sorted((line for line in lines if "thread" in line), key=lambda line: line["thread"])
     for _, printed in groupby(threads, key=lambda line: line["thread"]):

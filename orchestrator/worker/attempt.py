@@ -90,8 +90,8 @@ class Attempt:
         """Checks that this worker can run a job that requested a model version.
 
         Raises:
-            InferenceNotStartedError: another worker has loaded the version, or the state of the
-                local model server is unknown.
+            InferenceNotStartedError: another worker has loaded the version, or the local model
+                server is not ready.
             VersionNotLoadedError: no worker has loaded the version.
         """
         version, status = self.job.wanted_version, self._watcher.status
@@ -110,7 +110,7 @@ class Attempt:
     async def _convert(self, track: int) -> bytes:
         """Converts the window of a track; writes it to the workspace and returns it."""
         job, folder = self.job, self._storage.workspace(self.job.id)
-        source = await self._storage.fetch(job.id, _upload(job, track))
+        source = await self._storage.fetch(job.id, _upload_name(job, track))
         try:
             window, target = job.windows[track - 1], folder / window_name(track)
             return await cutting.cut_window(source, window, target)
@@ -126,7 +126,7 @@ class Attempt:
         job = self.job
         await self._storage.persist(job.id, *map(window_name, TRACKS))
         await self._leases.mark_converted(job, size, timings)
-        await self._storage.delete(job.id, *(_upload(job, track) for track in TRACKS))
+        await self._storage.delete(job.id, *(_upload_name(job, track) for track in TRACKS))
 
     async def _generate(self, track1: bytes, track2: bytes) -> bytes:
         await self._leases.advance(self.job, 30, "Extracting audio segments...")
@@ -194,7 +194,7 @@ class Attempt:
         self._stage_began = now
 
 
-def _upload(job: Job, track: int) -> str:
+def _upload_name(job: Job, track: int) -> str:
     return upload_name(track, job.extensions[track - 1])
 
 

@@ -26,7 +26,7 @@ from orchestrator.worker.worker import Worker
 async def running_worker(
     settings: Settings, database: Database, storage: JobStorage, leases: Leases, metrics: Metrics
 ) -> AsyncIterator[tuple[ModelWatcher, Worker]]:
-    """Runs jobs during the block, using the TorchServe of this machine."""
+    """Runs jobs during the block, using the TorchServe at MUSICLAB_MODEL_HOST."""
     async with aiohttp.ClientSession() as session:
         tokens = Tokens(settings.key_file, settings.management_url)
         watcher = ModelWatcher(session, settings, tokens)

@@ -40,8 +40,8 @@ log = structlog.get_logger()
 class Worker:
     """Claims and runs jobs concurrently while the model is ready.
 
-    The model receives no more requests than fit in one batch. Further jobs wait in this process,
-    where a deleted job can still be withdrawn.
+    The model receives no more requests than fit in one batch per TorchServe worker. Further jobs
+    wait in this process, where a deleted job can still be withdrawn.
     """
 
     def __init__(self, table: JobTable, cleanup: Cleanup, dependencies: Dependencies) -> None:
@@ -88,7 +88,7 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def abandon(self, job_id: str) -> None:
-        """Stops running a job that is about to be deleted."""
+        """Stops running a job whose row was deleted, so that its files can be deleted."""
         task = self._running.get(job_id)
         if task is not None:
             task.cancel()

@@ -73,7 +73,7 @@ def lab(service: Service, open_page: Callable[[str], MusicLabPage]) -> MusicLabP
 def api_only_settings(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
 ) -> Callable[..., Settings]:
-    """Returns settings for an API without a worker or a model; keyword arguments override them."""
+    """A function that returns settings for an API without a worker; its arguments override them."""
 
     def choose(**others: object) -> Settings:
         chosen = {"rate_limit": 0, "max_track_mb": 1} | others

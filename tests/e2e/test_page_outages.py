@@ -18,7 +18,7 @@ POLL_MS = 10_000
 WITHIN_S = 90
 
 
-def until_ready(service: Service, status: int = 200) -> None:
+def until_ready_returns(service: Service, status: int) -> None:
     """Waits until /ready returns the status."""
     deadline = time.monotonic() + WITHIN_S
     while service.call("GET", "/ready").status_code != status:
@@ -30,7 +30,7 @@ def until_ready(service: Service, status: int = 200) -> None:
 def restored(service: Service) -> Iterator[Service]:
     """The service that generates music; its model is ready again when the test ends."""
     yield service
-    until_ready(service)
+    until_ready_returns(service, 200)
 
 
 def test_jobs_and_uploads_continue_when_the_service_is_available_again(
@@ -109,7 +109,7 @@ def test_a_running_job_survives_a_restart_of_the_model_server(
     expect(stage).to_have_text("Queue")
     assert left.is_hidden(), "a remaining time is shown although it is unknown"
     expect(lab.history.first).to_contain_text("queued")
-    until_ready(restored, 503)
+    until_ready_returns(restored, 503)
     page.clock.fast_forward(POLL_MS)
     expect(notice).to_contain_text("No model is available")
     expect(notice).to_contain_text("Jobs will wait in the queue.")

@@ -49,7 +49,7 @@ def open_host(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHost:
 
 @pytest.fixture
 def open_bucket_host(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenHost:
-    """Opens a new bucket as the named host."""
+    """Opens the bucket of the test, which is created empty, as the named host."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     url = s3.create_bucket(f"bucket-{new_id()}") + "/some/prefix"

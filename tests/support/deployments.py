@@ -47,7 +47,10 @@ def assert_versions(
 
 
 def run_at(torchserve: QuickTorchServe, step: str, do: Callable[[], Response | None]) -> None:
-    """Call a function at a step; "waiting" and "draining" are the polls after another step."""
+    """Call a function at a step of the fake.
+
+    The steps "waiting" and "draining" are the polls after "register" and after "set-default".
+    """
     before = {"waiting": "register", "draining": "set-default"}
     if step in before:
         torchserve.at[before[step]] = lambda: torchserve.at.update(describe=do)

@@ -32,8 +32,12 @@ def _track(number: int, samples: int) -> bytes:
     )
     media = _full_box("mdhd", struct.pack(">4I2H", 0, 0, RATE, LENGTH_S * RATE, 0x55C4, 0))
     handler = _full_box("hdlr", b"\0\0\0\0soun" + bytes(13))
-    places = _box("dinf", _full_box("dref", struct.pack(">I", 1), _full_box("url ", flags=1)))
-    information = _box("minf", _full_box("smhd", bytes(4)), places, _sample_table(samples))
+    data_information = _box(
+        "dinf", _full_box("dref", struct.pack(">I", 1), _full_box("url ", flags=1))
+    )
+    information = _box(
+        "minf", _full_box("smhd", bytes(4)), data_information, _sample_table(samples)
+    )
     return _box("trak", header, _box("mdia", media, handler, information))
 
 

@@ -1,7 +1,7 @@
 """A fake TorchServe that loads a version immediately, and that can fail or stop at a given step.
 
-Deployments to the real TorchServe are in tests/integration/releases/test_deployment.py. It takes
-seconds per step, and cannot be stopped in the middle of a given one. The fake has the same
+tests/integration/releases/test_deployment.py tests deployments to the real TorchServe, which takes
+seconds per step and cannot be stopped in the middle of a given step. The fake has the same
 management API and response formats, and keeps its versions in memory.
 """
 

@@ -21,7 +21,7 @@ TRACKS: Fields = {f"track{track}": encoded(noise(SEGMENT, track)) for track in (
 
 
 def pack_two(settings: Settings) -> None:
-    """Pack FIRST from the starter checkpoint, and SECOND from one with different music."""
+    """Pack FIRST from the starter checkpoint, and SECOND from one that produces different music."""
     inputs = choose_inputs(settings)
     pack(settings, inputs, FIRST)
     checkpoint = other_checkpoint(settings)

@@ -18,7 +18,7 @@ MAX_KEY_LENGTH = 255
 @routes.post("/api/generate")
 @require_api_key
 async def generate(request: web.Request) -> web.Response:
-    """Stores both tracks and queues the job; responds once both are durable."""
+    """Stores both tracks and queues the job; responds once the tracks and the job are durable."""
     app, settings = request.app, request.app[SETTINGS]
     check_headers(request, TRACK_FIELDS, settings.max_body_bytes)
     key = _idempotency_key(request)

@@ -116,7 +116,7 @@ async def download(request: web.Request) -> web.Response:
 
 
 async def _music(app: web.Application, job: Job) -> bytes:
-    # The result is renamed to its final name just after the job completes, possibly just now.
+    # The result is renamed just after the job completes, possibly between two of these reads.
     for name in (GENERATED, part_name(job.lease), GENERATED):
         try:
             return await app[STORAGE].read(job.id, name)

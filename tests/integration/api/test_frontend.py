@@ -70,7 +70,7 @@ async def site(settings: Settings, page: Path) -> AsyncIterator[Client]:
         ("text/htmlx, x", "application/json"),
     ],
 )
-async def test_browsers_get_the_page_and_programs_json(
+async def test_browsers_get_the_page_and_other_clients_get_json(
     site: Client, accept: str | None, kind: str
 ) -> None:
     headers = {"Accept-Encoding": "identity"}

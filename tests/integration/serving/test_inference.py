@@ -33,7 +33,7 @@ from tests.support.versions import Change, altered, unchanged, with_text
 
 JOB = "b1946ac92492d2347c6235b4d2611184"
 WAIT_S = 60.0
-FAILED_WITHIN_S = 8.0  # after a worker has died, until its request fails
+FAILED_WITHIN_S = 8.0  # from the death of a worker until its request fails
 
 Load = Callable[[str, Change], None]
 
@@ -53,7 +53,7 @@ def own_server(
 
 @pytest.fixture
 def load(own_server: TorchServe) -> Iterator[Load]:
-    """Loads an additional version: the first one with a change."""
+    """A function that loads a changed copy of version "first" as an additional version."""
     loaded = []
     manage = ModelClient(own_server.settings, own_server.key_file).manage
 

@@ -125,7 +125,9 @@ class Load:
                 if response is None:
                     continue
                 if response.status_code != 200:
-                    self.violations.append(f"accepted job {job_id} has status {response.text}")
+                    self.violations.append(
+                        f"status of accepted job {job_id}: {response.status_code} {response.text}"
+                    )
                     del self._unfinished[job_id]
                     continue
                 self._check(job_id, seen, response.json())

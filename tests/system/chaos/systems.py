@@ -46,7 +46,7 @@ class System(Protocol):
     database: sa.Engine
 
     def faults(self, kills: int, rng: random.Random) -> Iterator[Fault]:
-        """`kills` kills of MusicLab's own processes, with faults of other processes in between."""
+        """`kills` kills of MusicLab's own processes, with other faults in between."""
 
     def files(self) -> list[str]:
         """All stored job files, as `music_<job>/<name>`, and empty directories.

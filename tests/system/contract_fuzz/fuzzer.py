@@ -44,8 +44,8 @@ RESPONSE_CHECKS = [
 KEY = "the key of this run"
 TIMEOUT_S = 60
 STREAM_S = 1.0  # duration for which an event stream is read
-OF_JOBS = ("status", "events", "download", "cleanup")
-OTHERS = (
+JOB_KINDS = ("status", "events", "download", "cleanup")
+OTHER_PATHS = (
     *("/", "/health", "/ready", "/metrics", "/in-flight"),
     *("/api/models", "/openapi.json", "/docs"),
 )
@@ -132,8 +132,8 @@ class Fuzzer:
             sent = st.tuples(st.sampled_from(["track1", "track1", "track2", "track3"]), one)
             return sent | self._requests("GET", "/api/check/{track}")
         if kind == "other":
-            return st.one_of([self._requests("GET", path) for path in OTHERS])
-        if kind in OF_JOBS:
+            return st.one_of([self._requests("GET", path) for path in OTHER_PATHS])
+        if kind in JOB_KINDS:
             return self._requests(
                 "DELETE" if kind == "cleanup" else "GET", f"/api/{kind}/{{job_id}}"
             )
@@ -163,7 +163,7 @@ class Fuzzer:
 
     def _send(self, kind: str, case: Any) -> None:
         """Send a request; a job id in its path is usually that of an existing, often recent job."""
-        if kind in OF_JOBS and self._random.random() < 0.9:
+        if kind in JOB_KINDS and self._random.random() < 0.9:
             some = self._jobs[-3:] if self._random.random() < 0.4 else self._jobs
             case.path_parameters["job_id"] = job_id = self._random.choice(some)
             for name, values in CONDITIONS.items() if kind == "download" else ():

@@ -25,7 +25,7 @@ class Load:
 
     Attributes:
         references: the music of each version for TRACKS; set before that version is the default.
-        completed: number of jobs for each version that generated them, according to the music.
+        completed: number of completed jobs by version, which is identified by comparing the music.
         by_name: number of completed jobs that requested a version.
         failures: descriptions of failed jobs and of wrong versions.
         seconds: seconds from submission to completion of each job.

@@ -165,7 +165,8 @@ def test_packages_of_the_model_code_have_only_allowed_dependencies() -> None:
 
 @pytest.mark.parametrize("modules", [HANDLERS, ORCHESTRATOR], ids=["handlers", "orchestrator"])
 def test_modules_have_no_import_cycles(modules: list[Path]) -> None:
-    # A package's __init__ runs before each of its modules, but counts only if names come from it.
+    # A package's __init__ counts as imported only by modules that import names from it, although
+    # Python runs it before each module of the package.
     TopologicalSorter({module: imported_modules(module) for module in modules}).prepare()
 
 

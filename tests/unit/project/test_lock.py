@@ -29,7 +29,7 @@ def locked(name: str) -> dict[str, list[Requirement]]:
     return found
 
 
-def here(requirements: list[Requirement]) -> str | None:
+def version_locked_here(requirements: list[Requirement]) -> str | None:
     """The version locked for this Python and platform."""
     for requirement in requirements:
         if requirement.marker is None or requirement.marker.evaluate():
@@ -105,14 +105,14 @@ def test_dependencies_of_torch_are_locked() -> None:
         requirement = Requirement(line)
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         if applies and not OF_GPU_BUILDS.match(requirement.name):
-            version = here(lock.get(canonicalize_name(requirement.name), []))
+            version = version_locked_here(lock.get(canonicalize_name(requirement.name), []))
             assert version, f"torch depends on {line}: add it to the group torch"
             assert requirement.specifier.contains(version), f"{version} is not {line}"
 
 
 @pytest.mark.parametrize("name", ["dev.txt", "encodec.txt"])
 def test_installed_versions_match_the_lock(name: str) -> None:
-    expected = {project: here(pins) for project, pins in locked(name).items()}
+    expected = {project: version_locked_here(pins) for project, pins in locked(name).items()}
     expected = {project: version for project, version in expected.items() if version}
     found = {
         canonicalize_name(each.name): each.version

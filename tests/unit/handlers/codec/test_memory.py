@@ -11,8 +11,9 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
-# 12 s of audio, because glibc keeps blocks of up to 32 MB without the setting. The minimum over
-# several encodes, because the heap grows until every block fits. One thread uses one heap.
+# 12 s of audio, because even without the setting glibc keeps blocks of up to 32 MB on the heap. The
+# minimum over several encodes, because the heap grows until every block fits. One thread uses one
+# heap.
 SCRIPT = """
 import resource
 import torch
@@ -38,7 +39,7 @@ print(fewest)
 
 
 def repeated_encodes(keep: bool) -> subprocess.Popen[str]:
-    """A process that prints the smallest number of page faults of one of several encodes."""
+    """A process that encodes several times and prints the smallest number of page faults."""
     tuned = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(tuned)}
     return subprocess.Popen(

@@ -91,7 +91,7 @@ def test_the_right_hash_with_the_wrong_content_is_rejected(
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """The files of a local server that replaces the encodec library's, by name."""
+    """The files, by name, of a local server that replaces the one of the encodec library."""
     files: dict[str, bytes] = {}
 
     class Handler(BaseHTTPRequestHandler):

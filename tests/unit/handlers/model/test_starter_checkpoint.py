@@ -56,7 +56,7 @@ def test_only_the_residual_path_contributes(path: Path, loudness: float) -> None
     torch.testing.assert_close(latent, residual_path(track1, track2), rtol=1e-6, atol=1e-5)
 
 
-def test_transformers_are_silenced_by_weights_that_may_be_zero(path: Path) -> None:
+def test_transformers_are_silenced_by_norms_and_biases_alone(path: Path) -> None:
     zero = {name for name, value in state_of(path).items() if not value.any()}
     assert {
         f"cascade_stages.{stage}.{name}"

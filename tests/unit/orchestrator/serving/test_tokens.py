@@ -1,7 +1,7 @@
 """Retries of calls with another TorchServe key, and requests for new keys.
 
 A fake server reproduces situations that cannot be provoked reliably in TorchServe: a key renewed by
-another process during a call, an API key that is rejected, a key file that is being written.
+another process during a call, an `API` key that is rejected, a key file that is being written.
 """
 
 import asyncio
