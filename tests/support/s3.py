@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import requests
 from obstore import sign
 from obstore.store import S3Store
@@ -38,10 +39,19 @@ class S3Server:
             "AWS_REGION": "us-east-1",
         }
 
-    @property
-    def pid(self) -> int:
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the server from responding, while its port still accepts connections."""
         assert self._process is not None, "the S3 server is not running; start() it"
-        return self._process.pid
+        process = psutil.Process(self._process.pid)
+        process.suspend()
+        try:
+            # A thread in a system call stops later, and may still answer a request.
+            while any(_state(process.pid, thread.id) != "T" for thread in process.threads()):
+                time.sleep(0.01)
+            yield
+        finally:
+            process.resume()
 
     def start(self) -> None:
         """Start the server and wait until it is ready."""
@@ -113,6 +123,12 @@ class S3Server:
         except requests.ConnectionError:
             return False
         return s3.ok and bool(volumes)
+
+
+def _state(pid: int, thread: int) -> str:
+    """Return the state of a thread; T is stopped."""
+    stat = Path(f"/proc/{pid}/task/{thread}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0]
 
 
 @contextmanager
