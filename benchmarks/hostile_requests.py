@@ -3,7 +3,8 @@
     python -m benchmarks.hostile_requests [--seconds 20] [--clients 8]
 
 Starts `musiclab orchestrator`. Clients repeat each kind of hostile request while another client
-polls /health every 20 ms. Prints the status codes and the response times of both.
+polls /health every 20 ms. Prints the status codes of the hostile requests, and the response times
+of both.
 """
 
 import argparse

@@ -34,7 +34,8 @@ from handlers.pipeline import Generated, Pipeline
 Name = Literal["eager", "eager, same malloc", "fp32", "bf16"]
 
 Compute = Callable[[Tensor, Tensor], Generated]
-TUNED = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD")
+# Prefixes of the environment variables that change malloc.
+MALLOC_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Variant:
     """
 
     def __init__(self, name: Name, folder: Path, jobs: int) -> None:
-        environment = {key: text for key, text in os.environ.items() if not key.startswith(TUNED)}
+        environment = {
+            key: text for key, text in os.environ.items() if not key.startswith(MALLOC_VARIABLES)
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.variant", name, str(folder), str(jobs)],
             cwd=PROJECT,

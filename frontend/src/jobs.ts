@@ -8,7 +8,7 @@ import { type Chosen, type Job, newId, type Store, type Trouble } from "./store"
 const RETRY_DELAY_MS = 3_000;
 const MAX_ATTEMPTS = 3;
 
-/** State of a job that is kept only while the page is open. */
+/** The part of a job's state that is lost when the page is closed. */
 export interface LiveState {
   /** Fraction uploaded, 0 to 1; null unless this page is uploading the job. */
   sent: number | null;

@@ -109,10 +109,10 @@ export class Panel {
   }
 
   private showProgress({ jobId, status }: Job, live: LiveState): void {
-    const now = stageOf(jobId, status);
+    const current = stageOf(jobId, status);
     this.element.querySelectorAll("#stages li").forEach((stage, index) => {
-      stage.classList.toggle("done", index < now);
-      if (index === now) stage.setAttribute("aria-current", "step");
+      stage.classList.toggle("done", index < current);
+      if (index === current) stage.setAttribute("aria-current", "step");
       else stage.removeAttribute("aria-current");
     });
     const progress = find<HTMLProgressElement>(this.element, "progress");

@@ -54,7 +54,7 @@ class Convolution(nn.Module):
 
 
 class TransposedConvolution(Convolution):
-    """A transposed convolution of ELU(x): [B, T, C] -> [B, T stride, D].
+    """A transposed convolution of ELU(x): [B, T, C] -> [B, T * stride, D].
 
     y[t s + j] = W[:, :, j] x[t] + W[:, :, s + j] x[t - 1], where x is zero before the first step.
     """

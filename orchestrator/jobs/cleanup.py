@@ -71,8 +71,8 @@ class Cleanup:
         await self._storage.claim(self._database.id)
         await self._remove_expired()
         await self._remove_expired_submissions()
-        # List the files before the rows. A row is created before its files, so a listed job whose
-        # row is missing afterwards has lost it.
+        # List the files before the rows. A row is created before its files, so if a listed job has
+        # no row afterwards, the row was deleted or lost.
         found = await self._storage.job_ids()
         states = await self._states(sorted(found))
         await self._quarantine_orphans(found - states.keys())

@@ -46,8 +46,7 @@ class EtaEstimator:
         """Returns the seconds until the job is completed.
 
         Returns None for a finished job and when no estimate is possible: no model is ready, no job
-        has been completed yet, or the job was returned to the queue after a failure of unknown
-        duration.
+        has been completed yet, or the job has been started before and is back in the queue.
         """
         if job.state not in ("queued", "running"):
             return None

@@ -93,5 +93,5 @@ def status_document(job: Job) -> dict[str, Any]:
 
 
 def iso_time(seconds: float) -> str:
-    """Formats seconds since 1970 as ISO 8601 in UTC, at most the start of the year 9999."""
+    """Formats seconds since 1970 as ISO 8601 in UTC, at most 9999-12-31."""
     return datetime.fromtimestamp(min(seconds, LATEST), UTC).isoformat(timespec="milliseconds")

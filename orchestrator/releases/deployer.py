@@ -27,8 +27,9 @@ DRAIN_TIMEOUT_S = 600.0  # the longest time that a request may take
 REGISTRATION_TIMEOUT_S = 5.0  # for a registration whose response was lost or not awaited
 LOCK_TIMEOUT_S = 5.0
 POLL_S = 1.0
-# Consecutive checks, POLL_S apart. Orchestrators poll the default version every second; by the last
-# check, requests that they have sent to the old version in the meantime are counted.
+# Consecutive checks, POLL_S apart, that must find a version idle before it is unloaded.
+# Orchestrators poll the default version every second, so they may send requests to the old version
+# for a moment after the change; the last check counts these requests too.
 IDLE_CHECKS = 3
 
 Report = Callable[[str], None]

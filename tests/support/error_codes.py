@@ -47,7 +47,7 @@ def _codes_passed_to(function: str) -> set[str]:
         if isinstance(code, ast.Constant):
             codes.add(str(code.value))
         else:
-            # A variable, whose value is passed elsewhere; a computed code could not be found.
+            # A variable's value is a literal elsewhere, but a computed code would be missed.
             assert isinstance(code, ast.Name | ast.Attribute), (
                 f"line {call.lineno}: {ast.unparse(call)} computes a code; write it as a literal"
             )

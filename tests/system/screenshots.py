@@ -198,7 +198,7 @@ class Photographer:
             self.reload_until_notice("No trained model is loaded")
 
     def reload_until_notice(self, text: str) -> None:
-        """Reload the page, which checks the service immediately only when it loads."""
+        """Reload the page, because it may otherwise take ten seconds to check the service again."""
         self.page.reload()
         expect(self.page.locator("#notice")).to_contain_text(text)
         for number in (1, 2):

@@ -28,7 +28,7 @@ async def answer_preflights(request: web.Request, handler: Handler) -> web.Strea
 async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
     """Adds CORS headers to every response, including errors.
 
-    aiohttp-cors only handles responses of routes, not 404, 405 and 413.
+    The aiohttp-cors library is not used: it handles only responses of routes, not 404, 405 and 413.
     """
     varies = [response.headers[hdrs.VARY]] if hdrs.VARY in response.headers else []
     response.headers[hdrs.VARY] = ", ".join([*varies, hdrs.ORIGIN])

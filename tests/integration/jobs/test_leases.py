@@ -69,7 +69,7 @@ async def test_a_job_that_names_another_version_is_first_left_to_other_processes
     assert await claim_all(tables, "other") == ["a"]
 
 
-async def test_an_expired_job_that_names_another_version_is_first_left_to_other_processes(
+async def test_a_job_that_names_another_version_is_also_left_to_others_after_its_lease_expires(
     tables: Tables,
 ) -> None:
     await tables.submit("a", NAMED)

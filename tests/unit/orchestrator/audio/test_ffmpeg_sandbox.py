@@ -112,7 +112,7 @@ async def test_a_killed_ffmpeg_is_not_taken_for_the_end_of_the_track(
 
 
 async def test_a_crafted_index_is_rejected_with_little_memory(tmp_path: Path, target: Path) -> None:
-    """Six probes run at once in a new process, whose peak memory no other child affects."""
+    """Six probes run at once, in a new process so that only their peak memory is measured."""
     for count, millions in itertools.product((1, 16), (3, 11, 21)):
         content = crafted_mp4(count, millions * 1_000_000)
         assert len(content) < 10_000
