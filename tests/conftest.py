@@ -27,7 +27,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "300")
 # TorchServe workers reuse the kernels compiled by earlier ones, even in other directories.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(PROJECT / ".cache" / "numba"))
 
-# Fixtures that start a server or a browser, or prepare to start one. Tests that use one,
+# Fixtures that start a server or a browser, or prepare to start one. Tests that request one,
 # directly or through other fixtures, are marked, and `make check` skips them.
 SERVER_FIXTURES = {"client", "model_server", "packed", "postgres", "s3", "service", "shared"}
 BROWSER_FIXTURES = {"browser"}

@@ -3,7 +3,7 @@
 The output is that of the library's network with its norms folded. Activations are laid out as
 [B, T, C], channels last, so that every convolution is a matrix product over contiguous memory:
 - a convolution over time runs as a 2-D convolution over [B, C, 1, T] in channels-last format;
-- padding is written by the same kernel as the preceding ELU;
+- the kernel of the preceding ELU leaves room for padding, which therefore copies no signal;
 - a transposed convolution with kernel size 2 * s and stride s runs as a convolution with kernel
   size 2 and s times as many output channels; its output is already laid out as the upsampled
   signal.
@@ -77,7 +77,7 @@ class TransposedConvolution(Convolution):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions in parallel with a shortcut; returns both summands of the block's output.
+    """Two successive convolutions and a parallel shortcut; returns both summands of the output.
 
     The next layer adds them in the same kernel that applies its ELU.
     """

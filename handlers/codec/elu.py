@@ -1,10 +1,11 @@
-"""A fused kernel for residual addition, ELU and padding in a single pass over memory.
+"""A fused kernel for residual addition and ELU in a single pass over memory.
 
 EnCodec applies ELU to nearly every activation. On a CPU with AVX512, PyTorch's ELU takes two to
 four times as long as this kernel, and adding a residual and padding for the next convolution are
-two more passes. This kernel does all three in one pass and is accurate to the last bit or two.
-Numba compiles it on the first call, which takes seconds but needs no compiler on the machine. If
-NUMBA_CACHE_DIR is set, the compiled kernel is cached there for later processes.
+two more passes. This kernel adds and applies ELU in one pass, leaves room in its output for the few
+padded steps, and is accurate to the last bit or two. Numba compiles it on the first call, which
+takes seconds but needs no compiler on the machine. If NUMBA_CACHE_DIR is set, the compiled kernel
+is cached there for later processes.
 """
 
 from typing import Any, Literal

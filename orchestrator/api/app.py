@@ -79,7 +79,7 @@ def _application(settings: Settings, middlewares: Sequence[Middleware] = ()) -> 
 
 async def _with_storage(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    # Not shared, because this process may take over a job from another process on this host.
+    # A separate directory per process: one that takes over a job must not find files of the other.
     with exclusive_folder(settings.scratch_dir) as scratch:
         app[SCRATCH] = scratch
         app[STORAGE] = open_storage(settings.files_url, settings.cache.resolve(), scratch)

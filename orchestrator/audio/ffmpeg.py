@@ -100,7 +100,7 @@ async def decode(
 
 
 def check_readable(source: Path) -> None:
-    """Checks that a file can be opened, so that a missing file is not reported as not audio.
+    """Checks that a file can be opened, so that a missing file does not raise NotAudioError.
 
     Raises:
         ConversionError: it cannot be opened.

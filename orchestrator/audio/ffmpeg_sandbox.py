@@ -28,9 +28,9 @@ MEMORY = 200_000_000
 # Maximum number of ffmpeg processes that this process runs at once, per purpose. The limits are
 # separate so that slow conversions do not delay the probing of uploads.
 MAX_CONCURRENT = min(8, max(2, os.cpu_count() or 2))
-# Sets the limits before ffmpeg starts: Python's preexec_fn is not safe with threads. Lower existing
-# hard limits stay in force. The stack limit is the memory reserved for each thread; the system's
-# default can be eight times as large.
+# Sets the limits before ffmpeg starts: Python's preexec_fn is not safe with threads. Existing hard
+# limits that are lower stay in force. The stack limit is the memory reserved for each thread; the
+# system's default can be eight times as large.
 WRAPPER = '{ ulimit -S -s 8192; ulimit -d "$1"; ulimit -t "$2"; } 2>/dev/null; shift 2; exec "$@"'
 # The only inherited environment variable, needed if ffmpeg's libraries are in a non-standard
 # directory.

@@ -44,7 +44,7 @@ class JobTable:
         """Queues a job whose uploads are complete.
 
         Raises:
-            UploadExpiredError: the row was deleted because the upload took too long.
+            UploadExpiredError: the row was deleted because the lease of the upload expired.
         """
         values = _uploaded(upload) | {
             "state": "queued",
@@ -60,7 +60,7 @@ class JobTable:
         """Adds a completed job that reuses the result of `original`.
 
         Raises:
-            UploadExpiredError: the row was deleted because the upload took too long.
+            UploadExpiredError: the row was deleted because the lease of the upload expired.
         """
         values = _uploaded(upload) | {
             "state": "completed",

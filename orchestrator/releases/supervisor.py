@@ -115,8 +115,8 @@ class Supervisor:
                     return
                 self._write(default, ready.keys() - {default}, {each.version for each in loaded})
         except DeploymentError:
-            # A deployment is in progress and will record its result. The lock is tried at each
-            # check, because `versions` may have been read before the deployment ended.
+            # A deployment is in progress and will record its result. Versions read
+            # before it ended may be outdated, so the settling time starts again.
             self._settled_at = now + SETTLE_S
         except (ArchiveError, OSError) as error:
             log.error("loaded versions could not be recorded", reason=str(error))
@@ -133,4 +133,4 @@ class Supervisor:
         state = replace(state, additional=tuple(dict.fromkeys((*kept, *sorted(ready)))))
         if state != before:
             self._state_file.write(state)
-            log.info("loaded versions recorded", default=state.default, beside=state.additional)
+            log.info("loaded versions recorded", default=state.default, additional=state.additional)

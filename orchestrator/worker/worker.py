@@ -32,7 +32,7 @@ MAX_DEATHS = 20
 JOBS_PER_SLOT = 2
 POLL_S = 1.0
 HELD_CHECK_S = 0.5  # interval between checks for running jobs that were deleted or taken over
-RETRY_S = (1.0, 60.0)  # the first and the longest delay; each delay is twice the previous one
+RETRY_S = (1.0, 60.0)  # the first delay, doubled for each attempt, and its upper limit
 
 log = structlog.get_logger()
 

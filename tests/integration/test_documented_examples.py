@@ -1,4 +1,4 @@
-"""The examples of the documentation run as they are printed, apart from addresses."""
+"""The examples of the documentation run as they are printed, apart from addresses and job IDs."""
 
 import json
 import re

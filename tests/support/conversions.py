@@ -45,5 +45,5 @@ def children() -> list[psutil.Process]:
 def assert_aligned(whole: Samples, sound: Samples, start: float) -> None:
     """Check that a window starts within 1 ms of `start` in the track and has the same content."""
     offset, similarity, similarity_at_start = lag(whole, sound, start)
-    assert abs(offset) < 0.001, (start, offset)  # the documented tolerance is 0.025
+    assert abs(offset) < 0.001, (start, offset)
     assert similarity > 0.9 and similarity_at_start > 0.9, (start, similarity, similarity_at_start)

@@ -20,7 +20,7 @@ SEED = 4
 
 
 async def race_deletions(settings: Settings, races: int) -> int:
-    """Delete `races` jobs, each at a random moment of its last stages.
+    """Delete `races` jobs, each at a random moment until its completion.
 
     Returns:
         The number of jobs that were completed before they were deleted.

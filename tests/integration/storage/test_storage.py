@@ -178,7 +178,7 @@ async def test_only_plain_file_names_are_accepted(open_host: OpenHost, name: str
         files.workspace("../../a")
 
 
-async def test_disk_usage_is_that_of_the_workspaces(open_host: OpenHost) -> None:
+async def test_disk_usage_describes_the_disk_of_the_workspaces(open_host: OpenHost) -> None:
     files = open_host("here")
     disk = await files.disk_usage()
     usage = psutil.disk_usage(str(files.workspace("a").parent))

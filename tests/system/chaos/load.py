@@ -16,7 +16,7 @@ import requests
 from tests.support.signals import RATE, encoded, noise
 from tests.system.chaos.commands import wait_until
 
-AT_ONCE = 4  # unfinished jobs: two running, the others in the queue
+AT_ONCE = 4  # unfinished jobs, of which each worker runs at most two
 SUBMITTERS = 2
 PAUSE_S = 0.2
 TIMEOUT_S = 15

@@ -97,8 +97,8 @@ def run(backend: str, kills: int, seed: int, settings: Settings, folder: Path) -
 def _unbatched_store(settings: Settings) -> Path:
     """A model store with the current archive, changed to a batch size of one.
 
-    On few CPUs, each job then takes seconds. While one is being generated, another waits for the
-    model, and the others wait in the queue.
+    On few CPUs, each job then takes seconds. While a worker generates one, its next job waits
+    for the model, and the others wait in the queue.
     """
     inputs = choose_inputs(settings)
     packed = find_packed(settings, inputs)

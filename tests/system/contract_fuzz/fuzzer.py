@@ -148,7 +148,7 @@ class Fuzzer:
         return valid | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
 
     def _generate(self, parts: list[Part]) -> None:
-        """Send a form with tracks, sometimes with an idempotency key that is already in use."""
+        """Send a form with tracks, sometimes with one of IDEMPOTENCY_KEYS."""
         case = self._schema["/api/generate"]["POST"].Case()
         if self._random.random() < 0.2:
             case.headers["Idempotency-Key"] = self._random.choice(IDEMPOTENCY_KEYS)

@@ -24,7 +24,7 @@ class Load:
     version fail if that version is unregistered through the management API.
 
     Attributes:
-        references: the music of each version for TRACKS; set before that version is the default.
+        references: the music of each version for TRACKS.
         completed: number of completed jobs by version, which is identified by comparing the music.
         by_name: number of completed jobs that requested a version.
         failures: descriptions of failed jobs and of wrong versions.

@@ -111,7 +111,7 @@ def test_a_truncated_big_endian_wav_is_rejected() -> None:
 
 
 def test_a_flac_of_unknown_length_is_rejected() -> None:
-    # The low 36 bits of bytes 18 to 26, in STREAMINFO, are the number of samples; 0 is unknown.
+    # The low 36 bits of bytes 18 to 25, in STREAMINFO, are the number of samples; 0 is unknown.
     head = int.from_bytes(FLAC[18:26], "big") >> 36 << 36
     rejection(FLAC[:18] + head.to_bytes(8, "big") + FLAC[26:], "unknown_length")
 

@@ -134,7 +134,7 @@ def test_documented_make_targets_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_documented_modules_compile_and_exist(page: Path) -> None:
+def test_documented_code_compiles_and_its_modules_exist(page: Path) -> None:
     for block in code_blocks(page):
         if block.startswith(("from ", "import ")):
             compile(block, page.name, "exec")

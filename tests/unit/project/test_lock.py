@@ -20,7 +20,7 @@ OF_GPU_BUILDS = re.compile("nvidia-|cuda-|triton")
 
 
 def locked(name: str) -> dict[str, list[Requirement]]:
-    """The requirements of a lock file by project; one or more per Python version or platform."""
+    """The requirements of a lock file by project; several if they differ by Python or platform."""
     found: dict[str, list[Requirement]] = {}
     for line in re.sub(r" *\\\n.*", "", (FOLDER / name).read_text()).splitlines():
         if not line.lstrip().startswith(("#", "--hash")):

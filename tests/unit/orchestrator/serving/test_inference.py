@@ -148,7 +148,7 @@ async def test_the_capacity_is_the_total_batch_size_of_ready_workers() -> None:
             assert client.watcher.status.capacity == capacity, pids
 
 
-@pytest.mark.parametrize("left", [set(), {2}, None], ids=["dead", "replaced", "server unreachable"])
+@pytest.mark.parametrize("left", [set(), {2}, None], ids=["dead", "replaced", "failing polls"])
 async def test_a_request_is_abandoned_soon_after_its_only_worker_exits(
     left: set[int] | None,
 ) -> None:
