@@ -116,20 +116,17 @@ def test_every_command_is_documented() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_commands_and_options_exist(page: Path) -> None:
     known = commands()
-    for line in page.read_text().splitlines():
-        for words in re.findall(r"\bmusiclab ((?:model |codec )?[a-z-]+(?: [^`#|]*)?)", line):
-            name = re.match(r"(?:model |codec )?[a-z-]+", words)[0]  # type: ignore[index]
-            if name in known:
-                options = set(re.findall(r"(?<!\S)--?[a-z][a-z0-9-]*", words.split("&")[0]))
-                assert options <= known[name], f"musiclab {name} has no {options - known[name]}"
+    pattern = r"(?<![\w-])musiclab ((?:model |codec )?[a-z][a-z-]*)((?: [^|&\n]*)?)"
+    for name, arguments in re.findall(pattern, code_of(page)):
+        assert name in known, f"there is no musiclab {name}"
+        options = set(re.findall(r"(?<!\S)--?[a-z][a-z0-9-]*", arguments))
+        assert options <= known[name], f"musiclab {name} has no {options - known[name]}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_make_targets_exist(page: Path) -> None:
     makefile = (PROJECT / "Makefile").read_text()
-    text = page.read_text()
-    in_code = "\n".join([*re.findall(r"`([^`\n]+)`", text), *code_blocks(page)])
-    for target in re.findall(r"^make ([a-z-]+)", in_code, flags=re.MULTILINE):
+    for target in re.findall(r"^make ([a-z-]+)", code_of(page), flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
 
 
@@ -153,6 +150,12 @@ def test_the_diagram_of_packages_shows_the_allowed_imports() -> None:
     assert diagram_edges(DOCS / "architecture.md") == allowed
     documented = {row[0] for row in rows(DOCS / "architecture.md", "Packages")}
     assert documented == ALLOWED.keys()
+
+
+def code_of(page: Path) -> str:
+    """Returns the inline code and the code blocks of a page, each on lines of its own."""
+    inline = re.findall(r"`([^`\n]+)`", page.read_text())
+    return "\n".join([*inline, *code_blocks(page)])
 
 
 def commands() -> dict[str, set[str]]:
